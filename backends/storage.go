@@ -1,0 +1,71 @@
+package backends
+
+import (
+	"context"
+	"io"
+	"iter"
+	"time"
+)
+
+// Storage is one storage element spoken to in one protocol; paths are relative to
+// its prefix, slash-separated, clean, never absolute and without "..": anything else
+// is ErrName. All methods may be called in parallel.
+type Storage interface {
+	// Stat gives the Attr of a file or folder, or ErrNotExist. It never recalls.
+	Stat(ctx context.Context, path string) (Attr, error)
+	// List streams the entries of a folder, sorted by name, without temporaries of
+	// unfinished uploads. ErrNotExist, ErrNotDir.
+	List(ctx context.Context, dir string) iter.Seq2[Attr, error]
+	// Open opens a file for reading. ErrNotExist, ErrIsDir, and ErrOffline when the
+	// bytes are on tape and not staged.
+	Open(ctx context.Context, path string) (Object, error)
+	// Create begins an upload of size bytes (-1: not known), making parent folders.
+	// Nothing is visible at path until Commit; what is there already is replaced by it.
+	Create(ctx context.Context, path string, size int64) (Upload, error)
+	// Checksum gives what the storage itself knows or computes of a file, at least one
+	// digest; ErrNotSupported when Traits.Checksums is empty.
+	Checksum(ctx context.Context, path string) (Checksums, error)
+	// Remove deletes a file, or an empty folder; ErrNotExist, ErrNotEmpty.
+	Remove(ctx context.Context, path string) error
+	// Space gives total and free bytes, from memory or within milliseconds.
+	Space(ctx context.Context) (total, free int64, err error)
+	// Traits says what this protocol can do; decorators pass it through.
+	Traits() StorageTraits
+	Close() error
+}
+
+// StorageTraits is what a storage can do.
+type StorageTraits struct {
+	Checksums []string // algorithms that Checksum can give: adler32, md5, sha256
+	Folders   bool     // folders exist by themselves (false: object stores)
+	Local     bool     // reading costs no network; a second cached copy gains nothing but speed of a slow disk
+	Tape      bool     // Open may answer ErrOffline; a Tape goes with it
+}
+
+// Attr is one entry of a storage.
+type Attr struct {
+	Path  string    `json:"path"` // relative to the prefix
+	Size  int64     `json:"size"`
+	IsDir bool      `json:"is_dir,omitempty"`
+	MTime time.Time `json:"mtime"`
+}
+
+// Object is an open remote file; ReadAt may run in parallel and reads short only at
+// the end, with io.EOF.
+type Object interface {
+	ReadAt(ctx context.Context, p []byte, off int64) (int, error)
+	Size() int64
+	Close() error
+}
+
+// Upload appears at its path on Commit, whole and verified, or never. Write is
+// sequential and from one goroutine. Abort after Commit does nothing, so that
+// `defer u.Abort()` is always right.
+type Upload interface {
+	io.Writer
+	// Commit makes the file visible and durable if its size is the one given to
+	// Create and its checksums match want (every algorithm both know, at least one);
+	// else ErrCorrupt, and nothing is visible. It returns what was verified.
+	Commit(ctx context.Context, want Checksums) (Checksums, error)
+	Abort() error
+}
