@@ -1,0 +1,232 @@
+// Package config reads the one file that describes a lake. It decodes strictly and
+// reports every fault at once, with its line. A whole lake is:
+//
+//	# lake.yaml
+//	name: home
+//	rses:
+//	  - {name: DISK, kind: disk, path: rse/DISK}
+//	scopes:
+//	  - name: user.ada
+//	write_rules:
+//	  - {copies: 1, expression: rse_type=DISK}
+//
+// Everything else has a default. Relative paths are meant from the folder of the file.
+// What stands in lake.local.yaml beside it overrides the file, TARN_<SECTION>_<KEY> in
+// the environment overrides both (TARN_CACHE_LIMIT=20G), and flags override all.
+package config
+
+import "time"
+
+// Config is one lake as its file describes it. After Load all paths are absolute.
+type Config struct {
+	Name       string      `yaml:"name"`        // of the lake, shown by df and mount
+	Run        string      `yaml:"run"`         // folder of the control socket and the daemon's log
+	Catalogue  Catalogue   `yaml:"catalogue"`   //
+	Cache      Cache       `yaml:"cache"`       //
+	Journal    Journal     `yaml:"journal"`     //
+	RSEs       []RSE       `yaml:"rses"`        //
+	Scopes     []Scope     `yaml:"scopes"`      //
+	WriteRules []WriteRule `yaml:"write_rules"` // for new files; the first is served first
+	Checksums  []string    `yaml:"checksums"`   // computed for new files
+	Recalls    Recalls     `yaml:"recalls"`     //
+	Mount      Mount       `yaml:"mount"`       //
+	Log        Log         `yaml:"log"`         //
+
+	file string // absolute path of the lake file; "" when made by hand
+	src  *source
+}
+
+// Catalogue says where the catalogue is.
+type Catalogue struct {
+	Type      string   `yaml:"type"` // embedded
+	Path      string   `yaml:"path"`
+	Grace     Duration `yaml:"grace"`      // how long replaced and removed files can be undeleted
+	FreeFloor Size     `yaml:"free_floor"` // writes are refused when the disk has less free
+	Cache     Size     `yaml:"cache"`      // memory for blocks of the database
+}
+
+// Cache is the hot cache.
+type Cache struct {
+	Path      string `yaml:"path"`
+	Limit     Size   `yaml:"limit"`      // hard
+	FreeFloor Size   `yaml:"free_floor"` // left free on the disk of Path
+	Head      Size   `yaml:"head"`       // first bytes kept of every file that was here once
+	Tail      Size   `yaml:"tail"`       // last bytes
+	Block     Size   `yaml:"block"`
+	Streams   int    `yaml:"streams"` // parallel reads of one remote file
+	Verify    string `yaml:"verify"`  // normal, strict
+}
+
+// The words of Cache.Verify.
+const (
+	VerifyNormal = "normal" // the last block is withheld until the whole file is verified
+	VerifyStrict = "strict" // every block is
+)
+
+// Journal holds files that are not yet safe elsewhere.
+type Journal struct {
+	Path  string   `yaml:"path"`
+	Delay Duration `yaml:"delay"` // between close and the start of the upload
+	Close string   `yaml:"close"` // when close(2) returns: local, remote, registered
+}
+
+// The words of Journal.Close.
+const (
+	CloseLocal      = "local"      // bytes and record are on the local disk
+	CloseRemote     = "remote"     // a verified copy is at an RSE
+	CloseRegistered = "registered" // and the catalogue has it
+)
+
+// RSE is one storage.
+type RSE struct {
+	Name       string            `yaml:"name"`
+	Kind       string            `yaml:"kind"` // disk, tape
+	Path       string            `yaml:"path"`
+	Attributes map[string]string `yaml:"attributes"`
+	ReadOnly   bool              `yaml:"read_only"`
+	Distance   int               `yaml:"distance"` // smaller is nearer; the nearest replica is read
+	Tape       *Tape             `yaml:"tape"`
+}
+
+// The words of RSE.Kind.
+const (
+	Disk     = "disk"
+	TapeKind = "tape"
+)
+
+// Tape is the emulated library behind a tape RSE. All times are those of the real
+// thing; Speed divides them.
+type Tape struct {
+	Drives        int      `yaml:"drives"`
+	Cartridges    int      `yaml:"cartridges"`
+	CartridgeSize Size     `yaml:"cartridge_size"`
+	Buffer        Size     `yaml:"buffer"`  // disk in front of the drives
+	Speed         Speed    `yaml:"speed"`   // 1000x
+	Mount         Duration `yaml:"mount"`   // robot and load
+	Unmount       Duration `yaml:"unmount"` // rewind and unload
+	Seek          Duration `yaml:"seek"`    // from end to end
+	Rate          Size     `yaml:"rate"`    // bytes a second of one drive
+	Settle        Duration `yaml:"settle"`  // how long a write waits for others to the same cartridge
+	Keep          Duration `yaml:"keep"`    // lifetime of a recall request: files stay in the buffer so long
+}
+
+// Scope is a top folder of the lake.
+type Scope struct {
+	Name   string `yaml:"name"`
+	Layout string `yaml:"layout"` // lfn, contents
+	Mode   Mode   `yaml:"mode"`
+}
+
+// WriteRule asks for copies of each new file.
+type WriteRule struct {
+	Copies     int    `yaml:"copies"`
+	Expression string `yaml:"expression"`
+	Comment    string `yaml:"comment"`
+}
+
+// Recalls governs reading from tape.
+type Recalls struct {
+	Hold      Duration  `yaml:"hold"`    // window in which recalls are collected
+	Timeout   Duration  `yaml:"timeout"` // after which a reader gets ETIMEDOUT
+	Readahead Readahead `yaml:"readahead"`
+	Policy    Policy    `yaml:"policy"`
+}
+
+// Readahead is what is recalled beside a file that is read, from the same folder.
+type Readahead struct {
+	Files int  `yaml:"files"`
+	Bytes Size `yaml:"bytes"`
+}
+
+// Policy protects tape from accidents.
+type Policy struct {
+	Nonblock string       `yaml:"nonblock"` // an open with O_NONBLOCK of a nearline file: resident, eagain
+	Rules    []PolicyRule `yaml:"rules"`    // the first that matches decides; none: recall
+	Burst    Burst        `yaml:"burst"`
+}
+
+// PolicyRule decides for the processes that match all that it names.
+type PolicyRule struct {
+	Comm   []string `yaml:"comm"` // process names, with * and ?
+	UID    []uint32 `yaml:"uid"`
+	TTY    *bool    `yaml:"tty"`    // has a controlling terminal
+	Action string   `yaml:"action"` // recall, refuse, ask
+}
+
+// Burst holds back a process that opens more than Files nearline files within
+// Window while it reads less than Below of each.
+type Burst struct {
+	Files  int      `yaml:"files"` // 0: off
+	Window Duration `yaml:"window"`
+	Below  Size     `yaml:"below"`
+}
+
+// Mount holds what the kernel is told.
+type Mount struct {
+	AllowOther   bool     `yaml:"allow_other"`
+	ReadOnly     bool     `yaml:"read_only"`
+	XAttr        bool     `yaml:"xattr"`
+	AttrTimeout  Duration `yaml:"attr_timeout"`
+	EntryTimeout Duration `yaml:"entry_timeout"`
+	Delete       bool     `yaml:"delete"` // unlink and rmdir are allowed
+	Umask        *Mode    `yaml:"umask"`  // taken off every mode shown
+	UID          *uint32  `yaml:"uid"`    // every owner is shown as this one
+	GID          *uint32  `yaml:"gid"`
+}
+
+// Log says what is logged where.
+type Log struct {
+	Level  string `yaml:"level"`  // debug, info, warn, error
+	File   string `yaml:"file"`   // default: tarn.log in Run for a daemon, stderr in the foreground
+	Format string `yaml:"format"` // text, json
+}
+
+// Default is the Config of an empty file, with paths below base ("" for the folder of
+// the file itself).
+func Default(base string) *Config {
+	below := func(s string) string {
+		if base == "" {
+			return s
+		}
+		return base + "/" + s
+	}
+	no := false
+	return &Config{
+		Run: below("run"),
+		Catalogue: Catalogue{
+			Type: "embedded", Path: below("catalogue"), Grace: Duration(24 * time.Hour),
+			FreeFloor: 256 * MiB, Cache: 64 * MiB,
+		},
+		Cache: Cache{
+			Path: below("cache"), Limit: 10 * GiB, FreeFloor: 1 * GiB, Head: 1 * MiB, Tail: 1 * MiB,
+			Block: 1 * MiB, Streams: 4, Verify: VerifyNormal,
+		},
+		Journal:   Journal{Path: below("journal"), Delay: Duration(time.Second), Close: CloseLocal},
+		Checksums: []string{"adler32", "sha256"},
+		Recalls: Recalls{
+			Hold: Duration(200 * time.Millisecond), Timeout: Duration(24 * time.Hour),
+			Policy: Policy{
+				Nonblock: "resident",
+				Rules: []PolicyRule{
+					{Comm: []string{"updatedb*", "tracker-*", "baloo_file*", "clamscan", "clamd", "freshclam"}, Action: "refuse"},
+					{Comm: []string{"file", "grep", "egrep", "fgrep", "rg", "ag", "ack"}, TTY: &no, Action: "refuse"},
+				},
+				Burst: Burst{Files: 100, Window: Duration(10 * time.Second), Below: 64 * KiB},
+			},
+		},
+		Mount: Mount{XAttr: true, AttrTimeout: Duration(time.Second), EntryTimeout: Duration(time.Second), Delete: true},
+		Log:   Log{Level: "info", Format: "text"},
+	}
+}
+
+// DefaultTape is a library of the size and pace of a small real one (two LTO-8 drives).
+func DefaultTape() Tape {
+	return Tape{
+		Drives: 2, Cartridges: 20, CartridgeSize: 12 * TB, Buffer: 1 * TiB, Speed: 1,
+		Mount: Duration(90 * time.Second), Unmount: Duration(60 * time.Second), Seek: Duration(100 * time.Second),
+		Rate: 300 * MB, Settle: Duration(5 * time.Second), Keep: Duration(24 * time.Hour),
+	}
+}
+
+// File is the absolute path of the lake file that c was loaded from.
+func (c *Config) File() string { return c.file }

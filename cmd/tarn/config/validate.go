@@ -1,0 +1,295 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"tarn/backends"
+	"tarn/backends/rseexpr"
+)
+
+// Validate reports every fault of c at once, as *Error, or nil. Load has done it
+// already; this is for a Config made by hand.
+func (c *Config) Validate() error {
+	bad := &Error{File: c.file}
+	c.validate(bad)
+	if len(bad.Faults) == 0 {
+		return nil
+	}
+	bad.sort()
+	return bad
+}
+
+// judge collects faults of one Config.
+type judge struct {
+	c   *Config
+	bad *Error
+}
+
+func (j judge) fault(key, format string, args ...any) {
+	name, line := j.c.src.at(key)
+	if name == "" && j.c.file != "" {
+		name = filepath.Base(j.c.file)
+	}
+	j.bad.add(name, line, key, fmt.Sprintf(format, args...))
+}
+
+func (j judge) oneOf(key, got string, words ...string) {
+	if !slices.Contains(words, got) {
+		j.fault(key, "want %s, not %q", strings.Join(words, " or "), got)
+	}
+}
+
+func (j judge) within(key string, got, lo, hi int64, show func(int64) string) {
+	if got < lo || got > hi {
+		j.fault(key, "want %s to %s, not %s", show(lo), show(hi), show(got))
+	}
+}
+
+func sizeWord(n int64) string { return Size(n).String() }
+func intWord(n int64) string  { return fmt.Sprint(n) }
+
+var (
+	nameForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+	// Rucio wants capitals in RSE names; older sites do not follow it.
+	rseForm  = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_-]{0,254})$`)
+	attrForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
+)
+
+func (c *Config) validate(bad *Error) {
+	j := judge{c, bad}
+	if !nameForm.MatchString(c.Name) {
+		j.fault("name", "want 1 to 63 letters, digits, '.', '-', '_', not %q", c.Name)
+	}
+	j.oneOf("catalogue.type", c.Catalogue.Type, "embedded")
+	j.within("catalogue.cache", int64(c.Catalogue.Cache), int64(MiB), int64(TiB), sizeWord)
+	j.cache()
+	j.oneOf("journal.close", c.Journal.Close, CloseLocal, CloseRemote, CloseRegistered)
+	j.rses()
+	j.folders()
+	j.scopes()
+	j.writeRules()
+	j.checksums()
+	j.recalls()
+	j.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
+	j.oneOf("log.format", c.Log.Format, "text", "json")
+	if u := c.Mount.Umask; u != nil && *u > 0o777 {
+		j.fault("mount.umask", "want 0 to 0777, not %v", *u)
+	}
+}
+
+func (j judge) cache() {
+	c := &j.c.Cache
+	j.oneOf("cache.verify", c.Verify, VerifyNormal, VerifyStrict)
+	j.within("cache.streams", int64(c.Streams), 1, 64, intWord)
+	j.within("cache.block", int64(c.Block), int64(4*KiB), int64(64*MiB), sizeWord)
+	if c.Block > 0 && c.Block&(c.Block-1) != 0 {
+		j.fault("cache.block", "want a power of two, not %v", c.Block)
+	}
+	if low := max(2*c.Block, 1); c.Limit < low {
+		j.fault("cache.limit", "want at least %v (two blocks), not %v", low, c.Limit)
+	} else if c.Head+c.Tail > c.Limit {
+		j.fault("cache.limit", "%v is less than head and tail of one file (%v)", c.Limit, c.Head+c.Tail)
+	}
+}
+
+func (j judge) rses() {
+	if len(j.c.RSEs) == 0 {
+		j.fault("rses", "want at least one RSE")
+	}
+	first := map[string]int{}
+	for i, r := range j.c.RSEs {
+		key := fmt.Sprintf("rses[%d]", i)
+		switch k, twice := first[r.Name]; {
+		case r.Name == "":
+			j.fault(key+".name", "want a name")
+		case !rseForm.MatchString(r.Name):
+			j.fault(key+".name", "want letters, digits, '-', '_', not %q", r.Name)
+		case twice:
+			_, line := j.c.src.at(fmt.Sprintf("rses[%d].name", k))
+			j.fault(key+".name", "duplicate RSE %q%s", r.Name, firstAt(line))
+		default:
+			first[r.Name] = i
+		}
+		if r.Path == "" {
+			j.fault(key+".path", "want the folder of the replicas")
+		}
+		for a := range r.Attributes {
+			if !attrForm.MatchString(a) {
+				j.fault(key+".attributes."+a, "want an attribute name of letters, digits, '_', '-', '.', not %q", a)
+			} else if slices.Contains([]string{"rse", "name", "rse_type"}, a) {
+				j.fault(key+".attributes."+a, "%q is known of every RSE and cannot be an attribute", a)
+			}
+		}
+		switch {
+		case r.Kind != Disk && r.Kind != TapeKind:
+			j.fault(key+".kind", "want disk or tape, not %q", r.Kind)
+		case r.Kind == Disk && r.Tape != nil:
+			j.fault(key+".tape", "a disk RSE has no tape settings; is it of kind tape?")
+		case r.Kind == TapeKind && r.Tape == nil:
+			j.fault(key+".tape", "a tape RSE needs tape settings, such as {drives: 2, cartridges: 20, cartridge_size: 12TB, buffer: 1T}")
+		case r.Kind == TapeKind:
+			j.tape(key+".tape", r.Tape)
+		}
+	}
+}
+
+func firstAt(line int) string {
+	if line == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", first in line %d", line)
+}
+
+func (j judge) tape(key string, t *Tape) {
+	j.within(key+".drives", int64(t.Drives), 1, 1000, intWord)
+	j.within(key+".cartridges", int64(t.Cartridges), 1, 1e6, intWord)
+	if t.CartridgeSize < MiB {
+		j.fault(key+".cartridge_size", "want at least 1MiB, not %v", t.CartridgeSize)
+	}
+	if t.Buffer < MiB {
+		j.fault(key+".buffer", "want at least 1MiB, not %v", t.Buffer)
+	}
+}
+
+// folders wants every place to be its own: what is inside another would be taken for
+// part of it, or be deleted with it.
+func (j judge) folders() {
+	type place struct{ key, path string }
+	c := j.c
+	all := []place{{"run", c.Run}, {"catalogue.path", c.Catalogue.Path}, {"cache.path", c.Cache.Path}, {"journal.path", c.Journal.Path}}
+	for _, p := range all {
+		if p.path == "" {
+			j.fault(p.key, "want a folder")
+		}
+	}
+	for i, r := range c.RSEs {
+		all = append(all, place{fmt.Sprintf("rses[%d].path", i), r.Path})
+	}
+	for i, p := range all {
+		if p.path != "" && !filepath.IsAbs(p.path) {
+			j.fault(p.key, "want an absolute path, not %q", p.path)
+		}
+		for _, q := range all[:i] {
+			if p.path == "" || q.path == "" {
+				continue
+			}
+			switch a, b := filepath.Clean(p.path), filepath.Clean(q.path); {
+			case a == b:
+				j.fault(p.key, "is the same folder as %s: %s", q.key, b)
+			case inside(a, b):
+				j.fault(p.key, "%s lies inside %s: %s", a, q.key, b)
+			case inside(b, a):
+				j.fault(p.key, "%s holds %s: %s", a, q.key, b)
+			}
+		}
+	}
+}
+
+func inside(p, dir string) bool { return strings.HasPrefix(p, strings.TrimSuffix(dir, "/")+"/") }
+
+func (j judge) scopes() {
+	if len(j.c.Scopes) == 0 {
+		j.fault("scopes", "want at least one scope")
+	}
+	first := map[string]int{}
+	for i, s := range j.c.Scopes {
+		key := fmt.Sprintf("scopes[%d]", i)
+		if err := backends.CheckScope(s.Name); err != nil {
+			j.fault(key+".name", "%v", err)
+		} else if k, twice := first[s.Name]; twice {
+			_, line := j.c.src.at(fmt.Sprintf("scopes[%d].name", k))
+			j.fault(key+".name", "duplicate scope %q%s", s.Name, firstAt(line))
+		} else {
+			first[s.Name] = i
+		}
+		j.oneOf(key+".layout", s.Layout, string(backends.LayoutLFN), string(backends.LayoutContents))
+	}
+}
+
+func (j judge) writeRules() {
+	for i, w := range j.c.WriteRules {
+		key := fmt.Sprintf("write_rules[%d]", i)
+		if w.Copies < 1 {
+			j.fault(key+".copies", "want at least 1, not %d", w.Copies)
+		}
+		e, err := rseexpr.Parse(w.Expression)
+		if err != nil {
+			j.fault(key+".expression", "%v", err)
+			continue
+		}
+		var match, closed int
+		for _, r := range j.c.RSEs {
+			if e.Match(r.Backend()) {
+				match++
+				if r.ReadOnly {
+					closed++
+				}
+			}
+		}
+		switch {
+		case match == 0:
+			j.fault(key+".expression", "%q matches no RSE of this lake", w.Expression)
+		case match-closed < w.Copies:
+			j.fault(key+".expression", "%q matches %s that can be written, %d copies want as many", w.Expression, plural(match-closed, "RSE"), w.Copies)
+		}
+	}
+}
+
+// Backend is the RSE in the words of the catalogue and the rules.
+func (r RSE) Backend() backends.RSE {
+	kind := backends.DiskKind
+	if r.Kind == TapeKind {
+		kind = backends.TapeKind
+	}
+	return backends.RSE{Name: r.Name, Kind: kind, Attributes: r.Attributes, ReadOnly: r.ReadOnly}
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+func (j judge) checksums() {
+	if len(j.c.Checksums) == 0 {
+		j.fault("checksums", "want at least one of adler32, md5, sha256")
+	}
+	for i, a := range j.c.Checksums {
+		key := fmt.Sprintf("checksums[%d]", i)
+		j.oneOf(key, a, "adler32", "md5", "sha256")
+		if slices.Contains(j.c.Checksums[:i], a) {
+			j.fault(key, "%q is given twice", a)
+		}
+	}
+}
+
+func (j judge) recalls() {
+	r := &j.c.Recalls
+	if r.Timeout <= r.Hold {
+		j.fault("recalls.timeout", "want more than recalls.hold (%v), not %v", r.Hold, r.Timeout)
+	}
+	j.oneOf("recalls.policy.nonblock", r.Policy.Nonblock, "resident", "eagain")
+	for i, p := range r.Policy.Rules {
+		key := fmt.Sprintf("recalls.policy.rules[%d]", i)
+		j.oneOf(key+".action", p.Action, "recall", "refuse", "ask")
+		for k, pat := range p.Comm {
+			if _, err := filepath.Match(pat, ""); errors.Is(err, filepath.ErrBadPattern) {
+				j.fault(fmt.Sprintf("%s.comm[%d]", key, k), "%q is not a pattern of *, ? and [a-z]", pat)
+			}
+		}
+	}
+	if b := r.Policy.Burst; b.Files > 0 && b.Window <= 0 {
+		j.fault("recalls.policy.burst.window", "want more than 0 when burst.files is %d", b.Files)
+	} else if b.Files < 0 {
+		j.fault("recalls.policy.burst.files", "want 0 (off) or more, not %d", b.Files)
+	}
+	if r.Readahead.Files < 0 {
+		j.fault("recalls.readahead.files", "want 0 (off) or more, not %d", r.Readahead.Files)
+	}
+}
