@@ -1,0 +1,249 @@
+package journal
+
+import (
+	"cmp"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Hasher computes the checksums of a stream. Sums may be asked for in between; writing
+// goes on after it.
+type Hasher interface {
+	io.Writer
+	Sums() map[string]string
+}
+
+// Options say where the journal lives. Dir and NewHash are needed.
+type Options struct {
+	Dir     string                      // made 0700
+	NewHash func(algs ...string) Hasher // one Hasher per entry
+	Algs    []string                    // what Seal computes; handed to NewHash
+	Log     *slog.Logger                // slog.Default when nil
+	Now     func() time.Time            // time.Now when nil
+	FS      FS                          // the operating system's when nil
+
+	// IdleFiles is how many data files with nothing unsynced stay open between uses,
+	// 512 when 0; DirtyFiles how many with unsynced bytes, half of the process's
+	// limit of descriptors when 0. One more of those is synced and closed.
+	IdleFiles, DirtyFiles int
+}
+
+// Journal is an open journal. Its methods may be called in parallel.
+type Journal struct {
+	dir      string
+	fs       FS
+	newHash  func() Hasher
+	log      *slog.Logger
+	now      func() time.Time
+	lock     io.Closer
+	files    *descriptors
+	dirSync  *groupSync // of dir
+	noteSync *groupSync // of the folder of intents
+	seq      atomic.Uint64
+	bytes    atomic.Int64 // sum of the sizes of all entries
+
+	mu      sync.Mutex // guards the rest; never held across I/O; after Entry.mu
+	entries map[string]*Entry
+}
+
+// Open locks the folder, making it if need be, and finds again what is in it; see the
+// package comment for what a crash leaves and docs/journal-format.md for the rules. It
+// reads the records and the sizes of the data files, never their content, and deletes
+// nothing that could be a user's: what has no good record goes to the subfolder orphans.
+//
+// The error is ErrLocked when another process has the journal open, ErrVersion when a
+// later program wrote in it, and the disk's own otherwise.
+func Open(o Options) (*Journal, error) {
+	if o.Dir == "" || o.NewHash == nil {
+		panic("journal: Options.Dir and Options.NewHash are needed")
+	}
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.FS == nil {
+		o.FS = osFS{}
+	}
+	if o.IdleFiles <= 0 {
+		o.IdleFiles = 512
+	}
+	if o.DirtyFiles <= 0 {
+		o.DirtyFiles = defaultDirty()
+	}
+	j := &Journal{
+		dir:     filepath.Clean(o.Dir),
+		fs:      o.FS,
+		newHash: func() Hasher { return o.NewHash(o.Algs...) },
+		log:     o.Log,
+		now:     o.Now,
+		entries: map[string]*Entry{},
+	}
+	j.dirSync = &groupSync{do: func() error { return syncDir(j.fs, j.dir) }}
+	j.noteSync = &groupSync{do: func() error { return syncDir(j.fs, j.intentDir()) }}
+	if err := j.makeFolders(); err != nil {
+		return nil, fmt.Errorf("open journal: %w", err)
+	}
+	lock, err := j.fs.Lock(filepath.Join(j.dir, "lock"), strconv.Itoa(os.Getpid()))
+	if err != nil {
+		return nil, fmt.Errorf("open journal: %w", err)
+	}
+	j.lock = lock
+	j.files = newDescriptors(j.fs, o.IdleFiles, o.DirtyFiles)
+	if err := j.recover(); err != nil {
+		j.files.close()
+		lock.Close()
+		return nil, fmt.Errorf("open journal %s: %w", j.dir, err)
+	}
+	return j, nil
+}
+
+// makeFolders makes what is not there.
+func (j *Journal) makeFolders() error {
+	for _, dir := range []string{j.dir, j.intentDir(), j.orphanDir()} {
+		if err := j.makeFolder(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeFolder makes a folder and its parents and makes their names durable, parents first.
+func (j *Journal) makeFolder(dir string) error {
+	_, err := j.fs.Stat(dir)
+	if !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	parent := filepath.Dir(dir)
+	if err := j.makeFolder(parent); err != nil {
+		return err
+	}
+	if err := j.fs.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	return syncDir(j.fs, parent)
+}
+
+func syncDir(fsys FS, dir string) error {
+	d, err := fsys.OpenFile(dir, os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// newID sorts by time and does not repeat.
+func (j *Journal) newID() string {
+	var r [4]byte
+	rand.Read(r[:])
+	return fmt.Sprintf("%016x%x", uint64(j.now().UnixNano()), r)
+}
+
+// Create makes an empty entry from what the caller knows of it. Nothing is synced: until
+// its first Sync or Seal an entry promises nothing. The record's place on the disk is
+// allocated here, so that Seal and Update work on a full disk; when it cannot be, Create
+// fails with ENOSPC and leaves nothing behind.
+func (j *Journal) Create(r Record) (*Entry, error) {
+	if err := j.files.enter(); err != nil {
+		return nil, fmt.Errorf("create entry: %w", err)
+	}
+	defer j.files.leave()
+	e := j.newEntry(j.newID())
+	st := stored{Record: r.clone()}
+	st.keepOwn(Record{ID: e.id, Created: j.now()})
+	st.State = Writing
+	e.st = st
+	e.hash.h = j.newHash()
+	failures, _ := j.dirSync.epoch()
+	e.dirEpoch = failures
+	if err := e.newRecordFile(e.recPath(), st, false); err != nil {
+		return nil, fmt.Errorf("create entry: %w", err)
+	}
+	if _, err := j.files.acquire(&e.data, true); err != nil {
+		j.discard(e.recPath())
+		return nil, fmt.Errorf("create entry: %w", err)
+	}
+	j.files.release(&e.data)
+	j.mu.Lock()
+	j.entries[e.id] = e
+	j.mu.Unlock()
+	return e, nil
+}
+
+// discard removes a file of which nothing was promised.
+func (j *Journal) discard(name string) {
+	if err := j.fs.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
+		j.log.Warn("journal: leftover file", "file", name, "err", err)
+	}
+}
+
+// Entries lists all entries in the order of their sealing; those never sealed come first,
+// oldest first.
+func (j *Journal) Entries() []*Entry {
+	j.mu.Lock()
+	list := make([]*Entry, 0, len(j.entries))
+	for _, e := range j.entries {
+		list = append(list, e)
+	}
+	j.mu.Unlock()
+	seqs := make(map[*Entry]uint64, len(list))
+	for _, e := range list {
+		seqs[e] = e.sealSeq()
+	}
+	slices.SortFunc(list, func(a, b *Entry) int {
+		return cmp.Or(cmp.Compare(seqs[a], seqs[b]), cmp.Compare(a.id, b.id))
+	})
+	return list
+}
+
+// Entry finds an entry by its ID.
+func (j *Journal) Entry(id string) (*Entry, bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	e, ok := j.entries[id]
+	return e, ok
+}
+
+// Usage is the number of entries and the sum of their sizes.
+func (j *Journal) Usage() (files int, bytes int64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.entries), j.bytes.Load()
+}
+
+// Close waits for calls that are under way, makes lazy updates durable, and unlocks the
+// folder. Entries that are being written are not sealed: they promised nothing. Only the
+// first Close does something; every later use of the journal or an entry is ErrClosed.
+func (j *Journal) Close() error {
+	var errs []error
+	for _, e := range j.Entries() {
+		if err := e.syncLazy(); err != nil && !errors.Is(err, ErrRemoved) && !errors.Is(err, ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	if !j.files.close() {
+		return nil
+	}
+	errs = append(errs, j.lock.Close())
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("close journal: %w", err)
+	}
+	return nil
+}
+
+// isSpace tells errors that mean that the disk is full.
+func isSpace(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }

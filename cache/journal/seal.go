@@ -1,0 +1,337 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Sync makes the content that was written before the call, and the record, durable. After
+// a crash the entry is there with at least these bytes (or what was written later). An
+// error of a sync is sticky: the kernel reports a lost page once, so a second try that
+// succeeds would prove nothing. Every later Sync and Seal of the entry fails with it.
+//
+// It costs fdatasync of the data; the first time since the creation or a Seal also a
+// write and fdatasync of the record and, once per entry, fsync of the folder.
+func (e *Entry) Sync() error {
+	e.op.Lock()
+	defer e.op.Unlock()
+	return e.wrap("sync", e.withData(func(f File) error {
+		if err := e.persist(f, nil); err != nil {
+			return err
+		}
+		st := e.snapshot()
+		if st.State.Open() && !st.Synced {
+			st.Synced, st.SyncedSize = true, e.Size()
+			if err := e.writeRecord(st, true); err != nil {
+				return err
+			}
+			e.publish(st)
+			return nil
+		}
+		return e.syncRecord()
+	}))
+}
+
+// Seal makes the content durable and final: flushed, checksummed, and recorded as SEALED
+// with a new Seq. When it returns nil, close(2) may: the file survives a power cut with
+// exactly these bytes. A sealed entry that has not changed since is left as it is.
+//
+// More writes may follow, and then another Seal. Writes that come during a Seal wait for
+// its end. An entry whose content is damaged is not sealed: ErrDamaged.
+func (e *Entry) Seal() (Record, error) {
+	e.gate.Lock()
+	defer e.gate.Unlock()
+	e.op.Lock()
+	defer e.op.Unlock()
+	var sealed Record
+	err := e.withData(func(f File) (err error) {
+		sealed, err = e.seal(f)
+		return err
+	})
+	return sealed, e.wrap("seal", err)
+}
+
+// seal is Seal for a caller who holds gate and op.
+func (e *Entry) seal(f File) (Record, error) {
+	if err := e.failure(); err != nil {
+		return Record{}, err
+	}
+	st := e.snapshot()
+	if st.Damaged {
+		return Record{}, fmt.Errorf("%w: %s", ErrDamaged, st.Error)
+	}
+	if !st.State.Open() {
+		if err := e.persist(f, nil); err != nil {
+			return Record{}, err
+		}
+		return st.Record, e.syncRecord()
+	}
+	in, err := f.Stat()
+	if err != nil {
+		return Record{}, err
+	}
+	if in.Size != e.Size() { // somebody wrote past the entry: trust nothing hashed so far
+		e.hash.changed(-1)
+		e.setSize(in.Size)
+	}
+	var sums map[string]string
+	err = e.persist(f, func() (err error) {
+		sums, err = e.finishHash(f, in.Size)
+		return err
+	})
+	if err != nil {
+		return Record{}, err
+	}
+	if st.State == Abandoned {
+		st.Recovered = true
+	}
+	st.State, st.Size, st.Sums = Sealed, in.Size, sums
+	st.Sealed, st.Seq = e.j.now(), e.j.seq.Add(1)
+	st.Synced, st.SyncedSize, st.Touched = false, 0, false
+	if err := e.writeRecord(st, true); err != nil {
+		return Record{}, err
+	}
+	e.publish(st)
+	return st.Record.clone(), nil
+}
+
+// persist makes data and names durable, and does also beside it. The caller holds op.
+func (e *Entry) persist(f File, also func() error) error {
+	e.mu.Lock()
+	failed, unsynced, linked, writes := e.failed, e.unsynced, e.linked, e.writes
+	e.mu.Unlock()
+	if failed != nil {
+		return failed
+	}
+	var data, names func() error
+	if unsynced {
+		data = func() error {
+			e.j.files.setDirty(&e.data, false)
+			return e.syncData(f, writes)
+		}
+	}
+	if !linked {
+		names = e.syncNames
+	}
+	errs := together(data, names, also)
+	if errs[0] != nil {
+		e.condemn(errs[0])
+	}
+	return errors.Join(e.failure(), errs[2])
+}
+
+// together runs the calls side by side, the last on this goroutine, and waits for all.
+func together(calls ...func() error) []error {
+	errs := make([]error, len(calls))
+	var wg sync.WaitGroup
+	left := 0
+	for _, call := range calls {
+		if call != nil {
+			left++
+		}
+	}
+	for i, call := range calls {
+		if call == nil {
+			continue
+		}
+		if left--; left == 0 {
+			errs[i] = call()
+			break
+		}
+		wg.Go(func() { errs[i] = call() })
+	}
+	wg.Wait()
+	return errs
+}
+
+// syncData makes what was written before the given count durable. Its error is sticky.
+func (e *Entry) syncData(f File, writes uint64) error {
+	if err := f.DataSync(); err != nil {
+		return e.fail(err)
+	}
+	e.mu.Lock()
+	if e.writes == writes {
+		e.unsynced = false
+	}
+	e.mu.Unlock()
+	return nil
+}
+
+// flushData is syncData for a data file that is about to be closed because too many are
+// open. Its error waits for the next Sync or Seal.
+func (e *Entry) flushData(f File) {
+	e.mu.Lock()
+	writes := e.writes
+	e.mu.Unlock()
+	_ = e.syncData(f, writes)
+}
+
+// condemn makes a failed sync of the data sticky also across a restart, as far as the
+// disk lets it. The caller holds op.
+func (e *Entry) condemn(err error) {
+	st := e.snapshot()
+	if st.SyncError != "" {
+		return
+	}
+	st.SyncError = err.Error()
+	st.Error = "sync: " + err.Error()
+	if err := e.writeRecord(st, true); err != nil {
+		e.j.log.Error("journal: record of a failed sync", "id", e.id, "err", err)
+	}
+	e.publish(st)
+}
+
+// syncNames makes the names of both files durable.
+func (e *Entry) syncNames() error {
+	failures, err := e.j.dirSync.sync()
+	if err != nil {
+		return e.fail(err)
+	}
+	if failures != e.dirEpoch {
+		_, last := e.j.dirSync.epoch()
+		return e.fail(fmt.Errorf("an earlier sync of the folder: %w", last))
+	}
+	e.mu.Lock()
+	e.linked = true
+	e.mu.Unlock()
+	return nil
+}
+
+var hashBuffers = sync.Pool{New: func() any { b := make([]byte, 1<<20); return &b }}
+
+// finishHash brings the running checksum to the end of the file, reading what was not
+// hashed as it was written.
+func (e *Entry) finishHash(f File, size int64) (map[string]string, error) {
+	e.hash.mu.Lock()
+	defer e.hash.mu.Unlock() // nobody waits for it: the caller holds gate alone
+	r := &e.hash
+	if r.h == nil || r.dirty || r.n > size {
+		r.h, r.n, r.dirty = e.j.newHash(), 0, false
+	}
+	if err := hashRange(r.h, f, r.n, size); err != nil {
+		r.h, r.n = nil, 0
+		return nil, err
+	}
+	r.n, r.ragged = size, false
+	return maps.Clone(r.h.Sums()), nil
+}
+
+func hashRange(h Hasher, f File, from, to int64) error {
+	buf := hashBuffers.Get().(*[]byte)
+	defer hashBuffers.Put(buf)
+	for from < to {
+		p := (*buf)[:min(int64(len(*buf)), to-from)]
+		n, err := f.ReadAt(p, from)
+		h.Write(p[:n])
+		from += int64(n)
+		if n < len(p) {
+			if err == nil || err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			return fmt.Errorf("read %d of %d for its checksum: %w", from, to, err)
+		}
+	}
+	return nil
+}
+
+// Verify is what an uploader calls before each upload: it reads the content and compares
+// it with what was sealed. An entry that recovery found to be sealed anew is sealed.
+//
+// The error is ErrDamaged when the content is not what was sealed; the record then says
+// Damaged and why, the file is kept, and a later Verify that finds the content good again
+// clears it. It is ErrWriting while the entry is being written, also when a write came
+// during the Verify. Other errors are those of the disk and say nothing of the content.
+func (e *Entry) Verify() error {
+	st, writes := e.versioned()
+	if st.State == Writing && st.Recovered && writes == 0 {
+		_, err := e.Seal() // its sums are of what has just been read
+		return err
+	}
+	if st.State.Open() {
+		return e.wrap("verify", ErrWriting)
+	}
+	if err := e.failure(); err != nil {
+		return e.wrap("verify", err)
+	}
+	bad, err := e.compare(st)
+	if err != nil {
+		return e.wrap("verify", err)
+	}
+
+	e.op.Lock()
+	defer e.op.Unlock()
+	now, nowWrites := e.versioned()
+	if nowWrites != writes || now.Seq != st.Seq || now.State.Open() {
+		return e.wrap("verify", ErrWriting)
+	}
+	if bad == "" && !now.Damaged {
+		return nil
+	}
+	if now.Damaged != (bad != "") || now.Error != bad {
+		now.Damaged, now.Error = bad != "", bad
+		if bad != "" {
+			e.j.log.Error("journal: unsent file is damaged and will not be uploaded", "id", e.id, "path", string(now.Path), "why", bad)
+		}
+		if err := e.writeRecord(now, true); err != nil && bad == "" {
+			return e.wrap("verify", err)
+		}
+		e.publish(now) // also when the disk does not take it: it must not be uploaded
+	}
+	if bad != "" {
+		return e.wrap("verify", fmt.Errorf("%w: %s", ErrDamaged, bad))
+	}
+	return nil
+}
+
+// versioned is a copy of the state and the count of changes that it belongs to.
+func (e *Entry) versioned() (stored, uint64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.st.clone(), e.writes
+}
+
+// compare tells in words what is wrong with the content, "" when nothing is.
+func (e *Entry) compare(st stored) (bad string, err error) {
+	var sums map[string]string
+	err = e.withData(func(f File) error {
+		in, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		if in.Size != st.Size {
+			bad = fmt.Sprintf("data file has %d bytes, sealed were %d", in.Size, st.Size)
+			return nil
+		}
+		h := e.j.newHash()
+		if err := hashRange(h, f, 0, st.Size); err != nil {
+			return err
+		}
+		sums = h.Sums()
+		return nil
+	})
+	switch {
+	case errors.Is(err, unix.EIO) && e.missing():
+		return missingData, nil
+	case err != nil || bad != "":
+		return bad, err
+	}
+	compared := 0
+	for alg, want := range st.Sums {
+		got, ok := sums[alg]
+		if ok && got != want {
+			return fmt.Sprintf("%s of the content is %s, sealed was %s", alg, got, want), nil
+		}
+		if ok {
+			compared++
+		}
+	}
+	if compared == 0 {
+		return "no checksum of the record can be computed here", nil
+	}
+	return "", nil
+}
