@@ -1,0 +1,173 @@
+package fs
+
+import (
+	"errors"
+	"io"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"tarn/fs/vfs"
+)
+
+// file is an open file with the way the kernel does its I/O.
+type file struct {
+	*vfs.Handle
+	mode ioMode
+}
+
+func (r *rawFS) keep(h any) uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lastFh++
+	r.fhs[r.lastFh] = h
+	return r.lastFh
+}
+
+func (r *rawFS) drop(fh uint64) any {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	h := r.fhs[fh]
+	delete(r.fhs, fh)
+	return h
+}
+
+func (r *rawFS) file(fh uint64) *file {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f, _ := r.fhs[fh].(*file)
+	return f
+}
+
+// opened fills out for a new handle.
+func (r *rawFS) opened(h *vfs.Handle, flags uint32, out *fuse.OpenOut) {
+	f := &file{Handle: h}
+	f.mode, out.OpenFlags, out.BackingID = r.enter(h, flags)
+	out.Fh = r.keep(f)
+}
+
+func (r *rawFS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	if isDot(in.NodeId) {
+		return r.dot.open(in.NodeId, out)
+	}
+	n := r.node(in.NodeId)
+	if n == nil {
+		return fuse.Status(estale)
+	}
+	defer n.Forget(1)
+	h, err := r.vfs.Open(waiting(cancel), n, int(in.Flags), caller(&in.InHeader))
+	if err != nil {
+		return r.fail("open", n, "", err)
+	}
+	r.opened(h, in.Flags, out)
+	return fuse.OK
+}
+
+func (r *rawFS) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	p, st := r.in(in.NodeId, name)
+	if st != fuse.OK {
+		return st
+	}
+	defer p.Forget(1)
+	n, h, err := r.vfs.Create(waiting(cancel), p, name, int(in.Flags), in.Mode, caller(&in.InHeader))
+	if err != nil {
+		return r.fail("create", p, name, err)
+	}
+	r.opened(h, in.Flags, &out.OpenOut)
+	return r.entry(n, &out.EntryOut)
+}
+
+func (r *rawFS) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	if isDot(in.NodeId) {
+		return r.dot.read(in.Fh, buf, int64(in.Offset))
+	}
+	f := r.file(in.Fh)
+	if f == nil {
+		return nil, fuse.EBADF
+	}
+	n, err := f.ReadAt(waiting(cancel), buf, int64(in.Offset), caller(&in.InHeader))
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, r.fail("read", f.Node(), "", err)
+	}
+	return fuse.ReadResultData(buf[:n]), fuse.OK
+}
+
+func (r *rawFS) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
+	f := r.file(in.Fh)
+	if f == nil {
+		return 0, fuse.EBADF
+	}
+	n, err := f.WriteAt(waiting(cancel), data, int64(in.Offset))
+	return uint32(n), r.fail("write", f.Node(), "", err)
+}
+
+// Writev answers ENOSYS, so that Write is called.
+func (r *rawFS) Writev(cancel <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uint32, fuse.Status) {
+	return 0, fuse.ENOSYS
+}
+
+func (r *rawFS) Flush(cancel <-chan struct{}, in *fuse.FlushIn) fuse.Status {
+	f := r.file(in.Fh)
+	if f == nil {
+		return fuse.OK // of .tarn
+	}
+	return r.fail("close", f.Node(), "", f.Flush(waiting(cancel), caller(&in.InHeader)))
+}
+
+func (r *rawFS) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	f := r.file(in.Fh)
+	if f == nil {
+		return fuse.EBADF
+	}
+	return r.fail("fsync", f.Node(), "", f.Fsync())
+}
+
+func (r *rawFS) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
+	f := r.file(in.Fh)
+	if f == nil {
+		return fuse.EBADF
+	}
+	return r.fail("fallocate", f.Node(), "", f.Allocate(waiting(cancel), in.Mode, int64(in.Offset), int64(in.Length)))
+}
+
+func (r *rawFS) Release(cancel <-chan struct{}, in *fuse.ReleaseIn) {
+	f, ok := r.drop(in.Fh).(*file)
+	if !ok {
+		return // of .tarn
+	}
+	r.leave(f)
+	f.Handle.Release()
+}
+
+// The whence values of lseek(2) that reach a FUSE server.
+const (
+	seekData = 3
+	seekHole = 4
+)
+
+// Lseek never shows a hole in what is not here: copying tools would make zeros of it.
+func (r *rawFS) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
+	f := r.file(in.Fh)
+	if f == nil {
+		return fuse.EBADF
+	}
+	size := f.Node().Info().Size
+	off := int64(in.Offset)
+	if off < 0 || off >= size {
+		return fuse.Status(syscall.ENXIO)
+	}
+	switch in.Whence {
+	case seekData:
+		out.Offset = in.Offset
+	case seekHole:
+		out.Offset = uint64(size)
+	default:
+		return fuse.EINVAL
+	}
+	return fuse.OK
+}
+
+// CopyFileRange answers ENOSYS once: the kernel copies through reads and writes.
+func (r *rawFS) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
+	return 0, fuse.ENOSYS
+}

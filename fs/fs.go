@@ -1,0 +1,334 @@
+// Package fs shows the lake to the kernel: a FUSE file system of the raw protocol on
+// package vfs, and the only importer of go-fuse. It keeps no state of the lake; what
+// it knows is which handles are open in which I/O mode, and what the kernel may keep.
+//
+//	srv, err := fs.Mount(fs.Options{VFS: v, Mountpoint: "/lake", Source: "/data/lake/lake.yaml"})
+//	srv.Wait()
+//
+// A file that is whole in the hot cache is opened with kernel passthrough (root, Linux
+// 6.9 or newer): its reads never come here. Everything else is read through the page
+// cache, which is kept from one open to the next; package vfs tells when it must go.
+package fs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"tarn/backends"
+	"tarn/fs/vfs"
+)
+
+// Options describes a mount. Zero durations mean the defaults named here.
+type Options struct {
+	VFS        *vfs.FS
+	Mountpoint string
+	Source     string // shown by df and mount: the lake file, by which commands find the lake
+
+	ReadOnly        bool
+	AllowOther      bool
+	NoXattr         bool          // extended attributes off: `ls -l` over many files is much faster
+	NoPassthrough   bool          // read everything through the daemon
+	AttrTimeout     time.Duration // default 1 h: changes are told to the kernel
+	EntryTimeout    time.Duration // default 1 h
+	NegativeTimeout time.Duration // default 1 h
+	Extra           []string      // further mount options for the kernel
+	Debug           bool
+
+	// Config and Recalls are the texts of .tarn/config and .tarn/recalls.
+	Config  func() []byte
+	Recalls func() []byte
+
+	Log *slog.Logger
+}
+
+// Server is a mounted file system.
+type Server struct {
+	raw *rawFS
+	srv *fuse.Server
+}
+
+// Mount mounts and serves in the background; it returns when the mount is usable.
+func Mount(o Options) (*Server, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	for _, d := range []*time.Duration{&o.AttrTimeout, &o.EntryTimeout, &o.NegativeTimeout} {
+		if *d == 0 {
+			*d = time.Hour
+		}
+	}
+	r := newRawFS(o)
+	mo := &fuse.MountOptions{
+		AllowOther:    o.AllowOther,
+		FsName:        o.Source,
+		Name:          "tarn",
+		Options:       append([]string{"default_permissions"}, o.Extra...),
+		MaxWrite:      1 << 20,
+		MaxReadAhead:  1 << 20,
+		MaxBackground: 256, // readers that wait for tape must not keep others from reading
+		DisableXAttrs: o.NoXattr,
+		// vfs tells when content changes; mtimes are not a sign of it.
+		ExplicitDataCacheControl: true,
+		EnableSymlinkCaching:     true,
+		ExtraCapabilities:        fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_DIRECT_IO_ALLOW_MMAP,
+		MaxStackDepth:            1,
+		DirectMount:              os.Geteuid() == 0,
+		Debug:                    o.Debug,
+		Logger:                   log.New(logWriter{o.Log}, "", 0),
+	}
+	if o.ReadOnly {
+		mo.Options = append(mo.Options, "ro")
+	}
+	srv, err := fuse.NewServer(r, o.Mountpoint, mo)
+	if err != nil {
+		return nil, fmt.Errorf("mount %s: %w", o.Mountpoint, err)
+	}
+	r.passthrough = !o.NoPassthrough && os.Geteuid() == 0 && srv.KernelSettings().Flags64()&fuse.CAP_PASSTHROUGH != 0
+	o.VFS.SetNotifier(r)
+	go srv.Serve() // ends with Unmount, which waits for it
+	if err := srv.WaitMount(); err != nil {
+		return nil, fmt.Errorf("mount %s: %w", o.Mountpoint, err)
+	}
+	return &Server{r, srv}, nil
+}
+
+// Wait returns when the file system is unmounted.
+func (s *Server) Wait() { s.srv.Wait() }
+
+// Unmount takes the file system away; it fails while files are open.
+func (s *Server) Unmount() error { return s.srv.Unmount() }
+
+// Passthrough tells whether the kernel reads whole cached files by itself.
+func (s *Server) Passthrough() bool { return s.raw.passthrough }
+
+// logWriter passes go-fuse's lines on.
+type logWriter struct{ log *slog.Logger }
+
+func (w logWriter) Write(p []byte) (int, error) {
+	w.log.Debug("fuse", "line", string(p))
+	return len(p), nil
+}
+
+// rawFS is the file system as go-fuse calls it. A node's id is its inode number.
+type rawFS struct {
+	fuse.RawFileSystem
+	o   Options
+	vfs *vfs.FS
+	log *slog.Logger
+	srv *fuse.Server
+	dot *dotTree
+
+	passthrough bool
+
+	mu     sync.Mutex // guards the rest; never held across I/O
+	fhs    map[uint64]any
+	lastFh uint64
+	io     map[uint64]*ioState // by inode, of those with open files
+}
+
+func newRawFS(o Options) *rawFS {
+	r := &rawFS{
+		RawFileSystem: fuse.NewDefaultRawFileSystem(), o: o, vfs: o.VFS, log: o.Log,
+		fhs: map[uint64]any{}, io: map[uint64]*ioState{},
+	}
+	r.dot = newDotTree(r)
+	return r
+}
+
+// String names the file system type.
+func (r *rawFS) String() string { return "tarn" }
+
+// Init keeps the server for notifications.
+func (r *rawFS) Init(s *fuse.Server) { r.srv = s }
+
+// Content drops the kernel's pages and attributes of an inode.
+func (r *rawFS) Content(inode uint64) {
+	if st := r.srv.InodeNotify(inode, 0, 0); st != fuse.OK && st != fuse.ENOENT {
+		r.log.Debug("notify inode", "inode", inode, "status", st)
+	}
+}
+
+// Entry drops the kernel's knowledge of a name, and what it keeps of the listing.
+func (r *rawFS) Entry(parent uint64, name string) {
+	if st := r.srv.EntryNotify(parent, name); st != fuse.OK && st != fuse.ENOENT {
+		r.log.Debug("notify entry", "parent", parent, "name", name, "status", st)
+	}
+	r.Content(parent)
+}
+
+// request is the context of a request that may wait long: it ends when the kernel
+// interrupts. Requests that only ask the catalogue are not interrupted, since signals
+// that a program means for itself (Go's own among them) would fail its calls.
+type request struct {
+	context.Context
+	cancel <-chan struct{}
+}
+
+func waiting(cancel <-chan struct{}) context.Context {
+	return request{context.Background(), cancel}
+}
+
+func (r request) Done() <-chan struct{} { return r.cancel }
+
+func (r request) Err() error {
+	select {
+	case <-r.cancel:
+		return context.Canceled
+	default:
+		return nil
+	}
+}
+
+func caller(h *fuse.InHeader) vfs.Caller {
+	return vfs.Caller{UID: h.Uid, GID: h.Gid, PID: h.Pid}
+}
+
+// node gives the live node of an id with a reference, or nil for one that the kernel
+// should not know (ESTALE).
+func (r *rawFS) node(id uint64) *vfs.Node {
+	return r.vfs.Known(id)
+}
+
+// fail is errno with the node's path.
+func (r *rawFS) fail(op string, n *vfs.Node, name string, err error) fuse.Status {
+	if err == nil {
+		return fuse.OK
+	}
+	p := n.Path()
+	if name != "" {
+		p += "/" + name
+	}
+	return errno(r.log, op, p, err)
+}
+
+func (r *rawFS) attr(a vfs.Attr, out *fuse.Attr) {
+	*out = fuse.Attr{
+		Ino: a.Inode, Size: uint64(a.Size), Blocks: uint64(a.Blocks), Mode: a.Mode, Nlink: a.NLink,
+		Owner: fuse.Owner{Uid: a.UID, Gid: a.GID}, Blksize: 1 << 20,
+	}
+	out.SetTimes(&a.MTime, &a.MTime, &a.CTime)
+}
+
+// entry fills out for a node whose reference becomes the kernel's.
+func (r *rawFS) entry(n *vfs.Node, out *fuse.EntryOut) fuse.Status {
+	out.NodeId = n.Inode()
+	out.SetEntryTimeout(r.o.EntryTimeout)
+	out.SetAttrTimeout(r.o.AttrTimeout)
+	r.attr(n.Attr(), &out.Attr)
+	return fuse.OK
+}
+
+func (r *rawFS) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	if isDot(h.NodeId) || h.NodeId == fuse.FUSE_ROOT_ID && name == dotName {
+		return r.dot.lookup(h.NodeId, name, out)
+	}
+	p := r.node(h.NodeId)
+	if p == nil {
+		return fuse.Status(estale)
+	}
+	defer p.Forget(1)
+	n, err := r.vfs.Lookup(context.Background(), p, name)
+	if errors.Is(err, backends.ErrNotExist) && errno(r.log, "lookup", name, err) == fuse.ENOENT {
+		out.NodeId = 0 // the kernel may keep that it is not there
+		out.SetEntryTimeout(r.o.NegativeTimeout)
+		return fuse.OK
+	}
+	if err != nil {
+		return r.fail("lookup", p, name, err)
+	}
+	return r.entry(n, out)
+}
+
+func (r *rawFS) Forget(id, count uint64) {
+	if isDot(id) {
+		r.dot.forget(id, count)
+		return
+	}
+	if id == fuse.FUSE_ROOT_ID {
+		return
+	}
+	if n := r.node(id); n != nil {
+		n.Forget(int64(count) + 1)
+	}
+}
+
+func (r *rawFS) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+	if isDot(in.NodeId) {
+		return r.dot.getattr(in.NodeId, out)
+	}
+	n := r.node(in.NodeId)
+	if n == nil {
+		return fuse.Status(estale)
+	}
+	defer n.Forget(1)
+	r.attr(n.Attr(), &out.Attr)
+	out.SetTimeout(r.o.AttrTimeout)
+	return fuse.OK
+}
+
+func (r *rawFS) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
+	if isDot(in.NodeId) {
+		return fuse.EPERM
+	}
+	n := r.node(in.NodeId)
+	if n == nil {
+		return fuse.Status(estale)
+	}
+	defer n.Forget(1)
+	var s vfs.SetAttr
+	if x, ok := in.GetSize(); ok {
+		size := int64(x)
+		s.Size = &size
+	}
+	if x, ok := in.GetMode(); ok {
+		x &= 0o7777
+		s.Mode = &x
+	}
+	if x, ok := in.GetUID(); ok {
+		s.UID = &x
+	}
+	if x, ok := in.GetGID(); ok {
+		s.GID = &x
+	}
+	if x, ok := in.GetMTime(); ok {
+		s.MTime = &x
+	}
+	if err := r.vfs.SetAttr(waiting(cancel), n, s); err != nil {
+		return r.fail("setattr", n, "", err)
+	}
+	r.attr(n.Attr(), &out.Attr)
+	out.SetTimeout(r.o.AttrTimeout)
+	return fuse.OK
+}
+
+func (r *rawFS) Readlink(cancel <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
+	if isDot(h.NodeId) {
+		return r.dot.readlink(h.NodeId)
+	}
+	n := r.node(h.NodeId)
+	if n == nil {
+		return nil, fuse.Status(estale)
+	}
+	defer n.Forget(1)
+	t, err := n.Readlink()
+	return []byte(t), r.fail("readlink", n, "", err)
+}
+
+func (r *rawFS) StatFs(cancel <-chan struct{}, h *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
+	s := r.vfs.StatFS()
+	const bsize = 4096
+	out.Bsize, out.Frsize, out.NameLen = bsize, bsize, 255
+	out.Blocks = uint64(s.Total) / bsize
+	out.Bfree, out.Bavail = uint64(s.Free)/bsize, uint64(s.Free)/bsize
+	out.Files = uint64(s.Files) + 1<<32
+	out.Ffree = 1 << 32
+	return fuse.OK
+}

@@ -1,0 +1,129 @@
+package vfs
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"sort"
+	"strings"
+
+	"tarn/backends"
+	"tarn/cache/journal"
+)
+
+// recover takes up what the journal holds after a start: finishes renames that a
+// crash cut in two, drops what lost its name or was replaced, and queues the rest.
+// It never deletes a content that an acknowledged close promised.
+func (v *FS) recover(ctx context.Context) error {
+	entries := v.jrnl.Entries()
+	byID := map[string]*journal.Entry{}
+	for _, e := range entries {
+		byID[e.ID()] = e
+	}
+	if err := v.finishIntents(ctx, byID); err != nil {
+		return err
+	}
+	// In the order of sealing; what was synced and never sealed is newer than all that was.
+	seq := func(e *journal.Entry) uint64 {
+		if r := e.Record(); r.Seq > 0 {
+			return r.Seq
+		}
+		return math.MaxUint64
+	}
+	sort.SliceStable(entries, func(i, j int) bool { return seq(entries[i]) < seq(entries[j]) })
+	last := map[string]*unsent{}
+	for _, e := range entries {
+		r := e.Record()
+		if _, ok := byID[e.ID()]; !ok {
+			continue // dropped by an intent
+		}
+		switch {
+		case len(r.Path) == 0: // unlinked while it was open
+			if err := e.Remove(); err != nil {
+				return fmt.Errorf("remove an unlinked file from the journal: %w", err)
+			}
+			continue
+		}
+		if r.State == journal.Abandoned {
+			v.mu.Lock()
+			u := &unsent{fs: v, entry: e, id: r.ID, inode: r.Inode, path: string(r.Path), state: r.State, mode: r.Mode, uid: r.UID, gid: r.GID,
+				mtime: r.MTime, ctime: r.Created, why: "was being written when tarn stopped, and was never closed nor synced"}
+			v.unsent[u.id] = u
+			v.mu.Unlock()
+			v.log.Warn("unfinished file kept aside", "path", u.path, "id", u.id, "bytes", e.Size())
+			continue
+		}
+		if old := last[string(r.Path)]; old != nil && !old.registered() {
+			v.drop(old) // a newer content was sealed for the same name
+		}
+		u := v.newUnsent(e)
+		u.dirty = false // WRITING here was synced before the crash: Verify seals it as it is
+		if !registeredState(u.state) {
+			v.setName(u, u.path)
+		}
+		if err := u.grow(e.Size()); err != nil {
+			v.log.Warn("unsent files exceed the cache's limit", "err", err)
+		}
+		last[u.path] = u
+		v.up.add(u, 0)
+	}
+	return nil
+}
+
+func (v *FS) finishIntents(ctx context.Context, byID map[string]*journal.Entry) error {
+	notes, err := v.jrnl.Intents()
+	if err != nil {
+		return fmt.Errorf("read the journal's intents: %w", err)
+	}
+	for name, b := range notes {
+		var in intent
+		if err := json.Unmarshal(b, &in); err != nil {
+			v.log.Error("unreadable intent left alone", "name", name, "err", err)
+			continue
+		}
+		_, err := v.lake.Resolve(ctx, in.From)
+		switch {
+		case err == nil: // the catalogue's rename did not happen
+		case isNotExist(err):
+			if err := v.applyRename(in, byID); err != nil {
+				return err
+			}
+		case errors.Is(err, backends.ErrUnavailable):
+			v.log.Warn("rename cannot be finished while the catalogue is away", "from", in.From, "to", in.To)
+			continue
+		default:
+			return fmt.Errorf("finish rename %q to %q: %w", in.From, in.To, err)
+		}
+		if err := v.jrnl.DropIntent(name); err != nil {
+			return fmt.Errorf("drop intent: %w", err)
+		}
+	}
+	return nil
+}
+
+func (v *FS) applyRename(in intent, byID map[string]*journal.Entry) error {
+	if e := byID[in.Drop]; e != nil {
+		if err := e.Remove(); err != nil {
+			return fmt.Errorf("finish rename: %w", err)
+		}
+		delete(byID, in.Drop)
+	}
+	for _, e := range byID {
+		p := string(e.Record().Path)
+		var to string
+		switch {
+		case p == in.From && in.Move != noMove:
+			to = in.To
+		case strings.HasPrefix(p, in.From+"/"):
+			to = in.To + p[len(in.From):]
+		default:
+			continue
+		}
+		if err := e.Update(func(r *journal.Record) { r.Path = []byte(to) }); err != nil {
+			return fmt.Errorf("finish rename: %w", err)
+		}
+	}
+	return nil
+}

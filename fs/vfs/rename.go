@@ -1,0 +1,309 @@
+package vfs
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"strings"
+
+	"tarn/backends"
+)
+
+// RenameNoReplace is RENAME_NOREPLACE of renameat2(2).
+const RenameNoReplace = 1
+
+// place of a rename: what stands at one of its two names.
+type spot struct {
+	dir   *Node
+	name  string
+	path  string
+	u     *unsent
+	cat   backends.Info
+	found bool // in the catalogue
+}
+
+func (s *spot) exists() bool { return s.u != nil || s.found }
+func (s *spot) isDir() bool  { return s.u == nil && s.found && s.cat.IsDir() }
+func (s *spot) inode() uint64 {
+	if s.u != nil {
+		return s.u.inode
+	}
+	return s.cat.Inode
+}
+
+func (v *FS) look(ctx context.Context, s *spot) (err error) {
+	s.path = path.Join(s.dir.Path(), s.name)
+	s.u, s.cat, s.found, err = v.lookupLocked(ctx, s.dir, s.name)
+	return err
+}
+
+// Rename moves a name, replacing a file or an empty directory, as rename(2); flags may
+// be RenameNoReplace. A file that is not yet registered moves in the journal, all else
+// in the catalogue; where both are touched, an intent finishes it after a crash.
+func (v *FS) Rename(ctx context.Context, fromDir *Node, fromName string, toDir *Node, toName string, flags uint32) error {
+	if flags&^RenameNoReplace != 0 {
+		return fmt.Errorf("rename with flags %#x: %w", flags, backends.ErrName)
+	}
+	if v.opt.ReadOnly {
+		return fmt.Errorf("rename: the mount %w", backends.ErrReadOnly)
+	}
+	if len(toName) > 255 {
+		return backends.ErrNameTooLong
+	}
+	n, err := v.Lookup(ctx, fromDir, fromName)
+	if err != nil {
+		return err
+	}
+	defer n.Forget(1)
+	if n.IsDir() {
+		v.tree.Lock() // paths of unsent files and live nodes below change together
+		defer v.tree.Unlock()
+	} else {
+		v.tree.RLock()
+		defer v.tree.RUnlock()
+	}
+	a, b := fromDir, toDir
+	if b.ino < a.ino {
+		a, b = b, a
+	}
+	a.dir.Lock()
+	defer a.dir.Unlock()
+	if a != b {
+		b.dir.Lock()
+		defer b.dir.Unlock()
+	}
+	from, to := &spot{dir: fromDir, name: fromName}, &spot{dir: toDir, name: toName}
+	if err := v.look(ctx, from); err != nil {
+		return err
+	}
+	if err := v.look(ctx, to); err != nil {
+		return err
+	}
+	if err := v.mayRename(from, to, flags); err != nil {
+		return fmt.Errorf("rename %s to %s: %w", from.path, to.path, err)
+	}
+	if to.exists() && to.inode() == from.inode() {
+		return nil
+	}
+	if from.isDir() {
+		err = v.renameDir(ctx, from, to)
+	} else {
+		err = v.renameFile(ctx, from, to)
+	}
+	if err != nil {
+		return fmt.Errorf("rename %s to %s: %w", from.path, to.path, err)
+	}
+	fromDir.changed()
+	toDir.changed()
+	return nil
+}
+
+func (v *FS) mayRename(from, to *spot, flags uint32) error {
+	switch {
+	case !from.exists():
+		return backends.ErrNotExist
+	case from.dir == v.root || to.dir == v.root:
+		return fmt.Errorf("scopes are not renamed, and only scopes stand in the root: %w", backends.ErrImmutable)
+	case to.exists() && flags&RenameNoReplace != 0:
+		return backends.ErrExist
+	case from.isDir() && (to.path == from.path || strings.HasPrefix(to.path, from.path+"/")) && to.path != from.path:
+		return fmt.Errorf("a directory cannot move into itself: %w", backends.ErrName)
+	case to.exists() && from.isDir() && !to.isDir():
+		return backends.ErrNotDir
+	case to.exists() && !from.isDir() && to.isDir():
+		return backends.ErrIsDir
+	case to.exists() && !to.isDir():
+		if err := v.deletable(to.path); err != nil {
+			return err
+		}
+	case to.isDir():
+		v.mu.Lock()
+		unsent := len(v.names[to.path])
+		v.mu.Unlock()
+		if unsent > 0 {
+			return backends.ErrNotEmpty
+		}
+	}
+	_, err := v.lake.ChildDID(to.dir.Info(), to.name)
+	return err
+}
+
+// catRename renames in the catalogue.
+func (v *FS) catRename(ctx context.Context, from, to *spot) error {
+	ns := v.lake.Namespace()
+	if ns == nil || !v.lake.Catalogue().Traits().Rename {
+		return fmt.Errorf("published names cannot be changed in this catalogue: %w", backends.ErrImmutable)
+	}
+	did, err := v.lake.ChildDID(to.dir.Info(), to.name)
+	if err != nil {
+		return err
+	}
+	return ns.Rename(ctx, from.cat.DID, did)
+}
+
+func (v *FS) renameDir(ctx context.Context, from, to *spot) error {
+	below := v.unsentBelow(from.path + "/")
+	done := func() {}
+	if len(below) > 0 {
+		var err error
+		if done, err = v.putIntent(intent{From: from.path, To: to.path}); err != nil {
+			return err
+		}
+	}
+	if err := v.catRename(ctx, from, to); err != nil {
+		done()
+		return err
+	}
+	if to.found {
+		v.unname(to.dir, to.name, nil)
+	}
+	v.reposition(from, to)
+	for _, u := range below {
+		if err := v.move(u, to.path+u.where()[len(from.path):]); err != nil {
+			return fmt.Errorf("the directory is renamed, but the journal of a file below is not: %w", err)
+		}
+	}
+	done()
+	return nil
+}
+
+// unsentBelow lists the unsent contents whose path begins with prefix.
+func (v *FS) unsentBelow(prefix string) (out []*unsent) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, u := range v.unsent {
+		if strings.HasPrefix(u.where(), prefix) {
+			out = append(out, u)
+		}
+	}
+	return out
+}
+
+// where is u's path, "" when it lost its name.
+func (u *unsent) where() string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.path
+}
+
+// move gives u, and the sealed content that it is about to replace, another path,
+// durably.
+func (v *FS) move(u *unsent, p string) error {
+	v.mu.Lock()
+	if u.at != "" {
+		v.nameLocked(u, p)
+	}
+	v.mu.Unlock()
+	u.mu.Lock()
+	u.path = p
+	prev := u.prev
+	u.mu.Unlock()
+	if prev != nil {
+		if err := v.move(prev, p); err != nil {
+			return err
+		}
+	}
+	return u.note(true, nil)
+}
+
+func (v *FS) renameFile(ctx context.Context, from, to *spot) error {
+	u := from.u
+	if !from.found { // only the journal knows it
+		victim := to.u
+		done := func() {}
+		if victim != nil {
+			var err error
+			if done, err = v.putIntent(intent{From: from.path, To: to.path, Move: u.id, Drop: victim.id}); err != nil {
+				return err
+			}
+		}
+		if to.exists() {
+			v.unname(to.dir, to.name, victim)
+		}
+		if err := v.move(u, to.path); err != nil {
+			return err
+		}
+		done()
+		v.reposition(from, to)
+		return nil
+	}
+	if u == nil {
+		u = v.unsentOf(from.cat.Inode) // registered, and on its way to further copies
+	}
+	done := func() {}
+	if u != nil || to.u != nil {
+		in := intent{From: from.path, To: to.path}
+		if u != nil {
+			in.Move = u.id
+		} else {
+			in.Move = noMove
+		}
+		if to.u != nil {
+			in.Drop = to.u.id
+		}
+		var err error
+		if done, err = v.putIntent(in); err != nil {
+			return err
+		}
+	}
+	if err := v.catRename(ctx, from, to); err != nil {
+		done()
+		return err
+	}
+	if to.exists() {
+		victim := to.u
+		if victim == nil {
+			victim = v.unsentOf(to.cat.Inode)
+		}
+		v.unname(to.dir, to.name, victim)
+	}
+	if u != nil {
+		if err := v.move(u, to.path); err != nil {
+			return err
+		}
+	}
+	v.reposition(from, to)
+	done()
+	return nil
+}
+
+// reposition moves the live node from one name to the other, and brings the paths and
+// DIDs of it and of all live nodes below up to date.
+func (v *FS) reposition(from, to *spot) {
+	n := from.dir.child(from.name)
+	if n == nil {
+		return
+	}
+	v.mu.Lock()
+	v.linkLocked(n, to.dir, to.name)
+	var all []*Node
+	var walk func(n *Node)
+	walk = func(n *Node) {
+		if n.isDir {
+			n.path = path.Join(n.parent.pathLocked(), n.name)
+		}
+		all = append(all, n)
+		for _, c := range n.children {
+			walk(c)
+		}
+	}
+	walk(n)
+	paths := make([]string, len(all))
+	for i, n := range all {
+		paths[i] = n.pathLocked()
+	}
+	v.mu.Unlock()
+	for i, n := range all {
+		n.mu.Lock()
+		if n.info.DID.Scope != "" && strings.HasPrefix(n.info.DID.Name, "/") {
+			n.info.DID = backends.DID{Scope: scopeOf(paths[i]), Name: paths[i]}
+		}
+		n.mu.Unlock()
+	}
+}
+
+// scopeOf is the first element of a lake path.
+func scopeOf(p string) string {
+	s, _, _ := strings.Cut(strings.TrimPrefix(p, "/"), "/")
+	return s
+}

@@ -1,0 +1,481 @@
+package vfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"path"
+	"sort"
+	"strings"
+	"time"
+
+	"tarn/backends"
+	"tarn/backends/lake"
+	"tarn/backends/query"
+	"tarn/cache"
+	"tarn/cache/journal"
+)
+
+// Walked is one name met by Walk.
+type Walked struct {
+	Path string
+	Info backends.Info
+}
+
+// Walk streams what stands at p and below it, directories before what they hold, in
+// bounded memory for wide trees. A directory that contains itself ends in ErrLoop.
+func (v *FS) Walk(ctx context.Context, p string) iter.Seq2[Walked, error] {
+	return func(yield func(Walked, error) bool) {
+		n, err := v.Resolve(ctx, p)
+		if err != nil {
+			yield(Walked{}, err)
+			return
+		}
+		defer n.Forget(1)
+		v.walk(ctx, n, nil, yield)
+	}
+}
+
+func (v *FS) walk(ctx context.Context, n *Node, above []uint64, yield func(Walked, error) bool) bool {
+	p := n.Path()
+	for _, ino := range above {
+		if ino == n.ino {
+			return yield(Walked{}, fmt.Errorf("walk %s: %w", p, backends.ErrLoop))
+		}
+	}
+	if !yield(Walked{p, n.Info()}, nil) {
+		return false
+	}
+	if !n.IsDir() {
+		return true
+	}
+	above = append(above, n.ino)
+	for after := ""; ; {
+		entries, err := v.List(ctx, n, after)
+		if err != nil {
+			return yield(Walked{}, err)
+		}
+		if len(entries) == 0 {
+			return true
+		}
+		after = entries[len(entries)-1].Name
+		for _, e := range entries {
+			if err := ctx.Err(); err != nil {
+				return yield(Walked{}, err)
+			}
+			if !e.Info.IsDir() {
+				if !yield(Walked{path.Join(p, e.Name), e.Info}, nil) {
+					return false
+				}
+				continue
+			}
+			c := v.Place(n, e)
+			ok := v.walk(ctx, c, above, yield)
+			c.Forget(1)
+			if !ok {
+				return false
+			}
+		}
+	}
+}
+
+// Find streams what matches the query at or below the lake path root. Files that are
+// not registered yet are matched on what the journal knows of them.
+func (v *FS) Find(ctx context.Context, root string, q query.Expr) iter.Seq2[Walked, error] {
+	return func(yield func(Walked, error) bool) {
+		n, err := v.Resolve(ctx, root)
+		if err != nil {
+			yield(Walked{}, err)
+			return
+		}
+		did := n.did()
+		n.Forget(1)
+		for in, err := range v.lake.Catalogue().Find(ctx, did, q) {
+			if err != nil {
+				yield(Walked{}, err)
+				return
+			}
+			p := in.DID.Name
+			if !strings.HasPrefix(p, "/") {
+				p = path.Join("/", in.DID.Scope, lake.EncodeName(in.DID.Scope, in.DID))
+			}
+			if !yield(Walked{p, in}, nil) {
+				return
+			}
+		}
+		prefix := strings.TrimSuffix(root, "/") + "/"
+		for _, u := range v.unsentBelow(prefix) {
+			if u.registered() || !q.Match(u.lookup) {
+				continue
+			}
+			if !yield(Walked{u.where(), u.info()}, nil) {
+				return
+			}
+		}
+	}
+}
+
+// lookup gives a key of an unsent file to a query.
+func (u *unsent) lookup(key string) (any, bool) {
+	in := u.info()
+	p := u.where()
+	switch key {
+	case "name":
+		return path.Base(p), true
+	case "scope":
+		return scopeOf(p), true
+	case "did":
+		return scopeOf(p) + ":" + p, true
+	case "type":
+		return in.Type.String(), true
+	case "size":
+		return float64(in.Size), true
+	case "mtime":
+		return in.MTime.UTC().Format(time.RFC3339Nano), true
+	}
+	x, ok := u.entry.Record().Meta[key]
+	return x, ok
+}
+
+// Evict drops the local copies of the file in: from the hot cache (head and tail stay)
+// and from the disk buffers of tape RSEs, where the tape system lets it. What is unsent,
+// open or pinned stays: backends.ErrBusy.
+func (v *FS) Evict(ctx context.Context, in backends.Info) (freed int64, err error) {
+	if v.unsentOf(in.Inode) != nil {
+		return 0, fmt.Errorf("evict %s: it is not safe elsewhere yet: %w", in.DID, backends.ErrBusy)
+	}
+	if in.Generation != "" {
+		freed, err = v.cache.Evict(cache.Key(in.Generation))
+		if err != nil && !errors.Is(err, cache.ErrNotCached) {
+			return 0, fmt.Errorf("evict %s: %w", in.DID, local(err))
+		}
+		v.notifyContent(in.Inode)
+	}
+	reps, err := v.lake.Catalogue().Replicas(ctx, in.DID)
+	if err != nil {
+		return freed, err
+	}
+	for _, r := range reps {
+		rse, ok := v.lake.RSE(r.RSE)
+		if !ok || rse.Tape == nil {
+			continue
+		}
+		b, ok := rse.Tape.(interface {
+			EvictBuffer(ctx context.Context, paths ...string) error
+		})
+		if !ok {
+			continue
+		}
+		if err := b.EvictBuffer(ctx, r.PFN); err != nil && !errors.Is(err, backends.ErrBusy) && !isNotExist(err) {
+			return freed, fmt.Errorf("evict %s from the disk buffer of %s: %w", in.DID, r.RSE, err)
+		}
+	}
+	return freed, nil
+}
+
+// Pin keeps the cached content of in until a time; ErrNotExist when it is not cached.
+func (v *FS) Pin(in backends.Info, until time.Time) error {
+	return local(v.cache.Pin(cache.Key(in.Generation), until))
+}
+
+// Unpin drops the pin.
+func (v *FS) Unpin(in backends.Info) error { return local(v.cache.Unpin(cache.Key(in.Generation))) }
+
+// Cached tells what the hot cache has of in.
+func (v *FS) Cached(in backends.Info) (cache.Status, bool) {
+	if in.Generation == "" {
+		return cache.Status{}, false
+	}
+	return v.cache.Status(cache.Key(in.Generation))
+}
+
+// Upload is one unsent file, as `tarn uploads ls` shows it.
+type Upload struct {
+	ID       string         `json:"id"`
+	Path     string         `json:"path"`
+	State    journal.State  `json:"state"`
+	Size     int64          `json:"size"`
+	Copies   []journal.Copy `json:"copies"`
+	Attempts int            `json:"attempts"`
+	Error    string         `json:"error,omitempty"`
+	Since    time.Time      `json:"since"`
+	Running  bool           `json:"running"`
+}
+
+// Uploads lists what is not yet safe, oldest first.
+func (v *FS) Uploads() []Upload {
+	v.mu.Lock()
+	all := make([]*unsent, 0, len(v.unsent))
+	for _, u := range v.unsent {
+		all = append(all, u)
+	}
+	v.mu.Unlock()
+	out := make([]Upload, 0, len(all))
+	for _, u := range all {
+		r := u.entry.Record()
+		x := Upload{ID: u.id, Size: u.entry.Size(), Copies: r.Copies, Attempts: r.Attempts, Since: r.Created}
+		u.mu.Lock()
+		x.Path, x.State, x.Error, x.Running = u.path, u.state, u.why, u.busy != nil
+		if u.dirty {
+			x.State = journal.Writing
+		}
+		if u.dropped && x.Path == "" {
+			x.Path = "(unlinked, still open)"
+		}
+		u.mu.Unlock()
+		out = append(out, x)
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Since.Before(out[j].Since) })
+	return out
+}
+
+func (v *FS) upload(id string) (*unsent, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if u := v.unsent[id]; u != nil {
+		return u, nil
+	}
+	return nil, fmt.Errorf("upload %s: %w", id, backends.ErrNotExist)
+}
+
+// RetryUpload tries an upload again now. An unfinished file that was kept aside after a
+// crash is taken as it is, and published.
+func (v *FS) RetryUpload(ctx context.Context, id string) error {
+	u, err := v.upload(id)
+	if err != nil {
+		return err
+	}
+	u.mu.Lock()
+	aside, p := u.state == journal.Abandoned, u.path
+	u.mu.Unlock()
+	if aside {
+		if err := v.adopt(ctx, u, p); err != nil {
+			return err
+		}
+	}
+	u.mu.Lock()
+	u.why = ""
+	u.mu.Unlock()
+	v.up.add(u, 0)
+	return nil
+}
+
+// adopt gives a file that was kept aside its name.
+func (v *FS) adopt(ctx context.Context, u *unsent, p string) error {
+	dir, err := v.Resolve(ctx, path.Dir(p))
+	if err != nil {
+		return fmt.Errorf("the directory of %s: %w", p, err)
+	}
+	defer dir.Forget(1)
+	done, err := v.editing(dir)
+	if err != nil {
+		return err
+	}
+	defer done()
+	other, _, found, err := v.lookupLocked(ctx, dir, path.Base(p))
+	if err != nil {
+		return err
+	}
+	if other != nil || found {
+		return fmt.Errorf("%s exists by now; move it away first: %w", p, backends.ErrExist)
+	}
+	u.mu.Lock()
+	u.dirty = true
+	u.mu.Unlock()
+	if err := u.seal(); err != nil {
+		return err
+	}
+	v.mu.Lock()
+	v.byInode[u.inode] = u
+	v.mu.Unlock()
+	v.setName(u, p)
+	v.notifyEntry(dir.ino, path.Base(p))
+	return nil
+}
+
+// CancelUpload gives an unsent file up: its bytes are deleted here, and its name goes if
+// it was not registered yet. ErrBusy when it is open.
+func (v *FS) CancelUpload(ctx context.Context, id string) error {
+	u, err := v.upload(id)
+	if err != nil {
+		return err
+	}
+	p := u.where()
+	if u.registered() {
+		return fmt.Errorf("upload %s of %s is registered already; remove the file instead: %w", id, p, backends.ErrImmutable)
+	}
+	n := v.Known(u.inode)
+	if n != nil {
+		defer n.Forget(1)
+		n.mu.Lock()
+		open := n.handles > 0
+		n.mu.Unlock()
+		if open {
+			return fmt.Errorf("upload %s: %s is open: %w", id, p, backends.ErrBusy)
+		}
+	}
+	dir, err := v.Resolve(ctx, path.Dir(p))
+	if err != nil && !isNotExist(err) {
+		return err
+	}
+	if dir != nil {
+		defer dir.Forget(1)
+		done, err := v.editing(dir)
+		if err != nil {
+			return err
+		}
+		defer done()
+	}
+	if n != nil {
+		n.mu.Lock()
+		if n.work == u {
+			n.work = nil
+		}
+		n.mu.Unlock()
+	}
+	v.drop(u)
+	if dir != nil {
+		v.notifyEntry(dir.ino, path.Base(p))
+	}
+	return nil
+}
+
+// Held lists the processes that the recall policy refused.
+func (v *FS) Held() []Held { return v.policy.list() }
+
+// AllowRecalls lets a process recall from now on; false when it does not exist.
+func (v *FS) AllowRecalls(pid uint32) bool { return v.policy.allow(pid) }
+
+// Undelete makes a replaced or removed content current again.
+func (v *FS) Undelete(ctx context.Context, p, handle string) error {
+	ver := v.lake.Versions()
+	if ver == nil {
+		return fmt.Errorf("undelete: this catalogue keeps no old contents: %w", backends.ErrNotSupported)
+	}
+	dir, err := v.Resolve(ctx, path.Dir(p))
+	if err != nil {
+		return err
+	}
+	defer dir.Forget(1)
+	done, err := v.editing(dir)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if v.unsentAt(dir.Path(), path.Base(p)) != nil {
+		return fmt.Errorf("undelete %s: a newer content is not uploaded yet: %w", p, backends.ErrBusy)
+	}
+	if err := ver.Undelete(ctx, handle); err != nil {
+		return err
+	}
+	if c := dir.child(path.Base(p)); c != nil {
+		in, err := v.lake.Lookup(ctx, dir.Info(), path.Base(p))
+		if err == nil && in.Inode == c.ino {
+			c.mu.Lock()
+			c.info = in
+			c.mu.Unlock()
+		}
+		v.notifyContent(c.ino)
+	}
+	v.notifyEntry(dir.ino, path.Base(p))
+	return nil
+}
+
+// Changed drops what the kernel keeps of a name, after a change that was not made
+// through this FS.
+func (v *FS) Changed(ctx context.Context, p string) {
+	dir, err := v.Resolve(ctx, path.Dir(p))
+	if err != nil {
+		return
+	}
+	defer dir.Forget(1)
+	v.notifyEntry(dir.ino, path.Base(p))
+	v.notifyContent(dir.ino)
+}
+
+// Lake, Cache and Journal are what the FS stands on.
+func (v *FS) Lake() *lake.Lake { return v.lake }
+
+// Cache is the hot cache.
+func (v *FS) Cache() *cache.Cache { return v.cache }
+
+// Explanation tells what would happen on a read of a file, and why.
+type Explanation struct {
+	Path       string            `json:"path"`
+	DID        string            `json:"did"`
+	Locality   backends.Locality `json:"locality"`
+	State      journal.State     `json:"state"`
+	Durability string            `json:"durability"`
+	Cached     int64             `json:"cached_bytes"`
+	Size       int64             `json:"size"`
+	Candidates []lake.Candidate  `json:"candidates"`
+	Next       string            `json:"next"` // what a read does
+	Error      string            `json:"error,omitempty"`
+}
+
+// Explain looks at a file without reading it.
+func (v *FS) Explain(ctx context.Context, n *Node) (Explanation, error) {
+	in := n.Info()
+	e := Explanation{Path: n.Path(), DID: in.DID.String(), Size: in.Size, State: v.state(n)}
+	if in.IsDir() || in.IsSymlink() {
+		e.Next = "it is a " + in.Type.String() + "; listing it asks the catalogue only"
+		if in.IsSymlink() {
+			e.Next = "it is a symbolic link to " + in.Target
+		}
+		return e, nil
+	}
+	locs, err := v.Localities(ctx, []backends.Info{in})
+	if err != nil {
+		return e, err
+	}
+	e.Locality = locs[0]
+	reps, err := v.replicasOf(ctx, n)
+	if err != nil {
+		return e, err
+	}
+	e.Durability = durability(e.State, reps)
+	e.Error, _ = v.fixedAttr(ctx, n, "error")
+	if e.State != journal.Safe && !in.DID.IsZero() && in.DID.Scope == "" {
+		e.Next = "a read is served from the local journal"
+		return e, nil
+	}
+	if st, ok := v.Cached(in); ok {
+		e.Cached = st.Resident
+		if st.Whole {
+			e.Next = "a read is served from the hot cache, at the speed of the local disk"
+		}
+	}
+	if e.Candidates, err = v.lake.Explain(ctx, in); err != nil && !isNotExist(err) {
+		return e, err
+	}
+	if e.Next != "" {
+		return e, nil
+	}
+	switch {
+	case len(e.Candidates) > 0 && e.Candidates[0].Usable:
+		e.Next = "a read streams from " + e.Candidates[0].RSE + " and fills the hot cache"
+	case e.Locality == backends.Nearline:
+		e.Next = "a read beyond the kept head and tail waits for a recall from tape"
+	default:
+		e.Next = "a read fails: no replica can be had now"
+	}
+	return e, nil
+}
+
+// Text is the explanation in lines.
+func (e Explanation) Text() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n  %s\n", e.Path, e.Next)
+	if e.Locality != "" {
+		fmt.Fprintf(&b, "  locality %s, state %s; %s\n", e.Locality, e.State, e.Durability)
+		fmt.Fprintf(&b, "  %d of %d bytes in the hot cache\n", e.Cached, e.Size)
+	}
+	for _, c := range e.Candidates {
+		fmt.Fprintf(&b, "  %s %s: %s\n", c.RSE, c.State, c.Reason)
+	}
+	if e.Error != "" {
+		fmt.Fprintf(&b, "  last error: %s\n", e.Error)
+	}
+	return b.String()
+}

@@ -1,0 +1,346 @@
+package vfs
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path"
+	"sync"
+	"time"
+
+	"tarn/backends"
+	"tarn/backends/checksum"
+	"tarn/cache/journal"
+)
+
+// unsent is a content that was written here and is not yet safe elsewhere: an entry
+// of the journal and what of it must be known without reading its record.
+type unsent struct {
+	fs    *FS
+	entry *journal.Entry
+	id    string
+	inode uint64
+
+	// guarded by FS.mu: where it stands in FS.names; "" once registered or unlinked
+	at string
+
+	mu       sync.Mutex // guards the rest; after Node.mu and FS.mu; never held across I/O
+	path     string     // where it is to be registered; "" when it lost its name
+	mode     uint32
+	uid, gid uint32
+	mtime    time.Time
+	ctime    time.Time
+	state    journal.State
+	sums     backends.Checksums // of the sealed content
+	sealed   int64              // its size
+	dirty    bool               // written to since the last Seal
+	known    bool               // the bytes were sealed, or compared with what was sealed, in this process
+	frozen   bool               // its upload has begun: a new writer copies
+	dropped  bool               // unlinked, superseded or cancelled
+	reserved int64              // bytes reserved in the cache's limit
+	prev     *unsent            // sealed content that this one replaces once it is sealed itself
+	why      string             // last error of the upload
+	waiters  []chan struct{}    // of close=remote|registered: closed at every change of state
+	busy     context.CancelFunc // ends the running upload
+}
+
+func isNotExist(err error) bool { return errors.Is(err, backends.ErrNotExist) }
+
+// newUnsent wraps a journal entry and puts it into the maps, but for its name.
+func (v *FS) newUnsent(e *journal.Entry) *unsent {
+	r := e.Record()
+	u := &unsent{
+		fs: v, entry: e, id: r.ID, inode: r.Inode, path: string(r.Path), mode: r.Mode, uid: r.UID, gid: r.GID,
+		mtime: r.MTime, ctime: r.Created, state: r.State, sums: checksum.FromMap(r.Sums), sealed: r.Size, why: r.Error,
+	}
+	u.dirty = r.State == journal.Writing
+	if u.mtime.IsZero() {
+		u.mtime = r.Created
+	}
+	v.mu.Lock()
+	v.unsent[u.id] = u
+	v.byInode[u.inode] = u
+	v.mu.Unlock()
+	return u
+}
+
+// setName puts u at a path of the tree.
+func (v *FS) setName(u *unsent, p string) {
+	v.mu.Lock()
+	v.nameLocked(u, p)
+	v.mu.Unlock()
+	u.mu.Lock()
+	u.path = p
+	u.mu.Unlock()
+}
+
+// nameLocked puts u at a path of the tree, or takes it out with ""; needs v.mu.
+func (v *FS) nameLocked(u *unsent, p string) {
+	if u.at != "" {
+		dir, name := path.Split(u.at)
+		dir = path.Clean(dir)
+		if v.names[dir][name] == u {
+			delete(v.names[dir], name)
+			if len(v.names[dir]) == 0 {
+				delete(v.names, dir)
+			}
+		}
+	}
+	u.at = p
+	if p == "" {
+		return
+	}
+	dir, name := path.Split(p)
+	dir = path.Clean(dir)
+	if v.names[dir] == nil {
+		v.names[dir] = map[string]*unsent{}
+	}
+	v.names[dir][name] = u
+}
+
+// forget takes u out of all maps.
+func (v *FS) forget(u *unsent) {
+	v.mu.Lock()
+	v.nameLocked(u, "")
+	delete(v.unsent, u.id)
+	if v.byInode[u.inode] == u {
+		delete(v.byInode, u.inode)
+	}
+	v.mu.Unlock()
+	u.mu.Lock()
+	n := u.reserved
+	u.reserved = 0
+	u.mu.Unlock()
+	v.cache.ReleaseUnsent(n)
+}
+
+// unsentAt is the unsent file at (dir, name), or nil.
+func (v *FS) unsentAt(dir, name string) *unsent {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.names[dir][name]
+}
+
+// unsentOf is the newest unsent content of an inode, or nil.
+func (v *FS) unsentOf(inode uint64) *unsent {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.byInode[inode]
+}
+
+func registeredState(s journal.State) bool {
+	return s == journal.Registered || s == journal.Attached || s == journal.Ruled || s == journal.Safe
+}
+
+func (u *unsent) registered() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return registeredState(u.state)
+}
+
+func (u *unsent) gone() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.dropped
+}
+
+// fill puts u's attributes into in.
+func (u *unsent) fill(in *backends.Info) {
+	size := u.entry.Size()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if registeredState(u.state) && !u.dirty {
+		return // the catalogue has them, and may have changed them since
+	}
+	in.Type, in.Target = backends.File, ""
+	in.Size, in.Mode, in.UID, in.GID, in.MTime, in.CTime = size, u.mode, u.uid, u.gid, u.mtime, u.ctime
+	in.Checksums, in.Generation = backends.Checksums{}, ""
+	if !u.dirty && u.state != journal.Writing && u.state != journal.Abandoned {
+		in.Checksums = u.sums
+	}
+}
+
+// info is the Info of a file that only the journal knows.
+func (u *unsent) info() backends.Info {
+	in := backends.Info{Inode: u.inode, Type: backends.File}
+	u.fill(&in)
+	u.mu.Lock()
+	in.DID = backends.DID{Name: u.path}
+	u.mu.Unlock()
+	return in
+}
+
+// grow reserves room for the content to reach size bytes, in steps, so that the
+// cache's limit holds for unsent bytes too.
+func (u *unsent) grow(size int64) error {
+	const step = 4 << 20
+	u.mu.Lock()
+	need := size - u.reserved
+	u.mu.Unlock()
+	if need <= 0 {
+		return nil
+	}
+	if size > step {
+		need = (need + step - 1) / step * step
+	}
+	if err := u.fs.cache.ReserveUnsent(need); err != nil {
+		return fmt.Errorf("reserve %d bytes for unsent data: %w", need, local(err))
+	}
+	u.mu.Lock()
+	u.reserved += need
+	u.mu.Unlock()
+	return nil
+}
+
+// write stores p at off; append ignores off.
+func (u *unsent) write(p []byte, off int64) (int, error) {
+	if err := u.grow(off + int64(len(p))); err != nil {
+		return 0, err
+	}
+	u.touch()
+	n, err := u.entry.WriteAt(p, off)
+	return n, local(err)
+}
+
+// touch marks the content as changed now.
+func (u *unsent) touch() {
+	now := u.fs.now()
+	u.mu.Lock()
+	u.dirty = true
+	u.mtime, u.ctime = now, now
+	u.mu.Unlock()
+}
+
+// attrs copies the attributes into a record.
+func (u *unsent) attrs(r *journal.Record) {
+	r.Path = []byte(u.path)
+	r.Mode, r.UID, r.GID, r.MTime = u.mode, u.uid, u.gid, u.mtime
+}
+
+// note writes the attributes into the record, durably or lazily.
+func (u *unsent) note(durable bool, more func(*journal.Record)) error {
+	f := func(r *journal.Record) {
+		u.mu.Lock()
+		u.attrs(r)
+		u.mu.Unlock()
+		if more != nil {
+			more(r)
+		}
+	}
+	if durable {
+		return local(u.entry.Update(f))
+	}
+	return local(u.entry.UpdateLazy(f))
+}
+
+// seal makes the content durable and complete as it is now: SEALED.
+func (u *unsent) seal() error {
+	u.mu.Lock()
+	if !u.dirty {
+		u.mu.Unlock()
+		return nil
+	}
+	u.dirty = false // a write that comes while we seal sets it again
+	u.mu.Unlock()
+	err := u.note(false, nil)
+	var r journal.Record
+	if err == nil {
+		r, err = u.entry.Seal()
+	}
+	u.mu.Lock()
+	if err != nil {
+		u.dirty = true
+		u.mu.Unlock()
+		return local(err)
+	}
+	u.state, u.sums, u.sealed, u.known = r.State, checksum.FromMap(r.Sums), r.Size, true
+	prev := u.prev
+	u.prev = nil
+	u.changedLocked()
+	u.mu.Unlock()
+	if prev != nil {
+		u.fs.drop(prev)
+	}
+	return nil
+}
+
+// changedLocked wakes those who wait for a state; needs u.mu.
+func (u *unsent) changedLocked() {
+	for _, c := range u.waiters {
+		close(c)
+	}
+	u.waiters = nil
+}
+
+// drop ends u's life: its upload is stopped, its bytes are deleted unless an open
+// handle still reads them (the journal's descriptor keeps them until Remove).
+func (v *FS) drop(u *unsent) {
+	u.mu.Lock()
+	u.dropped = true
+	u.path = ""
+	stop := u.busy
+	prev := u.prev
+	u.prev = nil
+	u.changedLocked()
+	u.mu.Unlock()
+	if stop != nil {
+		stop()
+	}
+	v.up.forget(u)
+	v.forget(u)
+	if prev != nil {
+		v.drop(prev)
+	}
+	if err := u.entry.Remove(); err != nil {
+		v.log.Error("remove unsent file", "id", u.id, "err", err)
+	}
+}
+
+// orphan takes u's name away while handles are open: nothing of it will be uploaded,
+// and a crash does not bring it back.
+func (v *FS) orphan(u *unsent) {
+	u.mu.Lock()
+	u.path = ""
+	u.dropped = true
+	stop := u.busy
+	u.changedLocked()
+	u.mu.Unlock()
+	if stop != nil {
+		stop()
+	}
+	v.up.forget(u)
+	v.mu.Lock()
+	v.nameLocked(u, "")
+	v.mu.Unlock()
+	if err := u.note(false, nil); err != nil {
+		v.log.Error("note an unlinked file in the journal", "id", u.id, "err", err)
+	}
+}
+
+// intent is a rename that touches the catalogue and the journal: noted before, undone
+// or finished after a crash.
+type intent struct {
+	From, To string
+	Move     string `json:",omitempty"` // journal id of the unsent content that moves along
+	Drop     string `json:",omitempty"` // journal id of the unsent content that is replaced
+}
+
+// noMove is intent.Move when nothing of the journal moves along.
+const noMove = "-"
+
+func (v *FS) putIntent(in intent) (done func(), err error) {
+	b, err := json.Marshal(in)
+	if err != nil {
+		return nil, err
+	}
+	name := fmt.Sprintf("rename-%016x", newInode())
+	if err := v.jrnl.PutIntent(name, b); err != nil {
+		return nil, fmt.Errorf("note the rename in the journal: %w", local(err))
+	}
+	return func() {
+		if err := v.jrnl.DropIntent(name); err != nil {
+			v.log.Error("drop a finished intent", "name", name, "err", err)
+		}
+	}, nil
+}

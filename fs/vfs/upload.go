@@ -1,0 +1,637 @@
+package vfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path"
+	"sync"
+	"time"
+
+	"tarn/backends"
+	"tarn/backends/checksum"
+	"tarn/cache/journal"
+)
+
+// uploader carries sealed contents through SEALED, UPLOADED, VERIFIED, REGISTERED,
+// ATTACHED, RULED to SAFE. Each step is noted durably in the journal and can be done
+// again, so that a crash anywhere is taken up where it was.
+type uploader struct {
+	v   *FS
+	max int
+
+	mu      sync.Mutex // guards the rest
+	queue   map[*unsent]time.Time
+	running map[uint64]*unsent // by inode: contents of one file go in order
+	hurry   int                // drains under way: nothing waits for its delay
+	wake    chan struct{}
+	idle    []chan struct{} // closed when nothing is queued or running
+}
+
+func newUploader(v *FS, max int) *uploader {
+	return &uploader{v: v, max: max, queue: map[*unsent]time.Time{}, running: map[uint64]*unsent{}, wake: make(chan struct{}, 1)}
+}
+
+func (up *uploader) start() { up.v.goDo(up.loop) }
+
+func (up *uploader) kick() {
+	select {
+	case up.wake <- struct{}{}:
+	default:
+	}
+}
+
+// add queues u to be uploaded after delay.
+func (up *uploader) add(u *unsent, delay time.Duration) {
+	up.mu.Lock()
+	if up.hurry > 0 && delay > 0 && delay <= up.v.opt.Delay {
+		delay = 0
+	}
+	up.queue[u] = time.Now().Add(delay) // waiting is on the monotonic clock, not the lake's
+	up.mu.Unlock()
+	up.kick()
+}
+
+// forget takes u out of the queue.
+func (up *uploader) forget(u *unsent) {
+	up.mu.Lock()
+	delete(up.queue, u)
+	up.settledLocked()
+	up.mu.Unlock()
+}
+
+func (up *uploader) settledLocked() {
+	if len(up.queue) == 0 && len(up.running) == 0 {
+		for _, c := range up.idle {
+			close(c)
+		}
+		up.idle = nil
+	}
+}
+
+func (up *uploader) loop(ctx context.Context) {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		next := up.launch(ctx)
+		timer.Reset(next)
+		select {
+		case <-ctx.Done():
+			return
+		case <-up.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+// launch starts what is due and tells when the next one will be.
+func (up *uploader) launch(ctx context.Context) time.Duration {
+	up.mu.Lock()
+	defer up.mu.Unlock()
+	now, next := time.Now(), time.Hour
+	for u, due := range up.queue {
+		if wait := due.Sub(now); wait > 0 {
+			next = min(next, wait)
+			continue
+		}
+		if len(up.running) >= up.max || up.running[u.inode] != nil {
+			continue // the end of a running one wakes the loop
+		}
+		delete(up.queue, u)
+		up.running[u.inode] = u
+		up.v.goDo(func(context.Context) {
+			again, wait := up.one(ctx, u)
+			up.mu.Lock()
+			delete(up.running, u.inode)
+			if _, queued := up.queue[u]; again && !queued && !u.gone() {
+				up.queue[u] = time.Now().Add(wait)
+			}
+			up.settledLocked()
+			up.mu.Unlock()
+			up.kick()
+		})
+	}
+	return next
+}
+
+// freeze makes u's bytes final for an upload; false: it is not to be uploaded now.
+func (u *unsent) freeze(stop context.CancelFunc) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.dropped || u.dirty || u.path == "" || u.state == journal.Abandoned {
+		return false
+	}
+	u.frozen, u.busy = true, stop
+	return true
+}
+
+// one carries u as far as it goes now; again: it shall be tried once more after wait.
+func (up *uploader) one(ctx context.Context, u *unsent) (again bool, wait time.Duration) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	if !u.freeze(stop) {
+		return false, 0
+	}
+	up.supersede(u)
+	err := up.advance(ctx, u)
+	u.mu.Lock()
+	u.busy = nil
+	dropped := u.dropped
+	u.mu.Unlock()
+	switch {
+	case dropped:
+		up.clean(u)
+		return false, 0
+	case err == nil:
+		return false, 0
+	case errors.Is(err, errNotYet):
+		return true, 250 * time.Millisecond
+	case ctx.Err() != nil:
+		return false, 0 // the mount ends; the journal has it
+	}
+	attempts := 0
+	rerr := u.entry.Update(func(r *journal.Record) {
+		r.Error = err.Error()
+		r.Attempts++
+		attempts = r.Attempts
+		r.NextTry = up.v.now().Add(backoff(attempts))
+	})
+	if rerr != nil {
+		up.v.log.Error("note a failed upload", "id", u.id, "err", rerr)
+	}
+	u.mu.Lock()
+	u.why = err.Error()
+	u.changedLocked()
+	p := u.path
+	u.mu.Unlock()
+	up.v.stats.uploadErrors.Add(1)
+	up.v.log.Warn("upload failed", "path", p, "id", u.id, "attempt", attempts, "err", err)
+	if errors.Is(err, errRotten) {
+		return false, 0
+	}
+	return true, backoff(attempts)
+}
+
+// supersede drops the sealed contents of u's file that are older than u and were not
+// registered yet: nobody saw them elsewhere, and u must not be overtaken by them.
+func (up *uploader) supersede(u *unsent) {
+	v := up.v
+	var old []*unsent
+	v.mu.Lock()
+	if v.byInode[u.inode] == u {
+		for _, w := range v.unsent {
+			if w != u && w.inode == u.inode && !w.registered() {
+				old = append(old, w)
+			}
+		}
+	}
+	v.mu.Unlock()
+	for _, w := range old {
+		v.drop(w)
+		up.clean(w)
+	}
+}
+
+// clean removes what a dropped content left at the storages before it was registered.
+func (up *uploader) clean(u *unsent) {
+	r := u.entry.Record()
+	if registeredState(r.State) {
+		return // the catalogue knows the copies, and deletes them after the grace period
+	}
+	ctx, cancel := context.WithTimeout(up.v.ctx, 30*time.Second)
+	defer cancel()
+	for _, c := range r.Copies {
+		rse, ok := up.v.lake.RSE(c.RSE)
+		if !ok {
+			continue
+		}
+		if err := rse.Storage.Remove(ctx, c.PFN); err != nil && !isNotExist(err) {
+			up.v.log.Warn("a copy of a dropped file stays behind", "rse", c.RSE, "pfn", c.PFN, "err", err)
+		}
+	}
+}
+
+// errNotYet: nothing failed, the tape copy is still only in the disk buffer.
+var errNotYet = errors.New("not on tape yet")
+
+// errRotten: the local bytes are not those that were sealed; they are kept, and never uploaded.
+var errRotten = errors.New("the local copy changed on disk after it was written; it is kept aside and not uploaded")
+
+// backoff is 1 s, doubling to a minute, with a quarter of jitter.
+func backoff(attempts int) time.Duration {
+	d := time.Second << min(max(attempts-1, 0), 6)
+	d = min(d, time.Minute)
+	return d - d/8 + rand.N(d/4)
+}
+
+// reach notes that u has reached a state.
+func (u *unsent) reach(s journal.State, more func(*journal.Record)) error {
+	if err := u.note(true, func(r *journal.Record) {
+		r.State, r.Error = s, ""
+		if more != nil {
+			more(r)
+		}
+	}); err != nil {
+		return err
+	}
+	u.mu.Lock()
+	u.state, u.why = s, ""
+	u.changedLocked()
+	u.mu.Unlock()
+	return nil
+}
+
+func (up *uploader) advance(ctx context.Context, u *unsent) error {
+	v := up.v
+	for {
+		r := u.entry.Record()
+		var err error
+		switch r.State {
+		case journal.Writing: // found after a crash, synced: sealed by the look at it
+			err = u.proved()
+		case journal.Sealed:
+			err = up.first(ctx, u, r)
+		case journal.Uploaded:
+			err = u.reach(journal.Verified, nil) // Store verifies before it returns
+		case journal.Verified:
+			err = up.register(ctx, u, r)
+		case journal.Registered:
+			err = u.reach(journal.Attached, nil) // in layout lfn the name attaches; register did the rest
+		case journal.Attached:
+			if err = up.rule(ctx, u); err == nil {
+				err = u.reach(journal.Ruled, nil)
+			}
+		case journal.Ruled:
+			if err = up.further(ctx, u, r); err == nil {
+				err = u.reach(journal.Safe, nil)
+			}
+		case journal.Safe:
+			v.settle(u)
+			return nil
+		default:
+			return fmt.Errorf("journal entry %s in state %s: %w", u.id, r.State, backends.ErrDamaged)
+		}
+		if err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// plan chooses where the copies go: one list over all write rules, the first rule's first.
+func (up *uploader) plan(ctx context.Context, u *unsent, r journal.Record) ([]journal.Copy, error) {
+	did := backends.DID{Scope: scopeOf(string(r.Path)), Name: string(r.Path)}
+	var have []backends.Replica
+	var copies []journal.Copy
+	for _, rule := range up.v.lake.WriteRules() {
+		rule.DID = did
+		rses, err := up.v.lake.Targets(ctx, rule, have, r.Size)
+		if err != nil {
+			return nil, err
+		}
+		for _, rse := range rses {
+			c := journal.Copy{RSE: rse.Name, PFN: up.v.lake.NewPFN(did, u.id)}
+			copies = append(copies, c)
+			have = append(have, backends.Replica{RSE: c.RSE, PFN: c.PFN, State: backends.Available})
+		}
+	}
+	if len(copies) == 0 {
+		return nil, fmt.Errorf("no write rule names an RSE for new files; set write_rules in lake.yaml: %w", backends.ErrNotSupported)
+	}
+	return copies, nil
+}
+
+// proved compares the local bytes with what was sealed, once in u's life, and seals what
+// a crash left synced.
+func (u *unsent) proved() error {
+	u.mu.Lock()
+	done := u.known
+	u.mu.Unlock()
+	if done {
+		return nil
+	}
+	if err := u.entry.Verify(); errors.Is(err, journal.ErrDamaged) {
+		return fmt.Errorf("%w: %w", errRotten, err)
+	} else if err != nil {
+		return local(err)
+	}
+	r := u.entry.Record()
+	u.mu.Lock()
+	u.known = true
+	u.state, u.sums, u.sealed = r.State, checksum.FromMap(r.Sums), r.Size
+	u.mu.Unlock()
+	return nil
+}
+
+func (up *uploader) first(ctx context.Context, u *unsent, r journal.Record) error {
+	if err := u.proved(); err != nil {
+		return err
+	}
+	if len(r.Copies) == 0 {
+		copies, err := up.plan(ctx, u, r)
+		if err != nil {
+			return err
+		}
+		if err := u.entry.Update(func(r *journal.Record) { r.Copies = copies }); err != nil {
+			return local(err)
+		}
+		r.Copies = copies
+	}
+	var last error
+	for i := range r.Copies {
+		if last = up.store(ctx, u, r, i); last == nil {
+			copies := r.Copies
+			copies[0], copies[i] = copies[i], copies[0]
+			copies[0].State = journal.Verified
+			return u.reach(journal.Verified, func(r *journal.Record) { r.Copies = copies })
+		}
+		if ctx.Err() != nil {
+			return last
+		}
+	}
+	// None of the chosen RSEs takes it: choose anew next time.
+	if err := u.entry.Update(func(r *journal.Record) { r.Copies = nil }); err != nil {
+		return local(err)
+	}
+	return last
+}
+
+// store makes copy i and verifies it.
+func (up *uploader) store(ctx context.Context, u *unsent, r journal.Record, i int) error {
+	v := up.v
+	rse, ok := v.lake.RSE(r.Copies[i].RSE)
+	if !ok {
+		return fmt.Errorf("RSE %s is not in lake.yaml any more: %w", r.Copies[i].RSE, backends.ErrNotExist)
+	}
+	src := io.NewSectionReader(u.entry, 0, r.Size)
+	_, err := v.lake.Store(ctx, rse, r.Copies[i].PFN, src, r.Size, checksum.FromMap(r.Sums), func(n int64) { v.stats.sent.Add(n) })
+	if err != nil {
+		return fmt.Errorf("upload to %s: %w", rse.Name, err)
+	}
+	v.stats.uploads.Add(1)
+	return nil
+}
+
+// replica is copy c as the catalogue knows it.
+func (up *uploader) replica(c journal.Copy) backends.Replica {
+	return backends.Replica{RSE: c.RSE, PFN: c.PFN, State: backends.Available, Verified: up.v.now()}
+}
+
+// register gives the content its place in the catalogue, under the lock of its
+// directory, so that no rename or unlink comes between.
+func (up *uploader) register(ctx context.Context, u *unsent, r journal.Record) error {
+	v := up.v
+	parent, err := v.Resolve(ctx, path.Dir(string(r.Path)))
+	if err != nil {
+		return fmt.Errorf("register %s: its directory: %w", r.Path, err)
+	}
+	defer parent.Forget(1)
+	v.tree.RLock()
+	defer v.tree.RUnlock()
+	parent.dir.Lock()
+	defer parent.dir.Unlock()
+	u.mu.Lock()
+	p, dropped := u.path, u.dropped
+	u.mu.Unlock()
+	if dropped {
+		return context.Canceled
+	}
+	if path.Dir(p) != parent.Path() {
+		return fmt.Errorf("register %s: it is being renamed: %w", p, backends.ErrTemporary)
+	}
+	did, err := v.lake.ChildDID(parent.Info(), path.Base(p))
+	if err != nil {
+		return err
+	}
+	sums := checksum.FromMap(r.Sums)
+	u.mu.Lock()
+	in := backends.Info{
+		DID: did, Type: backends.File, Size: r.Size, Checksums: sums, Generation: backends.GenerationOf(did, r.Size, sums),
+		Mode: u.mode, UID: u.uid, GID: u.gid, MTime: u.mtime, CTime: v.now(), Inode: u.inode,
+	}
+	u.mu.Unlock()
+	var reps []backends.Replica
+	for _, c := range r.Copies {
+		if c.State == journal.Verified {
+			reps = append(reps, up.replica(c))
+		}
+	}
+	if err := v.lake.Catalogue().Add(ctx, in, r.Meta, reps...); err != nil {
+		return fmt.Errorf("register %s: %w", p, err)
+	}
+	if err := v.attach(ctx, parent.Info(), did); err != nil {
+		return fmt.Errorf("attach %s: %w", p, err)
+	}
+	if err := u.reach(journal.Registered, nil); err != nil {
+		return err
+	}
+	v.mu.Lock()
+	v.nameLocked(u, "")
+	v.mu.Unlock()
+	if n := v.Known(u.inode); n != nil {
+		n.mu.Lock()
+		n.info = in
+		n.mu.Unlock()
+		n.Forget(1)
+	}
+	v.stats.registered.Add(1)
+	return nil
+}
+
+// rule adds the write rules to the file.
+func (up *uploader) rule(ctx context.Context, u *unsent) error {
+	rules := up.v.lake.Rules()
+	if rules == nil {
+		return nil
+	}
+	did := u.did()
+	for _, r := range up.v.lake.WriteRules() {
+		r.DID = did
+		if _, err := rules.AddRule(ctx, r); err != nil {
+			return fmt.Errorf("add rule %q for %s: %w", r.Expression, did, err)
+		}
+	}
+	return nil
+}
+
+// did is the DID that u was registered under, after all renames.
+func (u *unsent) did() backends.DID {
+	if n := u.fs.Known(u.inode); n != nil {
+		defer n.Forget(1)
+		if d := n.did(); d.Scope != "" {
+			return d
+		}
+	}
+	p := u.where()
+	return backends.DID{Scope: scopeOf(p), Name: p}
+}
+
+// further makes the other copies and waits until those on tape are on tape.
+func (up *uploader) further(ctx context.Context, u *unsent, r journal.Record) error {
+	v := up.v
+	for i, c := range r.Copies {
+		if c.State == journal.Verified || c.State == journal.Safe {
+			continue
+		}
+		if err := up.store(ctx, u, r, i); err != nil {
+			return err
+		}
+		r.Copies[i].State = journal.Verified
+		if err := v.putReplica(ctx, u, r, up.replica(c)); err != nil {
+			return err
+		}
+		if err := u.entry.Update(func(rec *journal.Record) { rec.Copies = r.Copies }); err != nil {
+			return local(err)
+		}
+	}
+	waiting := false
+	for _, c := range r.Copies {
+		rse, ok := v.lake.RSE(c.RSE)
+		if !ok || rse.Tape == nil {
+			continue
+		}
+		ok, err := v.lake.StoredOnTape(ctx, rse, c.PFN)
+		if err != nil {
+			return fmt.Errorf("ask %s whether %s is on tape: %w", c.RSE, r.Path, err)
+		}
+		waiting = waiting || !ok
+	}
+	if waiting {
+		return errNotYet
+	}
+	return nil
+}
+
+func (v *FS) putReplica(ctx context.Context, u *unsent, r journal.Record, rep backends.Replica) error {
+	did := u.did()
+	gen := backends.GenerationOf(did, r.Size, checksum.FromMap(r.Sums))
+	err := v.lake.Catalogue().PutReplica(ctx, did, gen, rep)
+	if errors.Is(err, backends.ErrStale) || errors.Is(err, backends.ErrNotExist) {
+		return nil // replaced or removed meanwhile: the copy goes with its generation
+	}
+	return err
+}
+
+// settle ends the unsent life of a content that is safe: its bytes become a clean file
+// of the hot cache, or go when there is no room.
+func (v *FS) settle(u *unsent) {
+	r := u.entry.Record()
+	did := u.did()
+	in := backends.Info{DID: did, Size: r.Size, Checksums: checksum.FromMap(r.Sums)}
+	in.Generation = backends.GenerationOf(did, r.Size, in.Checksums)
+	u.mu.Lock()
+	n := u.reserved
+	u.reserved = 0
+	u.mu.Unlock()
+	v.cache.ReleaseUnsent(n)
+	ct := content(in)
+	ct.Cost = tapeCost
+	for _, c := range r.Copies {
+		if rse, ok := v.lake.RSE(c.RSE); ok && rse.Kind == backends.DiskKind {
+			ct.Cost = diskCost
+		}
+	}
+	err := u.entry.TakeData(func(data string) error {
+		if r.Size > 0 {
+			err := v.cache.Adopt(ct, data)
+			if err == nil {
+				return nil
+			}
+			v.log.Info("a safe file does not stay in the hot cache", "path", string(r.Path), "err", err)
+		}
+		return os.Remove(data)
+	})
+	if err != nil {
+		v.log.Error("take a safe file out of the journal", "path", string(r.Path), "err", err)
+	}
+	if node := v.Known(u.inode); node != nil {
+		node.mu.Lock()
+		if node.work == u {
+			node.work = nil
+		}
+		node.mu.Unlock()
+		node.Forget(1)
+	}
+	v.forget(u)
+	v.stats.safe.Add(1)
+}
+
+// await waits until u has reached a state; a failed attempt is its error.
+func (up *uploader) await(ctx context.Context, u *unsent, s journal.State) error {
+	for {
+		u.mu.Lock()
+		if u.dropped || rank(u.state) >= rank(s) {
+			u.mu.Unlock()
+			return nil
+		}
+		if u.why != "" {
+			why := u.why
+			u.mu.Unlock()
+			return fmt.Errorf("wait for %s: %s: %w", s, why, backends.ErrTemporary)
+		}
+		c := make(chan struct{})
+		u.waiters = append(u.waiters, c)
+		u.mu.Unlock()
+		select {
+		case <-c:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-up.v.ctx.Done():
+			return fmt.Errorf("wait for %s: the mount %w; the file is in the journal", s, backends.ErrClosed)
+		}
+	}
+}
+
+func rank(s journal.State) int {
+	for i, x := range []journal.State{journal.Sealed, journal.Uploaded, journal.Verified, journal.Registered, journal.Attached, journal.Ruled, journal.Safe} {
+		if x == s {
+			return i
+		}
+	}
+	return -1
+}
+
+// Drain uploads what waits without its delay and returns when nothing is left to do,
+// or ctx ends; progress is told how many contents are left, about once a second.
+func (v *FS) Drain(ctx context.Context, progress func(left int)) error {
+	up := v.up
+	idle := make(chan struct{})
+	up.mu.Lock()
+	up.hurry++
+	for u := range up.queue {
+		up.queue[u] = time.Now()
+	}
+	up.idle = append(up.idle, idle)
+	up.settledLocked()
+	up.mu.Unlock()
+	up.kick()
+	defer func() {
+		up.mu.Lock()
+		up.hurry--
+		up.mu.Unlock()
+	}()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-idle:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-v.ctx.Done():
+			return backends.ErrClosed
+		case <-tick.C:
+			if progress != nil {
+				up.mu.Lock()
+				left := len(up.queue) + len(up.running)
+				up.mu.Unlock()
+				progress(left)
+			}
+		}
+	}
+}

@@ -1,0 +1,208 @@
+// Package vfs is the lake as a file system, without FUSE: one tree that merges the
+// catalogue with the files that were written here and are not yet registered, reads
+// through the hot cache with recalls from tape, writes through the journal, and
+// uploads until each file is safe where its rules want it. Package fs shows it to
+// the kernel, and the control API of cmd/tarn serves it to the commands.
+//
+//	v, err := vfs.New(vfs.Options{Lake: l, Cache: c, Journal: j})
+//	n, err := v.Resolve(ctx, "/ctao/dl3/crab/run.fits")
+//	defer n.Forget(1)
+//	h, err := v.Open(ctx, n, os.O_RDONLY, vfs.Caller{})
+//
+// Locks, outermost first: FS.tree (shared by everything that edits or lists names,
+// exclusive for the rename of a directory), Node.dir (one directory's names, in inode
+// order where two are needed), Node.mu (one node's content and attributes), FS.mu
+// (the maps). FS.tree and Node.dir are held across catalogue calls, as the kernel
+// holds a directory's lock across ours; the other two never are.
+package vfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"tarn/backends"
+	"tarn/backends/lake"
+	"tarn/cache"
+	"tarn/cache/journal"
+)
+
+// CloseMode is what close(2) of a written file waits for.
+type CloseMode string
+
+// The close contracts: durable on the local disk; verified at the first storage;
+// registered in the catalogue.
+const (
+	CloseLocal      CloseMode = "local"
+	CloseRemote     CloseMode = "remote"
+	CloseRegistered CloseMode = "registered"
+)
+
+// Options is what an FS stands on. Zero values mean the defaults named here.
+type Options struct {
+	Lake    *lake.Lake
+	Cache   *cache.Cache
+	Journal *journal.Journal
+
+	ReadOnly bool          // every write is refused with backends.ErrReadOnly
+	NoDelete bool          // unlink, rmdir and rename over a file are refused with backends.ErrImmutable
+	Delay    time.Duration // from the last close to the upload; default 1 s
+	Close    CloseMode     // default CloseLocal
+	Uploads  int           // at one time; default 4
+	Policy   Policy        // which reads may recall
+	// ReadAhead bounds the recall of following siblings when files of a directory are
+	// read one after another.
+	ReadAhead ReadAhead
+	// RecallTimeout ends a read that waits for tape (backends.ErrTimeout as a
+	// deadline); 0: no limit but the tape system's own.
+	RecallTimeout time.Duration
+
+	Log *slog.Logger
+	Now func() time.Time
+}
+
+// Notifier drops what the kernel keeps of a node; package fs provides it. It is
+// called without locks and must not block for long.
+type Notifier interface {
+	// Content: the bytes or attributes of the inode changed.
+	Content(inode uint64)
+	// Entry: the name in the directory appeared, changed or went.
+	Entry(parent uint64, name string)
+}
+
+// FS is the lake as a file system. All methods may be called in parallel.
+type FS struct {
+	opt   Options
+	lake  *lake.Lake
+	cache *cache.Cache
+	jrnl  *journal.Journal
+	log   *slog.Logger
+	now   func() time.Time
+
+	root   *Node
+	tree   sync.RWMutex // see the package comment
+	policy *policy
+	ahead  *readAhead
+	up     *uploader
+	notify atomic.Value // Notifier
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelCauseFunc
+	wg     sync.WaitGroup
+
+	stats stats
+	free  atomic.Int64 // bytes free for new files, as last asked
+
+	mu      sync.Mutex
+	nodes   map[uint64]*Node              // live ones by inode
+	names   map[string]map[string]*unsent // unsent files not yet registered: directory path, name
+	byInode map[uint64]*unsent            // the newest unsent content of a file, until it is safe
+	unsent  map[string]*unsent            // all of them, by journal id
+}
+
+// New builds the FS, takes up what the journal holds, and starts the uploads.
+func New(o Options) (*FS, error) {
+	if o.Delay == 0 {
+		o.Delay = time.Second
+	}
+	if o.Close == "" {
+		o.Close = CloseLocal
+	}
+	if o.Uploads <= 0 {
+		o.Uploads = 4
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	v := &FS{
+		opt: o, lake: o.Lake, cache: o.Cache, jrnl: o.Journal, log: o.Log, now: o.Now,
+		nodes:   map[uint64]*Node{},
+		names:   map[string]map[string]*unsent{},
+		byInode: map[uint64]*unsent{},
+		unsent:  map[string]*unsent{},
+	}
+	v.ctx, v.cancel = context.WithCancelCause(context.Background())
+	root := o.Lake.Root()
+	root.UID, root.GID = uint32(os.Getuid()), uint32(os.Getgid())
+	v.root = newNode(v, root)
+	v.root.refs, v.root.path = 1, "/"
+	v.nodes[v.root.ino] = v.root
+	v.policy = newPolicy(o.Policy, o.Now)
+	v.ahead = newReadAhead(v, o.ReadAhead)
+	v.up = newUploader(v, o.Uploads)
+	if err := v.recover(v.ctx); err != nil {
+		v.cancel(err)
+		return nil, err
+	}
+	v.up.start()
+	v.goDo(v.watchSpace)
+	return v, nil
+}
+
+// Root is the tree's root directory; it needs no Forget.
+func (v *FS) Root() *Node { return v.root }
+
+// SetNotifier tells the FS who drops what the kernel keeps. It is called once, before
+// the mount serves.
+func (v *FS) SetNotifier(n Notifier) { v.notify.Store(n) }
+
+func (v *FS) notifyContent(inode uint64) {
+	if n, ok := v.notify.Load().(Notifier); ok {
+		n.Content(inode)
+	}
+}
+
+func (v *FS) notifyEntry(parent uint64, name string) {
+	if n, ok := v.notify.Load().(Notifier); ok {
+		n.Entry(parent, name)
+	}
+}
+
+// Close stops uploads and recalls where they are and waits for them; what is unsent
+// stays in the journal. The lake, the cache and the journal are the caller's.
+func (v *FS) Close() error {
+	v.cancel(backends.ErrClosed)
+	v.wg.Wait()
+	return nil
+}
+
+// goDo runs f on a goroutine that Close waits for.
+func (v *FS) goDo(f func(ctx context.Context)) {
+	v.wg.Add(1)
+	go func() {
+		defer v.wg.Done()
+		f(v.ctx)
+	}()
+}
+
+// ErrTooManyFiles is a descriptor limit met on the local disk (EMFILE, ENFILE).
+var ErrTooManyFiles = errors.New("too many open files")
+
+// local translates an error of the local disk, from the journal or the cache, into
+// the lake's words, so that the writer hears ENOSPC as ENOSPC. What it does not know
+// stays as it is.
+func local(err error) error {
+	if err == nil {
+		return nil
+	}
+	for _, m := range []struct{ from, to error }{
+		{syscall.ENOSPC, backends.ErrNoSpace}, {syscall.EDQUOT, backends.ErrQuota}, {syscall.EROFS, backends.ErrReadOnly},
+		{syscall.EMFILE, ErrTooManyFiles}, {syscall.ENFILE, ErrTooManyFiles},
+		{cache.ErrNoSpace, backends.ErrNoSpace}, {cache.ErrCorrupt, backends.ErrCorrupt}, {cache.ErrBusy, backends.ErrBusy},
+		{cache.ErrNotCached, backends.ErrNotExist}, {cache.ErrClosed, backends.ErrClosed},
+	} {
+		if errors.Is(err, m.from) {
+			return fmt.Errorf("%w (%w)", m.to, err)
+		}
+	}
+	return err
+}

@@ -1,0 +1,280 @@
+package vfs
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"tarn/backends"
+	"tarn/cache/journal"
+)
+
+// workFor gives the unsent content of n that may be written now, marked dirty. Where
+// there is none yet, or its upload has begun, a copy of the current content is made,
+// of which only the first size bytes are wanted (all with -1). The copy may recall.
+func (v *FS) workFor(ctx context.Context, n *Node, size int64) (*unsent, error) {
+	for {
+		n.mu.Lock()
+		if wait := n.making; wait != nil {
+			n.mu.Unlock()
+			select {
+			case <-wait:
+				continue
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}
+		u := n.work
+		if u != nil && u.claim(size == 0) {
+			n.mu.Unlock()
+			return u, nil
+		}
+		info := n.infoLocked()
+		made := make(chan struct{})
+		n.making = made
+		n.mu.Unlock()
+
+		nu, err := v.copyForWriting(ctx, n, info, u, size)
+
+		n.mu.Lock()
+		n.making = nil
+		if err == nil {
+			n.work = nu
+			if n.unlinked {
+				n.mu.Unlock()
+				v.orphan(nu)
+				n.mu.Lock()
+			}
+		}
+		n.mu.Unlock()
+		close(made)
+		return nu, err
+	}
+}
+
+// claim marks u as written to, if its bytes may still be changed in place: its upload
+// has not begun. A sealed content that is to be emptied is better replaced: a crash
+// before the new one is sealed then leaves the old one.
+func (u *unsent) claim(emptied bool) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.frozen || emptied && !u.dirty {
+		return false
+	}
+	u.dirty = true
+	return true
+}
+
+// copyForWriting makes the journal entry for a new content of n.
+func (v *FS) copyForWriting(ctx context.Context, n *Node, info backends.Info, from *unsent, size int64) (*unsent, error) {
+	if size < 0 || size > info.Size {
+		size = info.Size
+	}
+	meta, err := v.metaOf(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	e, err := v.jrnl.Create(journal.Record{
+		Path: []byte(n.Path()), Inode: n.ino, Mode: info.Mode, UID: info.UID, GID: info.GID,
+		MTime: info.MTime, Meta: meta, Base: string(info.Generation), Created: v.now(),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("begin a new content of %s: %w", n.Path(), local(err))
+	}
+	reserved := false
+	fail := func(err error) (*unsent, error) {
+		if reserved {
+			v.cache.ReleaseUnsent(size)
+		}
+		if rerr := e.Remove(); rerr != nil {
+			v.log.Error("remove an unfinished copy", "err", rerr)
+		}
+		return nil, err
+	}
+	if size > 0 {
+		if err := v.cache.ReserveUnsent(size); err != nil {
+			return fail(fmt.Errorf("room for a new content of %s: %w", n.Path(), local(err)))
+		}
+		reserved = true
+		src, done, err := v.contentReader(ctx, n, info, from)
+		if err != nil {
+			return fail(err)
+		}
+		err = e.CopyFrom(src, size)
+		done()
+		if err != nil {
+			return fail(fmt.Errorf("copy %s for writing: %w", n.Path(), local(err)))
+		}
+	}
+
+	// From here on it is seen; the name must not change meanwhile.
+	v.tree.RLock()
+	defer v.tree.RUnlock()
+	if p := n.Parent(); p != nil {
+		p.dir.RLock()
+		defer p.dir.RUnlock()
+	}
+	u := v.newUnsent(e)
+	u.mu.Lock()
+	u.reserved, u.dirty = size, true
+	replaced := false
+	if from != nil {
+		from.mu.Lock()
+		if !from.frozen {
+			u.prev, replaced = from, true
+		}
+		from.mu.Unlock()
+	}
+	u.mu.Unlock()
+	if replaced {
+		v.up.forget(from)
+		v.mu.Lock()
+		v.nameLocked(from, "")
+		v.mu.Unlock()
+	}
+	n.mu.Lock()
+	named := !n.unlinked
+	n.mu.Unlock()
+	if named {
+		v.setName(u, n.Path())
+	}
+	return u, nil
+}
+
+// contentReader reads the current content of n from its first byte.
+func (v *FS) contentReader(ctx context.Context, n *Node, info backends.Info, from *unsent) (io.ReaderAt, func(), error) {
+	if from != nil {
+		return from.entry, func() {}, nil
+	}
+	f, err := v.openCached(n, info)
+	if err != nil {
+		return nil, nil, err
+	}
+	return readerAt(func(p []byte, off int64) (int, error) { return f.ReadAt(ctx, p, off) }), func() { f.Close() }, nil
+}
+
+type readerAt func(p []byte, off int64) (int, error)
+
+func (r readerAt) ReadAt(p []byte, off int64) (int, error) { return r(p, off) }
+
+// truncate sets the size of n's content; it does not seal.
+func (v *FS) truncate(ctx context.Context, n *Node, size int64) error {
+	if err := v.writable(n); err != nil {
+		return err
+	}
+	u, err := v.workFor(ctx, n, size)
+	if err != nil {
+		return err
+	}
+	if err := u.grow(size); err != nil {
+		return err
+	}
+	u.touch()
+	return local(u.entry.Truncate(size))
+}
+
+// SetAttr is what chmod, chown, utimensat and truncate change; nil stays.
+type SetAttr struct {
+	backends.Change
+	Size *int64
+}
+
+// SetAttr changes attributes, in the journal for a file that is not yet registered, in
+// the catalogue otherwise. A truncate without an open writer is sealed at once.
+func (v *FS) SetAttr(ctx context.Context, n *Node, s SetAttr) error {
+	if v.opt.ReadOnly {
+		return fmt.Errorf("change %s: the mount %w", n.Path(), backends.ErrReadOnly)
+	}
+	if s.Size != nil {
+		if n.IsDir() {
+			return fmt.Errorf("truncate %s: %w", n.Path(), backends.ErrIsDir)
+		}
+		if err := v.truncate(ctx, n, *s.Size); err != nil {
+			return err
+		}
+		if err := v.closeIdle(ctx, n); err != nil {
+			return err
+		}
+	}
+	if s.Change == (backends.Change{}) {
+		return nil
+	}
+	v.tree.RLock()
+	defer v.tree.RUnlock()
+	n.mu.Lock()
+	u := n.work
+	unlinked := n.unlinked
+	n.mu.Unlock()
+	if u != nil && !u.registered() || unlinked {
+		if u != nil {
+			return u.setAttr(s.Change, v.now())
+		}
+	} else if n != v.root {
+		ns := v.lake.Namespace()
+		if ns == nil {
+			return fmt.Errorf("change %s: %w", n.Path(), backends.ErrImmutable)
+		}
+		did := n.did()
+		if err := ns.Update(ctx, did, s.Change); err != nil {
+			return err
+		}
+		if u != nil { // dirty again after its registration: both have them
+			if err := u.setAttr(s.Change, v.now()); err != nil {
+				return err
+			}
+		}
+	}
+	n.mu.Lock()
+	apply(&n.info, s.Change, v.now())
+	if s.MTime != nil && n.isDir {
+		n.touched = time.Time{}
+	}
+	n.mu.Unlock()
+	return nil
+}
+
+// closeIdle seals n's content when nobody has it open for writing.
+func (v *FS) closeIdle(ctx context.Context, n *Node) error { return v.closeWriter(ctx, n, 0) }
+
+func apply(in *backends.Info, c backends.Change, now time.Time) {
+	if c.Mode != nil {
+		in.Mode = *c.Mode & 0o7777
+	}
+	if c.UID != nil {
+		in.UID = *c.UID
+	}
+	if c.GID != nil {
+		in.GID = *c.GID
+	}
+	if c.MTime != nil {
+		in.MTime = *c.MTime
+	}
+	in.CTime = now
+}
+
+func (u *unsent) setAttr(c backends.Change, now time.Time) error {
+	u.mu.Lock()
+	if c.Mode != nil {
+		u.mode = *c.Mode & 0o7777
+	}
+	if c.UID != nil {
+		u.uid = *c.UID
+	}
+	if c.GID != nil {
+		u.gid = *c.GID
+	}
+	if c.MTime != nil {
+		u.mtime = *c.MTime
+	}
+	u.ctime = now
+	u.mu.Unlock()
+	return u.note(false, nil)
+}
+
+// did is the DID of n's place in the catalogue.
+func (n *Node) did() backends.DID {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.info.DID
+}
