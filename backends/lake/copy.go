@@ -1,0 +1,177 @@
+package lake
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"tarn/backends"
+)
+
+// Copy makes a verified copy of in at the RSE and registers it. The source is what Open
+// gives; a file that is on tape only is recalled and waited for. A source whose
+// bytes do not match the catalogue's checksum is declared BAD and the next one is
+// taken. A replica that is AVAILABLE there is success at once; a BAD one is replaced,
+// and its file removed afterwards.
+//
+// The replica is registered as COPYING with its PFN before bytes move, so that a crash
+// leaves nothing that is not on record, and the next Copy goes on with the same PFN.
+// If the content was replaced meanwhile, the copy is removed and the error is ErrStale.
+func (l *Lake) Copy(ctx context.Context, in backends.Info, to *RSE, progress func(int64)) (backends.Replica, error) {
+	r, err := l.copy(ctx, in, to, progress)
+	if err != nil {
+		return r, fmt.Errorf("copy %s to %s: %w", in.DID, to.Name, err)
+	}
+	return r, nil
+}
+
+func (l *Lake) copy(ctx context.Context, in backends.Info, to *RSE, progress func(int64)) (backends.Replica, error) {
+	replicas, err := l.replicasOf(ctx, in)
+	if err != nil {
+		return backends.Replica{}, err
+	}
+	pfn, bad := l.NewPFN(in.DID, ""), ""
+	i := slices.IndexFunc(replicas, func(r backends.Replica) bool { return r.RSE == to.Name })
+	switch {
+	case i < 0:
+		err := l.o.Catalogue.PutReplica(ctx, in.DID, in.Generation, backends.Replica{RSE: to.Name, PFN: pfn, State: backends.Copying})
+		if err != nil {
+			return backends.Replica{}, stale(err)
+		}
+	case replicas[i].State == backends.Available:
+		return replicas[i], nil
+	case replicas[i].State == backends.Copying:
+		pfn = replicas[i].PFN
+	case replicas[i].State == backends.BeingDeleted:
+		return backends.Replica{}, fmt.Errorf("the replica there is being deleted: %w: %w", backends.ErrBusy, backends.ErrTemporary)
+	default:
+		bad = replicas[i].PFN
+	}
+
+	r, err := l.copyBytes(ctx, in, to, pfn, progress)
+	if err != nil {
+		if bad == "" && ctx.Err() == nil {
+			l.abandon(ctx, in, to, pfn)
+		}
+		return r, err
+	}
+	if err := l.o.Catalogue.PutReplica(ctx, in.DID, in.Generation, r); err != nil {
+		if err = stale(err); errors.Is(err, backends.ErrStale) {
+			l.removeFile(ctx, to, pfn)
+		}
+		return r, err
+	}
+	if bad != "" {
+		l.removeFile(ctx, to, bad)
+	}
+	return r, nil
+}
+
+// stale makes ErrStale of "is gone": the content that was to be copied is not there any more.
+func stale(err error) error {
+	if errors.Is(err, backends.ErrNotExist) {
+		return fmt.Errorf("%w: %w", backends.ErrStale, err)
+	}
+	return err
+}
+
+// copyBytes stores the content from one source after the other until one is good.
+func (l *Lake) copyBytes(ctx context.Context, in backends.Info, to *RSE, pfn string, progress func(int64)) (backends.Replica, error) {
+	for blamed, mixed := map[string]bool{}, false; ; {
+		src, release, err := l.openOrRecall(ctx, in)
+		if err != nil {
+			return backends.Replica{}, err
+		}
+		r, err := l.Store(ctx, to, pfn, &readerAt{ctx, src}, in.Size, in.Checksums, progress)
+		served := src.Served()
+		src.Close()
+		release()
+		if !errors.Is(err, errSource) || !errors.Is(err, backends.ErrCorrupt) {
+			return r, err
+		}
+		// With one source the blame is clear; with several, one more attempt makes it so.
+		switch {
+		case len(served) == 1 && !blamed[served[0]]:
+			blamed[served[0]] = true
+			if badErr := l.DeclareBad(ctx, in, served[0], err); badErr != nil {
+				return r, errors.Join(err, badErr)
+			}
+		case len(served) > 1 && !mixed:
+			mixed = true
+		default:
+			return r, err
+		}
+	}
+}
+
+// openOrRecall opens in, from tape if need be; release lets the tape system evict it.
+func (l *Lake) openOrRecall(ctx context.Context, in backends.Info) (o *Object, release func(), err error) {
+	for range 3 { // what was staged may be evicted before it is opened, though not for ever
+		o, err = l.Open(ctx, in)
+		if !errors.Is(err, backends.ErrOffline) {
+			return o, func() {}, err
+		}
+		t, err := l.Recall(ctx, in)
+		if err != nil {
+			return nil, nil, err
+		}
+		select {
+		case <-t.Done():
+			err = t.Err()
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+		if err == nil {
+			if o, err = l.Open(ctx, in); err == nil {
+				return o, t.Close, nil
+			}
+		}
+		t.Close()
+		if !errors.Is(err, backends.ErrOffline) {
+			return nil, nil, err
+		}
+	}
+	return nil, nil, fmt.Errorf("evicted again and again before it was read: %w: %w", backends.ErrUnavailable, backends.ErrTemporary)
+}
+
+// abandon takes back the record of a copy that was not made. It stays when the file
+// cannot be removed, so that it is known.
+func (l *Lake) abandon(ctx context.Context, in backends.Info, to *RSE, pfn string) {
+	if !l.removeFile(ctx, to, pfn) {
+		return
+	}
+	now, err := l.replicasOf(ctx, in)
+	if err != nil {
+		return
+	}
+	if !slices.ContainsFunc(now, func(r backends.Replica) bool {
+		return r.RSE == to.Name && r.PFN == pfn && r.State == backends.Copying
+	}) {
+		return
+	}
+	if err := l.o.Catalogue.DropReplica(ctx, in.DID, to.Name); err != nil {
+		l.log.Warn("copy that was begun stays on record", "did", in.DID, "rse", to.Name, "err", err)
+	}
+}
+
+// removeFile deletes a file of no more use, and tells whether it is gone.
+func (l *Lake) removeFile(ctx context.Context, rse *RSE, pfn string) bool {
+	err := rse.Storage.Remove(ctx, pfn)
+	if err != nil && !errors.Is(err, backends.ErrNotExist) {
+		l.log.Warn("file of no more use stays", "rse", rse.Name, "pfn", pfn, "err", err)
+		return false
+	}
+	return true
+}
+
+// readerAt is an Object for Store.
+type readerAt struct {
+	ctx context.Context
+	o   backends.Object
+}
+
+var _ io.ReaderAt = (*readerAt)(nil)
+
+func (r *readerAt) ReadAt(p []byte, off int64) (int, error) { return r.o.ReadAt(r.ctx, p, off) }

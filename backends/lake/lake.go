@@ -1,0 +1,227 @@
+// Package lake makes one client out of a catalogue, the storages and the tape systems
+// of a datalake: paths become DIDs, a DID's bytes are read from the best replica with
+// fail-over to the next, tape recalls are collected into bulk requests, and what is
+// stored is verified before it counts.
+//
+//	l, err := lake.New(lake.Options{
+//		Catalogue: cat, Namespace: cat, Versions: cat, Rules: cat,
+//		RSEs: []*lake.RSE{
+//			{RSE: backends.RSE{Name: "PIC-DISK", Kind: backends.DiskKind}, Storage: disk},
+//			{RSE: backends.RSE{Name: "PIC-TAPE", Kind: backends.TapeKind}, Storage: library, Tape: library, Distance: 1},
+//		},
+//		WriteRules: []backends.Rule{{Copies: 1, Expression: "rse_type=DISK"}, {Copies: 1, Expression: "rse_type=TAPE"}},
+//	})
+//
+// It knows neither FUSE nor a cache. Which bytes a replica holds is proved by whoever
+// reads the whole of it (the cache, Copy, Verify); Open proves existence and size.
+package lake
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"tarn/backends"
+	"tarn/backends/checksum"
+)
+
+// RSE is a storage element of the lake with the way to reach it.
+type RSE struct {
+	backends.RSE
+	Storage  backends.Storage
+	Tape     backends.Tape // nil for disk
+	Distance int           // 0 is next door; replicas are tried in this order
+}
+
+// Options is what a Lake stands on. Catalogue and Namespace are needed; zero values of
+// the rest mean none, or the default.
+type Options struct {
+	Catalogue backends.Catalogue
+	Namespace backends.Namespace
+	Versions  backends.Versions
+	Rules     backends.Rules
+	RSEs      []*RSE
+
+	// WriteRules are the templates (DID empty) of the rules that a new file gets; the
+	// copies of the first are made first.
+	WriteRules []backends.Rule
+	// Algs are the checksums computed for new files; default checksum.Default.
+	Algs []string
+	// HoldWindow is how long a recall waits for company; default 200 ms.
+	HoldWindow time.Duration
+	// ReadTimeout bounds one attempt on one replica, so that a hanging storage costs
+	// this much before the next one is tried; default 30 s.
+	ReadTimeout time.Duration
+	// Recall tunes what happens after the hold window.
+	Recall RecallOptions
+
+	Log *slog.Logger
+	Now func() time.Time
+}
+
+// Lake is the datalake as one client. All methods may be called in parallel.
+type Lake struct {
+	o       Options
+	byName  map[string]*RSE
+	started time.Time
+	log     *slog.Logger
+	now     func() time.Time
+
+	recalls *collector
+
+	mu      sync.Mutex                 // guards the rest; never held across I/O
+	layouts map[string]backends.Layout // of scopes met so far
+	down    map[string]failure         // RSEs that failed lately are tried last
+}
+
+// failure is the last trouble with an RSE.
+type failure struct {
+	at  time.Time
+	why string
+}
+
+// downFor is how long an RSE that failed is tried after all others.
+const downFor = 30 * time.Second
+
+// ErrNoTarget is the error of Targets when the RSEs that match are too few.
+var ErrNoTarget = errors.New("too few RSEs match")
+
+// New checks o and starts the goroutines that recalls need; Close ends them.
+func New(o Options) (*Lake, error) {
+	if o.Catalogue == nil || o.Namespace == nil {
+		return nil, errors.New("new lake: a catalogue with a namespace is needed")
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if len(o.Algs) == 0 {
+		o.Algs = checksum.Default
+	}
+	if o.HoldWindow <= 0 {
+		o.HoldWindow = 200 * time.Millisecond
+	}
+	if o.ReadTimeout <= 0 {
+		o.ReadTimeout = 30 * time.Second
+	}
+	o.Recall.setDefaults()
+	l := &Lake{o: o, byName: map[string]*RSE{}, log: o.Log, now: o.Now,
+		layouts: map[string]backends.Layout{}, down: map[string]failure{}}
+	l.started = l.now()
+	for _, r := range o.RSEs {
+		switch {
+		case r == nil || r.Name == "":
+			return nil, errors.New("new lake: an RSE has no name")
+		case l.byName[r.Name] != nil:
+			return nil, fmt.Errorf("new lake: two RSEs are named %s", r.Name)
+		case r.Storage == nil:
+			return nil, fmt.Errorf("new lake: RSE %s has no storage", r.Name)
+		case (r.Kind == backends.TapeKind) != (r.Tape != nil):
+			return nil, fmt.Errorf("new lake: RSE %s: kind %s and a tape system go together", r.Name, backends.TapeKind)
+		}
+		l.byName[r.Name] = r
+	}
+	for _, r := range o.WriteRules {
+		if _, err := expression(r); err != nil {
+			return nil, fmt.Errorf("new lake: write rule: %w", err)
+		}
+	}
+	l.recalls = newCollector(l)
+	return l, nil
+}
+
+// Close cancels the recalls that are under way, gives back what they hold, and waits
+// for the goroutines of the lake. Open tickets end with ErrClosed. The catalogue and
+// the storages are the caller's to close, afterwards.
+func (l *Lake) Close() { l.recalls.close() }
+
+// Catalogue gives what New was given, as do the five methods below.
+func (l *Lake) Catalogue() backends.Catalogue { return l.o.Catalogue }
+
+// Namespace edits the tree.
+func (l *Lake) Namespace() backends.Namespace { return l.o.Namespace }
+
+// Versions is nil for a catalogue that keeps no old generations.
+func (l *Lake) Versions() backends.Versions { return l.o.Versions }
+
+// Rules is nil for a catalogue without rules.
+func (l *Lake) Rules() backends.Rules { return l.o.Rules }
+
+// WriteRules are the templates for new files.
+func (l *Lake) WriteRules() []backends.Rule { return slices.Clone(l.o.WriteRules) }
+
+// Algs are the checksums computed for new files.
+func (l *Lake) Algs() []string { return slices.Clone(l.o.Algs) }
+
+// RSEs lists the storage elements in the order of the configuration.
+func (l *Lake) RSEs() []*RSE { return slices.Clone(l.o.RSEs) }
+
+// RSE gives the storage element of that name.
+func (l *Lake) RSE(name string) (*RSE, bool) {
+	r, ok := l.byName[name]
+	return r, ok
+}
+
+// Meta gives d's own metadata.
+func (l *Lake) Meta(ctx context.Context, d backends.DID) (backends.Meta, error) {
+	return l.o.Catalogue.Meta(ctx, d)
+}
+
+// SetMeta merges m into d's metadata; a nil value deletes its key.
+func (l *Lake) SetMeta(ctx context.Context, d backends.DID, m backends.Meta) error {
+	return l.o.Catalogue.SetMeta(ctx, d, m)
+}
+
+// noteDown remembers that the RSE failed, so that others are tried before it.
+func (l *Lake) noteDown(rse string, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.down[rse] = failure{at: l.now(), why: err.Error()}
+}
+
+// lately gives the failure of an RSE within the last downFor.
+func (l *Lake) lately(rse string) (failure, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f, ok := l.down[rse]
+	if ok && l.now().Sub(f.at) >= downFor {
+		delete(l.down, rse)
+		ok = false
+	}
+	return f, ok
+}
+
+// attempt runs f with the time that one replica may take. A deadline that was f's own,
+// and not the caller's, makes the error ErrUnavailable and ErrTemporary.
+func (l *Lake) attempt(ctx context.Context, f func(ctx context.Context) error) error {
+	own, cancel := context.WithTimeout(ctx, l.o.ReadTimeout)
+	defer cancel()
+	err := f(own)
+	if err != nil && own.Err() != nil && ctx.Err() == nil {
+		return fmt.Errorf("no answer within %s: %w: %w", l.o.ReadTimeout, backends.ErrUnavailable, backends.ErrTemporary)
+	}
+	return err
+}
+
+// unavailable wraps reasons into an error that says: not now, but not lost.
+func unavailable(op string, d backends.DID, reasons []string) error {
+	return fmt.Errorf("%s %s: %s: %w: %w", op, d, words(reasons), backends.ErrUnavailable, backends.ErrTemporary)
+}
+
+// words joins reasons for a person, bounded.
+func words(reasons []string) string {
+	if len(reasons) == 0 {
+		return "no replica"
+	}
+	if len(reasons) > 8 {
+		reasons = append(slices.Clone(reasons[:8]), fmt.Sprintf("and %d more", len(reasons)-8))
+	}
+	return strings.Join(reasons, "; ")
+}

@@ -1,0 +1,307 @@
+package lake
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+
+	"tarn/backends"
+)
+
+// Object is an open file of the lake, read from its best online replica and, when that
+// fails, from the next. It is a backends.Object.
+type Object struct {
+	l  *Lake
+	in backends.Info
+
+	mu      sync.Mutex    // guards the rest; never held across I/O
+	next    []source      // not tried yet
+	cur     *opened       // nil: none is open
+	old     []*opened     // failed; closed with the Object, since reads may be under way in them
+	opening chan struct{} // non-nil while one goroutine opens the next replica
+	reasons []string      // why those before failed
+	offline bool          // a good one is on tape
+	doubt   bool          // one failed in a way that may pass
+	served  []string      // RSEs that gave bytes, in order
+	closed  bool
+}
+
+type opened struct {
+	source
+	backends.Object
+}
+
+var _ backends.Object = (*Object)(nil)
+
+// Open opens the content that in describes. A replica that does not exist or has
+// another size is declared BAD on the way. When nothing can be read, the error is
+// ErrOffline if a good copy is on tape and not staged (Recall brings it), else
+// ErrUnavailable with ErrTemporary if any copy may be had later, else ErrLost. It is
+// never ErrNotExist, unless the DID itself is gone, and never a recall. ErrIsDir for a
+// collection, ErrStale for a content that was replaced and purged. An empty file needs
+// no replica.
+func (l *Lake) Open(ctx context.Context, in backends.Info) (*Object, error) {
+	if in.Type != backends.File || in.IsSymlink() {
+		err := backends.ErrIsDir
+		if in.IsSymlink() {
+			err = backends.ErrNotSupported
+		}
+		return nil, fmt.Errorf("open %s: %w", in.DID, err)
+	}
+	o := &Object{l: l, in: in}
+	if in.Size == 0 {
+		return o, nil
+	}
+	replicas, err := l.replicasOf(ctx, in)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", in.DID, err)
+	}
+	o.next = l.sources(replicas)
+	if _, err := o.handle(ctx); err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+// Size is the size that the catalogue tells.
+func (o *Object) Size() int64 { return o.in.Size }
+
+// RSE names the replica that is read now, "" for none.
+func (o *Object) RSE() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.cur == nil {
+		return ""
+	}
+	return o.cur.RSE
+}
+
+// Served names the RSEs that gave bytes so far, in order. If there is one and the whole
+// fails verification, its replica is the bad one.
+func (o *Object) Served() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.served)
+}
+
+// ReadAt reads from the current replica. On an error, a short read, or no answer within
+// Options.ReadTimeout it goes on with the next one; after the last the error is as
+// that of Open, and stays.
+func (o *Object) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, fmt.Errorf("read %s at %d: negative offset", o.in.DID, off)
+	}
+	want := min(int64(len(p)), o.in.Size-off)
+	if want <= 0 {
+		if len(p) == 0 {
+			return 0, nil
+		}
+		return 0, io.EOF
+	}
+	for {
+		h, err := o.handle(ctx)
+		if err != nil {
+			return 0, err
+		}
+		n := 0
+		err = o.l.attempt(ctx, func(ctx context.Context) (err error) {
+			n, err = h.ReadAt(ctx, p[:want], off)
+			return err
+		})
+		if int64(n) == want && (err == nil || err == io.EOF) {
+			o.gave(h)
+			if want < int64(len(p)) {
+				return n, io.EOF
+			}
+			return n, nil
+		}
+		if ctx.Err() != nil {
+			return 0, fmt.Errorf("read %s: %w", o.in.DID, ctx.Err())
+		}
+		if err == nil || err == io.EOF {
+			err = fmt.Errorf("%d of %d bytes at offset %d: %w", n, want, off, io.ErrUnexpectedEOF)
+		}
+		o.failed(h, err)
+	}
+}
+
+// gave notes that h has given bytes.
+func (o *Object) gave(h *opened) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.served) == 0 || !slices.Contains(o.served, h.RSE) {
+		o.served = append(o.served, h.RSE)
+	}
+}
+
+// failed takes h out of use.
+func (o *Object) failed(h *opened, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.cur == h {
+		o.l.noteDown(h.RSE, err)
+		o.l.log.Warn("read failed, trying the next replica", "did", o.in.DID, "rse", h.RSE, "pfn", h.PFN, "err", err)
+		o.cur = nil
+		o.old = append(o.old, h)
+		o.reasons = append(o.reasons, h.RSE+": "+err.Error())
+		o.doubt = true
+	}
+}
+
+// handle gives the open replica, opening the next one if there is none. One goroutine
+// opens, the others wait for it.
+func (o *Object) handle(ctx context.Context) (*opened, error) {
+	for {
+		o.mu.Lock()
+		switch {
+		case o.closed:
+			o.mu.Unlock()
+			return nil, fmt.Errorf("read %s: %w", o.in.DID, backends.ErrClosed)
+		case o.cur != nil:
+			defer o.mu.Unlock()
+			return o.cur, nil
+		case o.opening != nil:
+			wait := o.opening
+			o.mu.Unlock()
+			select {
+			case <-wait:
+				continue
+			case <-ctx.Done():
+				return nil, fmt.Errorf("open %s: %w", o.in.DID, ctx.Err())
+			}
+		case len(o.next) == 0:
+			defer o.mu.Unlock()
+			return nil, o.verdictLocked()
+		}
+		s := o.next[0]
+		done := make(chan struct{})
+		o.opening = done
+		o.mu.Unlock()
+
+		h, reason, err := o.try(ctx, s)
+
+		o.mu.Lock()
+		o.opening = nil
+		close(done)
+		switch {
+		case h == nil && ctx.Err() != nil: // says nothing of the replica
+			o.mu.Unlock()
+			return nil, fmt.Errorf("open %s: %w", o.in.DID, ctx.Err())
+		case h == nil:
+			o.next = o.next[1:]
+			o.reasons = append(o.reasons, s.RSE+": "+reason)
+			o.offline = o.offline || errors.Is(err, backends.ErrOffline)
+			o.doubt = o.doubt || errors.Is(err, backends.ErrUnavailable)
+		case o.closed:
+			o.mu.Unlock()
+			h.Close()
+			continue
+		default:
+			o.next = o.next[1:]
+			o.cur = h
+		}
+		o.mu.Unlock()
+	}
+}
+
+func (o *Object) verdictLocked() error {
+	switch {
+	case o.offline:
+		return fmt.Errorf("open %s: %s: %w", o.in.DID, words(o.reasons), backends.ErrOffline)
+	case o.doubt:
+		return unavailable("open", o.in.DID, o.reasons)
+	}
+	return fmt.Errorf("open %s: %s: %w", o.in.DID, words(o.reasons), backends.ErrLost)
+}
+
+// try opens one replica. If it cannot, the reason is in words, and the error wraps
+// ErrOffline, ErrUnavailable, or neither when this copy is no good at all.
+func (o *Object) try(ctx context.Context, s source) (*opened, string, error) {
+	if why := s.why(); why != "" {
+		if s.State == backends.Available || s.State == backends.Copying {
+			return nil, why, backends.ErrUnavailable
+		}
+		return nil, why, errors.New(why)
+	}
+	h, err := o.l.openSource(ctx, o.in, s)
+	if err == nil {
+		return &opened{s, h}, "", nil
+	}
+	if !errors.Is(err, backends.ErrOffline) && ctx.Err() == nil {
+		o.l.log.Warn("replica cannot be opened, trying the next", "did", o.in.DID, "rse", s.RSE, "pfn", s.PFN, "err", err)
+	}
+	return nil, err.Error(), err
+}
+
+// errBadReplica marks what openSource has declared BAD.
+var errBadReplica = errors.New("declared BAD")
+
+// openSource opens one good replica and checks its size. Errors wrap ErrOffline,
+// errBadReplica or ErrUnavailable.
+func (l *Lake) openSource(ctx context.Context, in backends.Info, s source) (backends.Object, error) {
+	bad := func(why error) error {
+		if err := l.DeclareBad(ctx, in, s.RSE, why); err != nil {
+			l.log.Error("bad replica not noted", "did", in.DID, "rse", s.RSE, "err", err)
+		}
+		return fmt.Errorf("%w: %w", errBadReplica, why)
+	}
+	if s.tape() {
+		found, err := l.tapeLocalities(ctx, s.rse, []string{s.PFN})
+		switch {
+		case err != nil:
+			l.noteDown(s.RSE, err)
+			return nil, fmt.Errorf("%w: %w", backends.ErrUnavailable, err)
+		case found[0] == backends.Nearline:
+			return nil, fmt.Errorf("%s %w", s.PFN, backends.ErrOffline)
+		case found[0] == backends.Lost || found[0] == backends.NoLocality:
+			return nil, bad(fmt.Errorf("the tape system says %s", found[0]))
+		case !found[0].IsOnline():
+			return nil, fmt.Errorf("the tape system says %s: %w", found[0], backends.ErrUnavailable)
+		}
+	}
+	var h backends.Object
+	err := l.attempt(ctx, func(ctx context.Context) (err error) {
+		h, err = s.rse.Storage.Open(ctx, s.PFN)
+		return err
+	})
+	switch {
+	case errors.Is(err, backends.ErrNotExist) || errors.Is(err, backends.ErrIsDir):
+		// A disk that is not mounted looks empty; then it has no space to tell of.
+		if _, _, down := s.rse.Storage.Space(ctx); down != nil {
+			l.noteDown(s.RSE, down)
+			return nil, fmt.Errorf("%w: %w", backends.ErrUnavailable, down)
+		}
+		return nil, bad(err)
+	case errors.Is(err, backends.ErrOffline): // evicted since the tape system was asked
+		return nil, err
+	case err != nil:
+		if ctx.Err() == nil {
+			l.noteDown(s.RSE, err)
+		}
+		return nil, fmt.Errorf("%w: %w", backends.ErrUnavailable, err)
+	case h.Size() != in.Size:
+		size := h.Size()
+		h.Close()
+		return nil, bad(fmt.Errorf("size is %d bytes, want %d", size, in.Size))
+	}
+	return h, nil
+}
+
+// Close ends the reads and closes every replica that was opened.
+func (o *Object) Close() error {
+	o.mu.Lock()
+	all := o.old
+	if o.cur != nil {
+		all = append(all, o.cur)
+	}
+	o.old, o.cur, o.closed = nil, nil, true
+	o.mu.Unlock()
+	var errs []error
+	for _, h := range all {
+		errs = append(errs, h.Close())
+	}
+	return errors.Join(errs...)
+}

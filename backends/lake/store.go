@@ -1,0 +1,220 @@
+package lake
+
+import (
+	"context"
+	"crypto/md5"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"tarn/backends"
+	"tarn/backends/checksum"
+)
+
+// NewPFN gives the path of a new copy of d below an RSE's prefix:
+//
+//	<scope>/<h0h1>/<h2h3>/<last element of the name>.<salt>
+//
+// with the hexadecimal MD5 h of the name, as in Rucio's hash algorithm, and the element
+// percent-encoded and cut to 100 bytes. The salt makes every upload's path its own, so
+// that deleting one copy never hits another; whoever resumes an upload keeps it. An
+// empty salt is replaced by 12 random digits.
+func (l *Lake) NewPFN(d backends.DID, salt string) string {
+	if salt == "" {
+		var b [6]byte
+		rand.Read(b[:])
+		salt = hex.EncodeToString(b[:])
+	}
+	h := md5.Sum([]byte(d.Name))
+	base := d.Name[strings.LastIndexByte(d.Name, '/')+1:]
+	return fmt.Sprintf("%s/%x/%x/%s.%s", safeName(d.Scope), h[:1], h[1:2], safeName(base), safeName(salt))
+}
+
+// safeName keeps what every storage takes in a name, and encodes the rest; at most 100
+// bytes, not cut within an escape.
+func safeName(s string) string {
+	const digits = "0123456789ABCDEF"
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		plain := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("_-+=,@", c) >= 0 || c == '.' && i > 0
+		n := 3
+		if plain {
+			n = 1
+		}
+		if b.Len()+n > 100 {
+			break
+		}
+		if plain {
+			b.WriteByte(c)
+		} else {
+			b.Write([]byte{'%', digits[c>>4], digits[c&15]})
+		}
+	}
+	if b.Len() == 0 {
+		return "_"
+	}
+	return b.String()
+}
+
+// errSource marks a failure of what was to be stored rather than of the storage.
+var errSource = errors.New("source")
+
+// Store uploads size bytes of src to the RSE and proves that they are there: the digests
+// of the stream, those that the upload returned, and those that the storage knows (or
+// a read-back, where it knows none) must match want. Without want they must agree with
+// one another. It registers nothing.
+//
+// A file that is there already with this size and checksum is success without moving a
+// byte, so that an interrupted upload can be repeated. progress, if any, is called from
+// this goroutine with the bytes written so far. On ErrCorrupt nothing is left at pfn.
+func (l *Lake) Store(ctx context.Context, rse *RSE, pfn string, src io.ReaderAt, size int64, want backends.Checksums, progress func(int64)) (backends.Replica, error) {
+	fail := func(err error) (backends.Replica, error) {
+		return backends.Replica{}, fmt.Errorf("store %s at %s: %w", pfn, rse.Name, err)
+	}
+	if rse.ReadOnly {
+		return fail(backends.ErrReadOnly)
+	}
+	if progress == nil {
+		progress = func(int64) {}
+	}
+	done := func() (backends.Replica, error) {
+		progress(size)
+		return backends.Replica{RSE: rse.Name, PFN: pfn, State: backends.Available, Verified: l.now()}, nil
+	}
+	if !want.IsZero() {
+		if a, err := rse.Storage.Stat(ctx, pfn); err == nil && !a.IsDir && a.Size == size {
+			if got, err := l.digests(ctx, rse, pfn, want); err == nil && want.Match(got) == nil {
+				return done()
+			}
+		}
+	}
+	got, err := l.upload(ctx, rse, pfn, src, size, want, progress)
+	if err != nil {
+		return fail(err)
+	}
+	if want.IsZero() {
+		want = got
+	}
+	found, err := l.digests(ctx, rse, pfn, want)
+	switch {
+	case errors.Is(err, backends.ErrOffline):
+		// Moved to tape and evicted already: what Commit verified is what there is to know.
+	case err == nil:
+		err = want.Match(found)
+		if err != nil {
+			if rmErr := rse.Storage.Remove(ctx, pfn); rmErr != nil && !errors.Is(rmErr, backends.ErrNotExist) {
+				err = errors.Join(err, fmt.Errorf("remove: %w", rmErr))
+			}
+			return fail(fmt.Errorf("verify: %w", err))
+		}
+	default:
+		return fail(fmt.Errorf("verify: %w", err))
+	}
+	return done()
+}
+
+// upload streams src, hashing it, and commits.
+func (l *Lake) upload(ctx context.Context, rse *RSE, pfn string, src io.ReaderAt, size int64, want backends.Checksums, progress func(int64)) (backends.Checksums, error) {
+	none := backends.Checksums{}
+	u, err := rse.Storage.Create(ctx, pfn, size)
+	if err != nil {
+		return none, err
+	}
+	defer u.Abort()
+	algs := checksum.Known(want)
+	if len(algs) == 0 {
+		algs = l.o.Algs
+	}
+	h := checksum.New(algs...)
+	buf := make([]byte, min(1<<20, max(size, 1)))
+	for off := int64(0); off < size; {
+		if err := ctx.Err(); err != nil {
+			return none, err
+		}
+		n, err := src.ReadAt(buf[:min(int64(len(buf)), size-off)], off)
+		if n > 0 {
+			h.Write(buf[:n])
+			if _, err := u.Write(buf[:n]); err != nil {
+				return none, err
+			}
+			off += int64(n)
+			progress(off)
+		}
+		if err == io.EOF && off < size {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil && off < size {
+			return none, fmt.Errorf("%w: read at %d: %w", errSource, off, err)
+		}
+	}
+	sum := h.Sum()
+	if !want.IsZero() {
+		if err := want.Match(sum); err != nil {
+			return none, fmt.Errorf("%w: %w", errSource, err)
+		}
+	}
+	got, err := u.Commit(ctx, sum)
+	if err != nil {
+		return none, err
+	}
+	if err := sum.Match(got); err != nil {
+		rse.Storage.Remove(ctx, pfn)
+		return none, fmt.Errorf("commit: %w", err)
+	}
+	return sum, nil
+}
+
+// digests gives checksums of a stored file, at least one of which is known to want:
+// the storage's own where it has them, else those of reading it back.
+func (l *Lake) digests(ctx context.Context, rse *RSE, pfn string, want backends.Checksums) (backends.Checksums, error) {
+	if len(rse.Storage.Traits().Checksums) > 0 {
+		got, err := rse.Storage.Checksum(ctx, pfn)
+		if err == nil && comparable(want, got) {
+			return got, nil
+		}
+		if err != nil && !errors.Is(err, backends.ErrNotSupported) {
+			return got, err
+		}
+	}
+	o, err := rse.Storage.Open(ctx, pfn)
+	if err != nil {
+		return backends.Checksums{}, err
+	}
+	defer o.Close()
+	return checksum.Object(ctx, o, checksum.Known(want)...)
+}
+
+// comparable tells whether a and b know a digest of the same kind.
+func comparable(a, b backends.Checksums) bool {
+	return a.SHA256 != "" && b.SHA256 != "" || a.MD5 != "" && b.MD5 != "" || a.Adler32 != "" && b.Adler32 != ""
+}
+
+// StoredOnTape tells whether the file at the RSE is where it is to stay: on tape, and
+// not only in the disk buffer before it. On a disk RSE that is always so. ErrNotExist,
+// ErrLost, and ErrUnavailable with ErrTemporary, when the tape system says so.
+func (l *Lake) StoredOnTape(ctx context.Context, rse *RSE, pfn string) (bool, error) {
+	if rse.Tape == nil {
+		return true, nil
+	}
+	found, err := l.tapeLocalities(ctx, rse, []string{pfn})
+	if err != nil {
+		return false, err
+	}
+	switch found[0] {
+	case backends.Nearline, backends.OnlineAndNearline:
+		return true, nil
+	case backends.Online:
+		return false, nil
+	case backends.NoLocality:
+		err = backends.ErrNotExist
+	case backends.Lost:
+		err = backends.ErrLost
+	default:
+		err = fmt.Errorf("%w: %w", backends.ErrUnavailable, backends.ErrTemporary)
+	}
+	return false, fmt.Errorf("locality of %s at %s: %w", pfn, rse.Name, err)
+}
