@@ -80,7 +80,7 @@ func stale(err error) error {
 // copyBytes stores the content from one source after the other until one is good.
 func (l *Lake) copyBytes(ctx context.Context, in backends.Info, to *RSE, pfn string, progress func(int64)) (backends.Replica, error) {
 	for blamed, mixed := map[string]bool{}, false; ; {
-		src, release, err := l.openOrRecall(ctx, in)
+		src, release, err := l.openOrRecall(ctx, in, to.Name)
 		if err != nil {
 			return backends.Replica{}, err
 		}
@@ -106,10 +106,11 @@ func (l *Lake) copyBytes(ctx context.Context, in backends.Info, to *RSE, pfn str
 	}
 }
 
-// openOrRecall opens in, from tape if need be; release lets the tape system evict it.
-func (l *Lake) openOrRecall(ctx context.Context, in backends.Info) (o *Object, release func(), err error) {
+// openOrRecall opens in, from tape if need be and not from the RSE it goes to; release
+// lets the tape system evict it.
+func (l *Lake) openOrRecall(ctx context.Context, in backends.Info, to string) (o *Object, release func(), err error) {
 	for range 3 { // what was staged may be evicted before it is opened, though not for ever
-		o, err = l.Open(ctx, in)
+		o, err = l.openFrom(ctx, in, to)
 		if !errors.Is(err, backends.ErrOffline) {
 			return o, func() {}, err
 		}
@@ -124,7 +125,7 @@ func (l *Lake) openOrRecall(ctx context.Context, in backends.Info) (o *Object, r
 			err = ctx.Err()
 		}
 		if err == nil {
-			if o, err = l.Open(ctx, in); err == nil {
+			if o, err = l.openFrom(ctx, in, to); err == nil {
 				return o, t.Close, nil
 			}
 		}

@@ -44,6 +44,11 @@ var _ backends.Object = (*Object)(nil)
 // collection, ErrStale for a content that was replaced and purged. An empty file needs
 // no replica.
 func (l *Lake) Open(ctx context.Context, in backends.Info) (*Object, error) {
+	return l.openFrom(ctx, in, "")
+}
+
+// openFrom is Open without the replica at one RSE.
+func (l *Lake) openFrom(ctx context.Context, in backends.Info, without string) (*Object, error) {
 	if in.Type != backends.File || in.IsSymlink() {
 		err := backends.ErrIsDir
 		if in.IsSymlink() {
@@ -59,7 +64,7 @@ func (l *Lake) Open(ctx context.Context, in backends.Info) (*Object, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", in.DID, err)
 	}
-	o.next = l.sources(replicas)
+	o.next = slices.DeleteFunc(l.sources(replicas), func(s source) bool { return s.RSE == without })
 	if _, err := o.handle(ctx); err != nil {
 		return nil, err
 	}
