@@ -20,6 +20,7 @@ type stager struct {
 	incoming []batch
 	requests []*request
 	leaving  []leave
+	leaveAt  time.Time // when those are told; they wait for company as stages do
 
 	// Of the goroutine.
 	wait   time.Duration // between polls
@@ -71,8 +72,15 @@ func (q *request) leaveLocked(r *recall) {
 	if q.gone || q.id == "" {
 		return // nothing to tell, or told when the stage call has returned
 	}
-	q.s.leaving = append(q.s.leaving, leave{req: q, path: r.pfn, release: r.stage == ready})
-	ring(q.s.wake)
+	q.s.leavingLocked(leave{req: q, path: r.pfn, release: r.stage == ready})
+}
+
+func (s *stager) leavingLocked(x leave) {
+	if len(s.leaving) == 0 {
+		s.leaveAt = time.Now().Add(s.c.hold)
+		ring(s.wake)
+	}
+	s.leaving = append(s.leaving, x)
 }
 
 // pendingLocked tells whether the request has files that have not arrived.
@@ -122,11 +130,14 @@ func (s *stager) work(ctx context.Context) time.Time {
 		due = append(due, b.recalls...)
 		return true
 	})
+	leave := len(s.leaving) > 0 && !s.leaveAt.After(now)
 	s.c.mu.Unlock()
 	for part := range slices.Chunk(due, s.c.o.MaxBulk) {
 		s.stage(ctx, part)
 	}
-	s.leave(ctx)
+	if leave {
+		s.leave(ctx)
+	}
 
 	s.c.mu.Lock()
 	s.requests = slices.DeleteFunc(s.requests, func(q *request) bool { return q.gone || len(q.wanted) == 0 })
@@ -167,7 +178,7 @@ func (s *stager) work(ctx context.Context) time.Time {
 		}
 	}
 	if len(s.leaving) > 0 {
-		earliest(time.Now().Add(s.c.o.PollMin))
+		earliest(s.leaveAt)
 	}
 	return next
 }
@@ -219,7 +230,7 @@ func (s *stager) stage(ctx context.Context, rs []*recall) {
 	s.requests = append(s.requests, q)
 	for _, p := range q.paths {
 		if q.wanted[p] == nil { // given up while the call was under way
-			s.leaving = append(s.leaving, leave{req: q, path: p})
+			s.leavingLocked(leave{req: q, path: p})
 			continue
 		}
 		for _, r := range q.wanted[p] {
@@ -426,6 +437,7 @@ func (s *stager) leave(ctx context.Context) {
 		for _, x := range grouped[k] {
 			if x.tries++; x.tries < leaveTries {
 				s.leaving = append(s.leaving, x)
+				s.leaveAt = time.Now().Add(s.c.o.PollMin)
 			}
 		}
 		s.c.mu.Unlock()
