@@ -35,6 +35,7 @@ type Entry struct {
 	writes   uint64 // counts changes of the content
 	unsynced bool   // the data may have bytes that are not on the disk
 	linked   bool   // both names are on the disk
+	marked   bool   // st.Touched is on the disk; after a restart that is not known
 	dirEpoch int    // failures of the folder's sync when the names were made
 	failed   error  // of a sync: sticky
 	gone     error  // ErrRemoved

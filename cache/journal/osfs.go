@@ -51,8 +51,8 @@ func (osFS) ReadDir(name string) ([]Info, error) {
 }
 
 func (osFS) Mkdir(name string, perm os.FileMode) error { return os.Mkdir(name, perm) }
-func (osFS) Rename(from, to string) error                 { return os.Rename(from, to) }
-func (osFS) Remove(name string) error                     { return os.Remove(name) }
+func (osFS) Rename(from, to string) error              { return os.Rename(from, to) }
+func (osFS) Remove(name string) error                  { return os.Remove(name) }
 
 // Lock holds the lock as long as the descriptor lives, so a killed process leaves none.
 func (osFS) Lock(name, text string) (io.Closer, error) {

@@ -96,7 +96,9 @@ func (e *Entry) seal(f File) (Record, error) {
 	if err := e.writeRecord(st, true); err != nil {
 		return Record{}, err
 	}
-	e.publish(st)
+	e.mu.Lock()
+	e.st, e.marked = st, false
+	e.mu.Unlock()
 	return st.Record.clone(), nil
 }
 
@@ -247,10 +249,16 @@ func hashRange(h Hasher, f File, from, to int64) error {
 // clears it. It is ErrWriting while the entry is being written, also when a write came
 // during the Verify. Other errors are those of the disk and say nothing of the content.
 func (e *Entry) Verify() error {
+	if err := e.alive(); err != nil {
+		return e.wrap("verify", err)
+	}
 	st, writes := e.versioned()
 	if st.State == Writing && st.Recovered && writes == 0 {
 		_, err := e.Seal() // its sums are of what has just been read
 		return err
+	}
+	if st.State.Open() && st.Damaged {
+		return e.wrap("verify", fmt.Errorf("%w: %s", ErrDamaged, st.Error))
 	}
 	if st.State.Open() {
 		return e.wrap("verify", ErrWriting)

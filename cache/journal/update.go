@@ -44,9 +44,10 @@ func (e *Entry) UpdateLazy(f func(*Record)) error { return e.update(f, false) }
 func (e *Entry) update(f func(*Record), durable bool) error {
 	e.op.Lock()
 	defer e.op.Unlock()
-	if err := e.alive(); err != nil {
+	if err := e.enter(); err != nil {
 		return e.wrap("update", err)
 	}
+	defer e.j.files.leave()
 	old := e.snapshot()
 	st := old.clone()
 	f(&st.Record)

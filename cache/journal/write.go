@@ -214,7 +214,7 @@ func (e *Entry) reopen(first int64) error {
 	need := func() (open, touch bool) {
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		return e.st.State != Writing, e.st.Seq > 0 && !e.st.Touched && first < e.st.Size
+		return e.st.State != Writing, e.st.Seq > 0 && !e.marked && first < e.st.Size
 	}
 	if err := e.alive(); err != nil {
 		return err
@@ -245,7 +245,10 @@ func (e *Entry) reopen(first int64) error {
 			return err
 		}
 	}
-	e.publish(st)
+	e.mu.Lock()
+	e.st = st
+	e.marked = e.marked || touch
+	e.mu.Unlock()
 	return nil
 }
 

@@ -1,0 +1,6 @@
+//go:build race
+
+package journal
+
+// raceDetector: limits of time are not held to.
+const raceDetector = true
