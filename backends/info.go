@@ -28,6 +28,9 @@ type Info struct {
 	GID   uint32    `json:"gid"`
 	MTime time.Time `json:"mtime"`
 	CTime time.Time `json:"ctime"`
+	// Born is when the name came to be, if that was before Add (a file written here is
+	// registered later): the parent's times move to it. Catalogues need not keep it.
+	Born time.Time `json:"-"`
 
 	// Inode is stable for the DID's life, over renames and generations, and unique
 	// in the lake. Add allots one when it is 0.

@@ -40,6 +40,8 @@ type Options struct {
 	EntryTimeout    time.Duration // default 1 h
 	NegativeTimeout time.Duration // default 1 h
 	Extra           []string      // further mount options for the kernel
+	UID, GID        *uint32       // every owner and group is shown as these
+	Umask           uint32        // taken off every mode shown
 	Debug           bool
 
 	// Config and Recalls are the texts of .tarn/config and .tarn/recalls.
@@ -213,6 +215,13 @@ func (r *rawFS) attr(a vfs.Attr, out *fuse.Attr) {
 	*out = fuse.Attr{
 		Ino: a.Inode, Size: uint64(a.Size), Blocks: uint64(a.Blocks), Mode: a.Mode, Nlink: a.NLink,
 		Owner: fuse.Owner{Uid: a.UID, Gid: a.GID}, Blksize: 1 << 20,
+	}
+	out.Mode &^= r.o.Umask & 0o777
+	if r.o.UID != nil {
+		out.Uid = *r.o.UID
+	}
+	if r.o.GID != nil {
+		out.Gid = *r.o.GID
 	}
 	out.SetTimes(&a.MTime, &a.MTime, &a.CTime)
 }

@@ -45,11 +45,10 @@ func (v *FS) editing(dir *Node) (done func(), err error) {
 	}, nil
 }
 
-// changed notes that a name in dir changed now.
-func (n *Node) changed() {
-	now := n.fs.now()
+// changed notes that a name in n changed at this time.
+func (n *Node) changed(at time.Time) {
 	n.mu.Lock()
-	n.touched = now
+	n.touched = at
 	n.mu.Unlock()
 }
 
@@ -110,7 +109,7 @@ func (v *FS) create(ctx context.Context, dir *Node, name string, flags int, mode
 	}
 	nu := v.newUnsent(e)
 	v.setName(nu, path.Join(dir.Path(), name))
-	dir.changed()
+	dir.changed(now)
 	v.stats.created.Add(1)
 	return v.place(dir, name, nu.info(), nu), true, nil
 }
@@ -144,7 +143,7 @@ func (v *FS) Mkdir(ctx context.Context, dir *Node, name string, mode uint32, c C
 	if err := v.addName(ctx, dir, name, in); err != nil {
 		return nil, fmt.Errorf("mkdir %s: %w", path.Join(dir.Path(), name), err)
 	}
-	dir.changed()
+	dir.changed(now)
 	got, err := v.lake.Lookup(ctx, dir.Info(), name)
 	if err != nil {
 		return nil, err
@@ -184,7 +183,7 @@ func (v *FS) Symlink(ctx context.Context, dir *Node, name, target string, c Call
 	if err := v.addName(ctx, dir, name, in); err != nil {
 		return nil, fmt.Errorf("symlink %s: %w", p, err)
 	}
-	dir.changed()
+	dir.changed(now)
 	got, err := v.lake.Lookup(ctx, dir.Info(), name)
 	if err != nil {
 		return nil, err
@@ -265,7 +264,7 @@ func (v *FS) Unlink(ctx context.Context, dir *Node, name string) error {
 		}
 	}
 	v.unname(dir, name, u)
-	dir.changed()
+	dir.changed(v.now())
 	return nil
 }
 
@@ -356,6 +355,6 @@ func (v *FS) Rmdir(ctx context.Context, dir *Node, name string) error {
 	n.mu.Lock()
 	n.touched = time.Time{}
 	n.mu.Unlock()
-	dir.changed()
+	dir.changed(v.now())
 	return nil
 }

@@ -107,7 +107,15 @@ func (n *Node) infoLocked() backends.Info {
 }
 
 // Attr is what stat shows of n, from memory.
-func (n *Node) Attr() Attr { return AttrOf(n.Info()) }
+func (n *Node) Attr() Attr {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	a := AttrOf(n.infoLocked())
+	if n.unlinked {
+		a.NLink = 0
+	}
+	return a
+}
 
 // AttrOf is what stat shows of in.
 func AttrOf(in backends.Info) Attr {

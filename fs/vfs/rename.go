@@ -79,6 +79,12 @@ func (v *FS) Rename(ctx context.Context, fromDir *Node, fromName string, toDir *
 	if err := v.look(ctx, to); err != nil {
 		return err
 	}
+	now := v.now()
+	if from.u != nil {
+		from.u.mu.Lock()
+		from.u.born = now // as the directory that it comes into
+		from.u.mu.Unlock()
+	}
 	if err := v.mayRename(from, to, flags); err != nil {
 		return fmt.Errorf("rename %s to %s: %w", from.path, to.path, err)
 	}
@@ -93,8 +99,8 @@ func (v *FS) Rename(ctx context.Context, fromDir *Node, fromName string, toDir *
 	if err != nil {
 		return fmt.Errorf("rename %s to %s: %w", from.path, to.path, err)
 	}
-	fromDir.changed()
-	toDir.changed()
+	fromDir.changed(now)
+	toDir.changed(now)
 	return nil
 }
 

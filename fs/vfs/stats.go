@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"tarn/backends/lake"
 	"tarn/cache"
 )
 
@@ -34,6 +35,7 @@ type Stats struct {
 	UnsentBytes  int64       `json:"unsent_bytes"`
 	Nodes        int         `json:"nodes"` // held by the kernel or by handles
 	Cache        cache.Stats `json:"cache"`
+	Lake         lake.Stats  `json:"lake"`
 }
 
 // Stats counts.
@@ -42,7 +44,7 @@ func (v *FS) Stats() Stats {
 		ReadBytes: v.stats.read.Load(), WrittenBytes: v.stats.written.Load(), SentBytes: v.stats.sent.Load(), Created: v.stats.created.Load(),
 		Uploads: v.stats.uploads.Load(), UploadErrors: v.stats.uploadErrors.Load(), Registered: v.stats.registered.Load(), Safe: v.stats.safe.Load(),
 		Fetches: v.stats.fetches.Load(), RecallWaits: v.stats.recalls.Load(), RecallsAhead: v.stats.ahead.Load(),
-		Refused: v.stats.refused.Load(), Corrupt: v.stats.corrupt.Load(), Cache: v.cache.Stats(),
+		Refused: v.stats.refused.Load(), Corrupt: v.stats.corrupt.Load(), Cache: v.cache.Stats(), Lake: v.lake.Stats(),
 	}
 	v.mu.Lock()
 	s.Unsent, s.Nodes = len(v.unsent), len(v.nodes)

@@ -31,6 +31,7 @@ type unsent struct {
 	uid, gid uint32
 	mtime    time.Time
 	ctime    time.Time
+	born     time.Time // when the name came to be
 	state    journal.State
 	sums     backends.Checksums // of the sealed content
 	sealed   int64              // its size
@@ -52,7 +53,7 @@ func (v *FS) newUnsent(e *journal.Entry) *unsent {
 	r := e.Record()
 	u := &unsent{
 		fs: v, entry: e, id: r.ID, inode: r.Inode, path: string(r.Path), mode: r.Mode, uid: r.UID, gid: r.GID,
-		mtime: r.MTime, ctime: r.Created, state: r.State, sums: checksum.FromMap(r.Sums), sealed: r.Size, why: r.Error,
+		mtime: r.MTime, ctime: r.Created, born: r.Created, state: r.State, sums: checksum.FromMap(r.Sums), sealed: r.Size, why: r.Error,
 	}
 	u.dirty = r.State == journal.Writing
 	if u.mtime.IsZero() {

@@ -412,7 +412,7 @@ func (up *uploader) register(ctx context.Context, u *unsent, r journal.Record) e
 	u.mu.Lock()
 	in := backends.Info{
 		DID: did, Type: backends.File, Size: r.Size, Checksums: sums, Generation: backends.GenerationOf(did, r.Size, sums),
-		Mode: u.mode, UID: u.uid, GID: u.gid, MTime: u.mtime, CTime: v.now(), Inode: u.inode,
+		Mode: u.mode, UID: u.uid, GID: u.gid, MTime: u.mtime, CTime: u.ctime, Born: u.born, Inode: u.inode,
 	}
 	u.mu.Unlock()
 	var reps []backends.Replica

@@ -63,6 +63,7 @@ func (w *world) open() {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	var err error
+	must(t, os.MkdirAll(filepath.Join(w.dir, "cat"), 0o700))
 	w.cat, err = embedded.Open(embedded.Options{Dir: filepath.Join(w.dir, "cat"), FreeFloor: 1, Log: log})
 	must(t, err)
 	for _, d := range []string{"disk", "tape"} {
