@@ -33,7 +33,7 @@ func open(t testing.TB, o Options) *Journal {
 func crash(t testing.TB, j *Journal) Options {
 	t.Helper()
 	j.files.close()
-	if err := j.lock.Close(); err != nil {
+	if err := j.closeAll(); err != nil {
 		t.Fatal(err)
 	}
 	return Options{Dir: j.dir, NewHash: newSums, Log: j.log, Now: j.now, FS: j.fs}

@@ -47,10 +47,10 @@ type Journal struct {
 	newHash  func() Hasher
 	log      *slog.Logger
 	now      func() time.Time
-	lock     io.Closer
 	files    *descriptors
-	dirSync  *groupSync // of dir
-	noteSync *groupSync // of the folder of intents
+	closers  []io.Closer // the lock first
+	dirSync  *groupSync  // of dir
+	noteSync *groupSync  // of the folder of intents
 	seq      atomic.Uint64
 	bytes    atomic.Int64 // sum of the sizes of all entries
 
@@ -92,8 +92,6 @@ func Open(o Options) (*Journal, error) {
 		now:     o.Now,
 		entries: map[string]*Entry{},
 	}
-	j.dirSync = &groupSync{do: func() error { return syncDir(j.fs, j.dir) }}
-	j.noteSync = &groupSync{do: func() error { return syncDir(j.fs, j.intentDir()) }}
 	if err := j.makeFolders(); err != nil {
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
@@ -101,14 +99,39 @@ func Open(o Options) (*Journal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
-	j.lock = lock
+	j.closers = append(j.closers, lock)
+	if err := j.start(o); err != nil {
+		return nil, errors.Join(fmt.Errorf("open journal %s: %w", j.dir, err), j.closeAll())
+	}
+	return j, nil
+}
+
+// start is what of Open comes after the lock.
+func (j *Journal) start(o Options) error {
+	for dir, group := range map[string]**groupSync{j.dir: &j.dirSync, j.intentDir(): &j.noteSync} {
+		// Open as long as the journal is: a sync must not fail for want of a
+		// descriptor, nor miss an error that came while nobody had the folder open.
+		d, err := j.fs.OpenFile(dir, os.O_RDONLY, 0)
+		if err != nil {
+			return err
+		}
+		j.closers = append(j.closers, d)
+		*group = &groupSync{do: d.Sync}
+	}
 	j.files = newDescriptors(j.fs, o.IdleFiles, o.DirtyFiles)
 	if err := j.recover(); err != nil {
 		j.files.close()
-		lock.Close()
-		return nil, fmt.Errorf("open journal %s: %w", j.dir, err)
+		return err
 	}
-	return j, nil
+	return nil
+}
+
+func (j *Journal) closeAll() error {
+	var errs []error
+	for _, c := range slices.Backward(j.closers) { // the lock last
+		errs = append(errs, c.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // makeFolders makes what is not there.
@@ -238,7 +261,7 @@ func (j *Journal) Close() error {
 	if !j.files.close() {
 		return nil
 	}
-	errs = append(errs, j.lock.Close())
+	errs = append(errs, j.closeAll())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("close journal: %w", err)
 	}

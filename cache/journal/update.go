@@ -54,10 +54,10 @@ func (e *Entry) update(f func(*Record), durable bool) error {
 	st.keepOwn(old.Record)
 	switch {
 	case st.State == old.State:
-	case old.State.Open():
-		return e.wrap("update", fmt.Errorf("to %s: %w", st.State, ErrWriting))
 	case old.Damaged:
 		return e.wrap("update", fmt.Errorf("to %s: %w: %s", st.State, ErrDamaged, old.Error))
+	case old.State.Open():
+		return e.wrap("update", fmt.Errorf("to %s: %w", st.State, ErrWriting))
 	case st.State.Open():
 		return e.wrap("update", fmt.Errorf("from %s to %s: only a write does that", old.State, st.State))
 	}
