@@ -48,6 +48,13 @@ func (s *Storage) Fail(f func(op, path string) error) {
 	s.fail = f
 }
 
+// Resize sets Total of a storage in use.
+func (s *Storage) Resize(total int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.Total = total
+}
+
 // Calls tells how often the method of that name, in lower case, was called.
 func (s *Storage) Calls(op string) int {
 	s.mu.Lock()

@@ -1,0 +1,665 @@
+package replication_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"tarn/backends"
+	"tarn/backends/checksum"
+	"tarn/backends/lake"
+	"tarn/backends/lake/laketest"
+	"tarn/backends/replication"
+)
+
+var ctx = context.Background()
+
+type rig struct {
+	*replication.Engine
+	t     *testing.T
+	l     *lake.Lake
+	cat   *laketest.Catalogue
+	disks map[string]*laketest.Storage
+	tape  *laketest.Tape
+	stop  func()
+}
+
+// inBubble runs f with an engine over disks A, B, C and a tape, on a synthetic clock. The
+// engine does not run until start.
+func inBubble(t *testing.T, f func(t *testing.T, r *rig), change ...func(*replication.Options)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		r := &rig{t: t, cat: laketest.NewCatalogue(), disks: map[string]*laketest.Storage{}, tape: laketest.NewTape(time.Minute), stop: func() {}}
+		var rses []*lake.RSE
+		for i, name := range []string{"A", "B", "C"} {
+			r.disks[name] = laketest.NewStorage()
+			rses = append(rses, &lake.RSE{RSE: backends.RSE{Name: name, Kind: backends.DiskKind}, Storage: r.disks[name], Distance: i})
+		}
+		rses = append(rses, &lake.RSE{RSE: backends.RSE{Name: "T", Kind: backends.TapeKind}, Storage: r.tape.Storage, Tape: r.tape, Distance: 9})
+		var log *slog.Logger
+		if testing.Verbose() {
+			log = slog.New(slog.NewTextHandler(t.Output(), nil))
+		}
+		var err error
+		r.l, err = lake.New(lake.Options{Catalogue: r.cat, Namespace: r.cat, Versions: r.cat, Rules: r.cat, RSEs: rses, Log: log})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.cat.AddScope(ctx, backends.Info{DID: backends.DID{Scope: "s"}})
+		r.cat.AddScope(ctx, backends.Info{DID: backends.DID{Scope: "m"}, Layout: backends.LayoutContents})
+		o := replication.Options{Log: log}
+		for _, c := range change {
+			c(&o)
+		}
+		r.Engine = replication.New(r.l, o)
+		f(t, r)
+		r.stop()
+		r.l.Close()
+	})
+}
+
+func (r *rig) start() {
+	run, cancel := context.WithCancel(ctx)
+	done := make(chan error)
+	go func() { done <- r.Run(run) }()
+	r.stop = func() {
+		cancel()
+		if err := <-done; err != nil {
+			r.t.Error(err)
+		}
+		r.stop = func() {}
+	}
+	pass(time.Second)
+}
+
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func content(name string) []byte { return bytes.Repeat([]byte(name+"\n"), 100) }
+
+func (r *rig) file(name string, at ...string) backends.Info {
+	r.t.Helper()
+	data := content(name)
+	h := checksum.New()
+	h.Write(data)
+	in := backends.Info{DID: backends.DID{Scope: "s", Name: "/s/" + name}, Type: backends.File, Size: int64(len(data)), Checksums: h.Sum()}
+	var reps []backends.Replica
+	for _, rse := range at {
+		pfn := rse + "/" + name
+		if rse == "T" {
+			r.tape.Put(pfn, data)
+		} else {
+			r.disks[rse].Put(pfn, data)
+		}
+		reps = append(reps, backends.Replica{RSE: rse, PFN: pfn, State: backends.Available, Verified: time.Now()})
+	}
+	if err := r.cat.Add(ctx, in, nil, reps...); err != nil {
+		r.t.Fatal(err)
+	}
+	in, err := r.cat.Stat(ctx, in.DID)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return in
+}
+
+func (r *rig) dir(d backends.DID, children ...backends.DID) backends.DID {
+	r.t.Helper()
+	if err := r.cat.Add(ctx, backends.Info{DID: d, Type: backends.Container}, nil); err != nil {
+		r.t.Fatal(err)
+	}
+	if len(children) > 0 {
+		r.cat.Attach(ctx, d, children...)
+	}
+	return d
+}
+
+func (r *rig) rule(d backends.DID, copies int, expr string) backends.RuleID {
+	r.t.Helper()
+	id, err := r.cat.AddRule(ctx, backends.Rule{DID: d, Copies: copies, Expression: expr})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return id
+}
+
+func (r *rig) state(id backends.RuleID) (s backends.RuleStatus) {
+	for x := range r.cat.AllRules(ctx) {
+		if x.ID == id {
+			return x
+		}
+	}
+	return s
+}
+
+func (r *rig) isState(id backends.RuleID, want backends.RuleState, says string) {
+	r.t.Helper()
+	if s := r.state(id); s.State != want || !strings.Contains(s.Error, says) {
+		r.t.Errorf("rule is %s (%q), want %s with %q", s.State, s.Error, want, says)
+	}
+}
+
+// at names the RSEs of the good replicas, and proves their bytes.
+func (r *rig) at(in backends.Info) string {
+	r.t.Helper()
+	reps, err := r.cat.Replicas(ctx, in.DID)
+	if err != nil {
+		return err.Error()
+	}
+	var out []string
+	for _, x := range reps {
+		s := r.tape.Storage
+		if d := r.disks[x.RSE]; d != nil {
+			s = d
+		}
+		switch {
+		case x.State != backends.Available:
+			out = append(out, x.RSE+":"+string(x.State))
+		case int64(len(s.Get(x.PFN))) != in.Size:
+			r.t.Errorf("%s at %s: wrong bytes", in.DID, x.RSE)
+		default:
+			out = append(out, x.RSE)
+		}
+	}
+	slices.Sort(out)
+	return strings.Join(out, " ")
+}
+
+func TestRulesBecomeCopies(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		a, b := r.file("a", "A"), r.file("b", "C")
+		ra, rb := r.rule(a.DID, 2, "*"), r.rule(b.DID, 2, `rse_type=DISK\A`)
+		rt := r.rule(b.DID, 1, "rse_type=TAPE")
+		r.start()
+		if got := r.at(a); got != "A B" {
+			t.Errorf("a is at %s", got)
+		}
+		if got := r.at(b); got != "B C T" {
+			t.Errorf("b is at %s", got)
+		}
+		for _, id := range []backends.RuleID{ra, rb, rt} {
+			r.isState(id, backends.RuleOK, "")
+		}
+		if s := r.Status(); s.Copied != 3 || s.CopiedBytes != 600 || s.Running+s.Queued+s.Waiting != 0 || s.SweptRules != 3 {
+			t.Errorf("status %+v", s)
+		}
+		// A new file with its rule is looked at when kicked, without a sweep.
+		c := r.file("c", "A")
+		rc := r.rule(c.DID, 1, "B")
+		r.Kick(c.DID)
+		pass(100 * time.Millisecond)
+		if got := r.at(c); got != "A B" {
+			t.Errorf("c is at %s", got)
+		}
+		r.isState(rc, backends.RuleOK, "")
+		if err := r.Run(ctx); err == nil {
+			t.Error("runs twice")
+		}
+	})
+}
+
+func TestTwoRulesShareACopy(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		a := r.file("a", "C")
+		r.rule(a.DID, 2, "*")
+		r.rule(a.DID, 1, "A|B")
+		r.start()
+		if got := r.at(a); got != "A C" {
+			t.Errorf("a is at %s", got)
+		}
+	})
+}
+
+func TestRuleOnACollectionCoversWhatComesLater(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		top := r.dir(backends.DID{Scope: "s", Name: "/s/top"})
+		r.dir(backends.DID{Scope: "s", Name: "/s/top/sub"})
+		a, b := r.file("top/a", "A"), r.file("top/sub/b", "A")
+		other := r.file("other", "A")
+		id := r.rule(top, 1, "B")
+		r.start()
+		pass(time.Minute)
+		if r.at(a) != "A B" || r.at(b) != "A B" || r.at(other) != "A" {
+			t.Errorf("%s, %s, %s", r.at(a), r.at(b), r.at(other))
+		}
+		r.isState(id, backends.RuleOK, "")
+		// Kicked.
+		r.disks["B"].Fail(func(op, _ string) error {
+			if op == "commit" {
+				time.Sleep(time.Second)
+			}
+			return nil
+		})
+		c := r.file("top/sub/c", "A")
+		r.Kick(c.DID)
+		pass(100 * time.Millisecond)
+		r.isState(id, backends.RuleReplicating, "")
+		pass(2 * time.Second)
+		if got := r.at(c); got != "A B" {
+			t.Errorf("c is at %s", got)
+		}
+		pass(time.Second)
+		r.isState(id, backends.RuleOK, "")
+		// Not kicked: the sweep finds it.
+		d := r.file("top/sub/d", "A")
+		pass(11 * time.Minute)
+		if got := r.at(d); got != "A B" {
+			t.Errorf("d is at %s", got)
+		}
+		r.isState(id, backends.RuleOK, "")
+	})
+}
+
+func TestCollectionWithinItself(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		a := r.file("a", "A")
+		x, y := backends.DID{Scope: "m", Name: "x"}, backends.DID{Scope: "m", Name: "y"}
+		r.dir(x, a.DID)
+		r.dir(y, x, a.DID)
+		r.cat.Attach(ctx, x, y)
+		id := r.rule(x, 1, "B")
+		r.start()
+		r.isState(id, backends.RuleOK, "")
+		if got := r.at(a); got != "A B" {
+			t.Errorf("a is at %s", got)
+		}
+	})
+}
+
+func TestMoreFilesThanTheQueueHolds(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		top := r.dir(backends.DID{Scope: "s", Name: "/s/top"})
+		var all []backends.Info
+		for i := range 200 {
+			all = append(all, r.file(fmt.Sprintf("top/%03d", i), "A"))
+		}
+		var mu sync.Mutex
+		busy, most := 0, 0
+		r.disks["B"].Fail(func(op, _ string) error {
+			if op == "commit" {
+				mu.Lock()
+				busy++
+				most = max(most, busy)
+				mu.Unlock()
+				time.Sleep(time.Second)
+				mu.Lock()
+				busy--
+				mu.Unlock()
+			}
+			return nil
+		})
+		id := r.rule(top, 1, "B")
+		r.start()
+		if s := r.Status(); s.Queued > 8 || s.Running > 3 || s.Running == 0 {
+			t.Errorf("status %+v", s)
+		}
+		// A kicked file does not wait for the long rule.
+		k := r.file("kicked", "A")
+		r.rule(k.DID, 1, "C")
+		r.Kick(k.DID)
+		pass(time.Second)
+		if got := r.at(k); got != "A C" {
+			t.Errorf("kicked one is at %s", got)
+		}
+		pass(2 * time.Minute)
+		for _, in := range all {
+			if got := r.at(in); got != "A B" {
+				t.Fatalf("%s is at %s", in.DID, got)
+			}
+		}
+		r.isState(id, backends.RuleOK, "")
+		if most != 3 {
+			t.Errorf("%d at a time", most)
+		}
+	}, func(o *replication.Options) { o.Queue, o.Workers = 8, 3 })
+}
+
+func TestStuckAndBack(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		a := r.file("a", "A")
+		id := r.rule(a.DID, 1, "B")
+		r.disks["B"].Fail(func(op, _ string) error {
+			if op == "create" {
+				return laketest.ErrDown
+			}
+			return nil
+		})
+		r.start()
+		pass(500 * time.Millisecond)
+		r.isState(id, backends.RuleReplicating, "")
+		tr := r.Transfers()
+		if len(tr) != 1 || tr[0].State != replication.Waiting || tr[0].To != "B" || tr[0].Failures == 0 || tr[0].NextTry.IsZero() {
+			t.Errorf("transfers %+v", tr)
+		}
+		pass(time.Minute)
+		r.isState(id, backends.RuleStuck, "create")
+		n := r.disks["B"].Calls("create")
+		if n != 5 {
+			t.Errorf("%d tries", n)
+		}
+		pass(time.Hour)
+		if d := r.disks["B"].Calls("create") - n; d < 3 || d > 9 {
+			t.Errorf("%d tries in an hour of being stuck", d)
+		}
+		r.isState(id, backends.RuleStuck, "create")
+		r.disks["B"].Fail(nil)
+		pass(20 * time.Minute)
+		r.isState(id, backends.RuleOK, "")
+		if got := r.at(a); got != "A B" {
+			t.Errorf("a is at %s", got)
+		}
+		if tr := r.Transfers(); len(tr) != 0 {
+			t.Errorf("transfers %+v", tr)
+		}
+	})
+}
+
+// When the copy to one RSE fails for good, another that matches is taken.
+func TestAnotherRSEIsTaken(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		a := r.file("a", "A")
+		id := r.rule(a.DID, 2, "A|B|C")
+		r.disks["B"].Fail(func(op, _ string) error {
+			if op == "commit" {
+				return backends.ErrPermission
+			}
+			return nil
+		})
+		r.start()
+		pass(2 * time.Minute)
+		if got := r.at(a); got != "A C" {
+			t.Errorf("a is at %s", got)
+		}
+		r.isState(id, backends.RuleOK, "")
+	})
+}
+
+func TestStuckForWantOfRSEs(t *testing.T) {
+	for _, c := range []struct {
+		expr  string
+		says  string
+		spoil func(r *rig)
+		after time.Duration
+	}{
+		{"X", "no RSE matches", func(*rig) {}, time.Second},
+		{"B", "bytes free", func(r *rig) { r.disks["B"].Resize(10) }, time.Second},
+		{"B", "B is down", func(r *rig) {
+			r.disks["B"].Fail(func(string, string) error { return laketest.ErrDown })
+		}, time.Minute},
+		{"B|", "position 3", func(*rig) {}, time.Second},
+	} {
+		inBubble(t, func(t *testing.T, r *rig) {
+			c.spoil(r)
+			id := r.rule(r.file("a", "A").DID, 1, c.expr)
+			r.start()
+			pass(c.after)
+			r.isState(id, backends.RuleStuck, c.says)
+			if c.expr == "B" {
+				r.disks["B"].Fail(nil)
+				r.disks["B"].Resize(1 << 30)
+				pass(time.Hour)
+				r.isState(id, backends.RuleOK, "")
+			}
+		})
+	}
+}
+
+func TestLostFileIsStuck(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		a := r.file("a", "A")
+		r.disks["A"].Remove(ctx, "A/a")
+		id := r.rule(a.DID, 1, "B")
+		r.start()
+		pass(2 * time.Minute)
+		r.isState(id, backends.RuleStuck, "no good replica is left")
+		if got := r.at(a); got != "A:BAD" {
+			t.Errorf("a is at %s", got)
+		}
+	})
+}
+
+func TestBadReplicaIsReplacedThenDeleted(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		a := r.file("a", "A", "B")
+		id := r.rule(a.DID, 2, "A|B")
+		elsewhere := r.file("e", "A", "B", "C")
+		r.rule(elsewhere.DID, 2, "*")
+		r.start()
+		r.isState(id, backends.RuleOK, "")
+		r.disks["B"].Put("B/a", []byte("rotten"))
+		for _, in := range []backends.Info{a, elsewhere} {
+			if err := r.l.DeclareBad(ctx, in, "B", errors.New("rotten")); err != nil {
+				t.Fatal(err)
+			}
+			r.Kick(in.DID)
+		}
+		pass(time.Second)
+		if r.at(a) != "A B" || r.disks["B"].Get("B/a") != nil {
+			t.Errorf("a is at %s", r.at(a))
+		}
+		if r.at(elsewhere) != "A C" || r.disks["B"].Get("B/e") != nil { // fulfilled without it
+			t.Errorf("e is at %s", r.at(elsewhere))
+		}
+		// A copy that nobody has verified is no reason to delete a bad one.
+		u := r.file("u", "A", "B")
+		r.cat.PutReplica(ctx, u.DID, "", backends.Replica{RSE: "A", PFN: "A/u", State: backends.Available})
+		r.l.DeclareBad(ctx, u, "B", errors.New("rotten"))
+		r.rule(u.DID, 1, "A")
+		r.Kick(u.DID)
+		pass(time.Second)
+		if r.at(u) != "A B:BAD" || r.disks["B"].Get("B/u") == nil {
+			t.Errorf("u is at %s", r.at(u))
+		}
+	})
+}
+
+func TestSourcesOnTapeAreOneRequest(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		top := r.dir(backends.DID{Scope: "s", Name: "/s/top"})
+		var all []backends.Info
+		for i := range 50 {
+			all = append(all, r.file(fmt.Sprintf("top/%d", i), "T"))
+		}
+		id := r.rule(top, 1, "A")
+		r.start()
+		if s := r.Status(); s.Staging != 50 || s.Running != 0 {
+			t.Errorf("status %+v", s)
+		}
+		if tr := r.Transfers(); len(tr) != 50 || tr[0].State != replication.Staging || tr[0].Bytes == 0 {
+			t.Errorf("transfers %+v", tr[0])
+		}
+		pass(5 * time.Minute)
+		for _, in := range all {
+			if got := r.at(in); got != "A T" {
+				t.Fatalf("%s is at %s", in.DID, got)
+			}
+		}
+		r.isState(id, backends.RuleOK, "")
+		if n := r.tape.Calls("stage"); n != 1 {
+			t.Errorf("%d stage requests", n)
+		}
+		if r.tape.Pins("T/top/0") != 0 {
+			t.Error("still kept in the buffer")
+		}
+	})
+}
+
+func TestExpiredRule(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		a := r.file("a", "A")
+		id, _ := r.cat.AddRule(ctx, backends.Rule{DID: a.DID, Copies: 2, Expression: "*", Expires: time.Now().Add(time.Hour)})
+		r.start()
+		r.isState(id, backends.RuleOK, "")
+		pass(2 * time.Hour)
+		if s := r.state(id); s.ID != "" {
+			t.Errorf("rule is %+v", s)
+		}
+		if got := r.at(a); got != "A B" { // nobody asked for its deletion
+			t.Errorf("a is at %s", got)
+		}
+	})
+}
+
+func TestReplacedMeanwhile(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		a := r.file("a", "A")
+		id := r.rule(a.DID, 1, "B")
+		r.disks["B"].Fail(func(op, _ string) error {
+			if op == "commit" {
+				r.disks["B"].Fail(nil)
+				data := []byte("new")
+				h := checksum.New()
+				h.Write(data)
+				r.disks["A"].Put("A/new", data)
+				return r.cat.Add(ctx, backends.Info{DID: a.DID, Type: backends.File, Size: 3, Checksums: h.Sum()}, nil,
+					backends.Replica{RSE: "A", PFN: "A/new", State: backends.Available})
+			}
+			return nil
+		})
+		r.start()
+		pass(time.Second)
+		now, _ := r.cat.Stat(ctx, a.DID)
+		if got := r.at(now); got != "A B" || len(r.disks["B"].Paths()) != 1 {
+			t.Errorf("at %s, files %v", got, r.disks["B"].Paths())
+		}
+		r.isState(id, backends.RuleOK, "")
+	})
+}
+
+func TestReaper(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		a := r.file("a", "A", "B", "T")
+		shared := r.file("shared", "A")
+		r.disks["B"].Remove(ctx, "B/a") // deleted by hand already: fine
+		r.cat.Remove(ctx, a.DID)
+		r.cat.Remove(ctx, shared.DID)
+		r.file("shared", "A") // the same path was registered again
+		r.start()
+		pass(laketest.Grace - time.Hour)
+		if r.disks["A"].Get("A/a") == nil {
+			t.Fatal("reaped before its time")
+		}
+		r.disks["A"].Fail(func(op, _ string) error {
+			if op == "remove" {
+				return laketest.ErrDown
+			}
+			return nil
+		})
+		pass(2 * time.Hour)
+		if s := r.Status(); s.ReapWaiting != 1 || !strings.Contains(s.ReapError, "A/a") || s.Reaped != 1 {
+			t.Errorf("status %+v", s)
+		}
+		r.disks["A"].Fail(nil)
+		r.Kick()
+		pass(time.Second)
+		if s := r.Status(); s.ReapWaiting != 0 || s.Reaped != 2 {
+			t.Errorf("status %+v", s)
+		}
+		if got := r.disks["A"].Paths(); !slices.Equal(got, []string{"A/shared"}) {
+			t.Errorf("left at A: %v", got)
+		}
+		if len(r.tape.Storage.Paths()) != 0 {
+			t.Error("left on tape")
+		}
+		for p := range r.cat.Pasts(ctx, backends.DID{}) {
+			t.Errorf("left: %+v", p)
+		}
+	})
+}
+
+func TestReaperLeavesWhatItCannotReach(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		a := r.file("a", "A")
+		r.cat.PutReplica(ctx, a.DID, "", backends.Replica{RSE: "GONE", PFN: "x", State: backends.Available})
+		r.cat.Remove(ctx, a.DID)
+		r.start()
+		pass(laketest.Grace + time.Hour)
+		n := 0
+		for range r.cat.Pasts(ctx, backends.DID{}) {
+			n++
+		}
+		if s := r.Status(); n != 1 || !strings.Contains(s.ReapError, "GONE") {
+			t.Errorf("%d left, status %+v", n, s)
+		}
+	})
+}
+
+func TestCatalogueIsAwayForAWhile(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		a := r.file("a", "A")
+		id := r.rule(a.DID, 1, "B")
+		r.cat.Fail(func(string, backends.DID) error { return laketest.ErrDown })
+		r.start()
+		pass(time.Minute)
+		r.cat.Fail(nil)
+		pass(time.Minute)
+		r.isState(id, backends.RuleOK, "")
+	})
+}
+
+// A stop in the middle of copies is clean, and the next run ends them.
+func TestStopAndStart(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		var slow atomic.Bool
+		slow.Store(true)
+		r.disks["B"].Fail(func(op, _ string) error {
+			if op == "create" && slow.Load() {
+				time.Sleep(time.Minute)
+			}
+			return nil
+		})
+		var all []backends.Info
+		for i := range 10 {
+			in := r.file(fmt.Sprint(i), "A")
+			r.rule(in.DID, 1, "B")
+			all = append(all, in)
+		}
+		tape := r.file("t", "T")
+		r.rule(tape.DID, 1, "A")
+		r.start()
+		r.stop()
+		if n := r.Status(); n.Running+n.Queued+n.Staging != 0 {
+			t.Errorf("status %+v", n)
+		}
+		pass(time.Second)
+		if r.tape.Pins("T/t") != 0 {
+			t.Error("the recall goes on")
+		}
+		slow.Store(false)
+		r.start()
+		pass(2 * time.Minute)
+		for _, in := range all {
+			if got := r.at(in); got != "A B" {
+				t.Errorf("%s is at %s", in.DID, got)
+			}
+		}
+		if n := len(r.disks["B"].Paths()); n != 10 || r.at(tape) != "A T" {
+			t.Errorf("%d files at B, %s", n, r.at(tape))
+		}
+	})
+}
+
+func TestKicksAreBounded(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		var dids []backends.DID
+		for i := range 5000 {
+			dids = append(dids, backends.DID{Scope: "s", Name: fmt.Sprintf("/s/none%d", i)})
+		}
+		a := r.file("a", "A")
+		id := r.rule(a.DID, 1, "B")
+		r.Kick(append(dids, a.DID)...)
+		r.start()
+		r.isState(id, backends.RuleOK, "")
+	})
+}
