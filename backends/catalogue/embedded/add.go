@@ -62,6 +62,9 @@ func (t *tx) add(f finder, in backends.Info, meta backends.Meta, at []backends.R
 	t.count(e, 1)
 	t.event(h.dir, "attach", in.DID, in.Generation)
 	if touch {
+		if !in.Born.IsZero() {
+			return true, t.touch(h.dir, in.Born)
+		}
 		return true, t.touch(h.dir, e.CTime)
 	}
 	return true, nil
