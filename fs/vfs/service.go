@@ -268,6 +268,7 @@ func (v *FS) adopt(ctx context.Context, u *unsent, p string) error {
 		return fmt.Errorf("the directory of %s: %w", p, err)
 	}
 	defer dir.Forget(1)
+	defer v.notifyEntry(dir.ino, path.Base(p)) // after the locks: the kernel holds its own
 	done, err := v.editing(dir)
 	if err != nil {
 		return err
@@ -290,7 +291,6 @@ func (v *FS) adopt(ctx context.Context, u *unsent, p string) error {
 	v.byInode[u.inode] = u
 	v.mu.Unlock()
 	v.setName(u, p)
-	v.notifyEntry(dir.ino, path.Base(p))
 	return nil
 }
 
@@ -321,6 +321,7 @@ func (v *FS) CancelUpload(ctx context.Context, id string) error {
 	}
 	if dir != nil {
 		defer dir.Forget(1)
+		defer v.notifyEntry(dir.ino, path.Base(p))
 		done, err := v.editing(dir)
 		if err != nil {
 			return err
@@ -335,9 +336,6 @@ func (v *FS) CancelUpload(ctx context.Context, id string) error {
 		n.mu.Unlock()
 	}
 	v.drop(u)
-	if dir != nil {
-		v.notifyEntry(dir.ino, path.Base(p))
-	}
 	return nil
 }
 
@@ -358,6 +356,13 @@ func (v *FS) Undelete(ctx context.Context, p, handle string) error {
 		return err
 	}
 	defer dir.Forget(1)
+	var changed uint64
+	defer func() { // after the locks: the kernel holds its own while it waits for ours
+		v.notifyEntry(dir.ino, path.Base(p))
+		if changed != 0 {
+			v.notifyContent(changed)
+		}
+	}()
 	done, err := v.editing(dir)
 	if err != nil {
 		return err
@@ -376,9 +381,8 @@ func (v *FS) Undelete(ctx context.Context, p, handle string) error {
 			c.info = in
 			c.mu.Unlock()
 		}
-		v.notifyContent(c.ino)
+		changed = c.ino
 	}
-	v.notifyEntry(dir.ino, path.Base(p))
 	return nil
 }
 

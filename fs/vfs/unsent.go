@@ -257,7 +257,7 @@ func (u *unsent) seal() error {
 	}
 	u.state, u.sums, u.sealed, u.known = r.State, checksum.FromMap(r.Sums), r.Size, true
 	prev := u.prev
-	u.prev = nil
+	u.prev, u.why = nil, ""
 	u.changedLocked()
 	u.mu.Unlock()
 	if prev != nil {

@@ -68,7 +68,8 @@ type Options struct {
 }
 
 // Notifier drops what the kernel keeps of a node; package fs provides it. It is
-// called without locks and must not block for long.
+// called without locks, since the kernel may hold a directory's while it waits for
+// one of ours.
 type Notifier interface {
 	// Content: the bytes or attributes of the inode changed.
 	Content(inode uint64)

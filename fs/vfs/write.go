@@ -235,7 +235,15 @@ func (v *FS) SetAttr(ctx context.Context, n *Node, s SetAttr) error {
 }
 
 // closeIdle seals n's content when nobody has it open for writing.
-func (v *FS) closeIdle(ctx context.Context, n *Node) error { return v.closeWriter(ctx, n, 0) }
+func (v *FS) closeIdle(ctx context.Context, n *Node) error {
+	n.mu.Lock()
+	open := n.writers > 0
+	n.mu.Unlock()
+	if open {
+		return nil // their close promises, not this
+	}
+	return v.closeWriter(ctx, n, 0)
+}
 
 func apply(in *backends.Info, c backends.Change, now time.Time) {
 	if c.Mode != nil {
