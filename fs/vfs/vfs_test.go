@@ -157,7 +157,12 @@ func (w *world) read(p string) ([]byte, error) {
 		return nil, err
 	}
 	defer h.Release()
-	return io.ReadAll(io.NewSectionReader(handleReader{h}, 0, 1<<40))
+	b := make([]byte, n.Info().Size+1)
+	k, err := io.NewSectionReader(handleReader{h}, 0, 1<<40).ReadAt(b, 0)
+	if err == io.EOF {
+		err = nil
+	}
+	return b[:k], err
 }
 
 type handleReader struct{ h *vfs.Handle }
