@@ -67,6 +67,7 @@ const (
 type Journal struct {
 	Path  string   `yaml:"path"`
 	Delay Duration `yaml:"delay"` // between close and the start of the upload
+	Drain Duration `yaml:"drain"` // how long a daemon that ends goes on uploading; the rest stays here
 	Close string   `yaml:"close"` // when close(2) returns: local, remote, registered
 }
 
@@ -84,7 +85,9 @@ type RSE struct {
 	Path       string            `yaml:"path"`
 	Attributes map[string]string `yaml:"attributes"`
 	ReadOnly   bool              `yaml:"read_only"`
-	Distance   int               `yaml:"distance"` // smaller is nearer; the nearest replica is read
+	Distance   int               `yaml:"distance"`   // smaller is nearer; the nearest replica is read
+	Marker     string            `yaml:"marker"`     // disk: a file that stands in Path when its file system is mounted
+	FreeFloor  Size              `yaml:"free_floor"` // disk: left free there
 	Tape       *Tape             `yaml:"tape"`
 }
 
@@ -100,14 +103,17 @@ type Tape struct {
 	Drives        int      `yaml:"drives"`
 	Cartridges    int      `yaml:"cartridges"`
 	CartridgeSize Size     `yaml:"cartridge_size"`
-	Buffer        Size     `yaml:"buffer"`  // disk in front of the drives
-	Speed         Speed    `yaml:"speed"`   // 1000x
-	Mount         Duration `yaml:"mount"`   // robot and load
-	Unmount       Duration `yaml:"unmount"` // rewind and unload
-	Seek          Duration `yaml:"seek"`    // from end to end
-	Rate          Size     `yaml:"rate"`    // bytes a second of one drive
-	Settle        Duration `yaml:"settle"`  // how long a write waits for others to the same cartridge
-	Keep          Duration `yaml:"keep"`    // lifetime of a recall request: files stay in the buffer so long
+	Buffer        Size     `yaml:"buffer"`   // disk in front of the drives; a hard limit
+	Speed         Speed    `yaml:"speed"`    // 1000x
+	Robot         Duration `yaml:"robot"`    // the arm's way between slot and drive
+	Mount         Duration `yaml:"mount"`    // load and thread
+	Unmount       Duration `yaml:"unmount"`  // unload
+	Seek          Duration `yaml:"seek"`     // over the full length
+	Rewind        Duration `yaml:"rewind"`   // over the full length
+	Rate          Size     `yaml:"rate"`     // bytes a second of one drive
+	Keep          Duration `yaml:"keep"`     // recalled files stay in the buffer so long
+	Patience      Duration `yaml:"patience"` // how long other cartridges wait for one that has work
+	Colocate      bool     `yaml:"colocate"` // files of one folder go to one cartridge
 }
 
 // Scope is a top folder of the lake.
@@ -134,8 +140,8 @@ type Recalls struct {
 
 // Readahead is what is recalled beside a file that is read, from the same folder.
 type Readahead struct {
-	Files int  `yaml:"files"`
-	Bytes Size `yaml:"bytes"`
+	Files int  `yaml:"files"` // 0: off
+	Bytes Size `yaml:"bytes"` // 0: a quarter of the hot cache
 }
 
 // Policy protects tape from accidents.
@@ -147,7 +153,7 @@ type Policy struct {
 
 // PolicyRule decides for the processes that match all that it names.
 type PolicyRule struct {
-	Comm   []string `yaml:"comm"` // process names, with * and ?
+	Comm   []string `yaml:"comm"` // process names as the kernel has them: cut to 15 bytes
 	UID    []uint32 `yaml:"uid"`
 	TTY    *bool    `yaml:"tty"`    // has a controlling terminal
 	Action string   `yaml:"action"` // recall, refuse, ask
@@ -166,7 +172,7 @@ type Mount struct {
 	AllowOther   bool     `yaml:"allow_other"`
 	ReadOnly     bool     `yaml:"read_only"`
 	XAttr        bool     `yaml:"xattr"`
-	AttrTimeout  Duration `yaml:"attr_timeout"`
+	AttrTimeout  Duration `yaml:"attr_timeout"` // the kernel is told of changes, so it may keep what it knows for long
 	EntryTimeout Duration `yaml:"entry_timeout"`
 	Delete       bool     `yaml:"delete"` // unlink and rmdir are allowed
 	Umask        *Mode    `yaml:"umask"`  // taken off every mode shown
@@ -201,30 +207,33 @@ func Default(base string) *Config {
 			Path: below("cache"), Limit: 10 * GiB, FreeFloor: 1 * GiB, Head: 1 * MiB, Tail: 1 * MiB,
 			Block: 1 * MiB, Streams: 4, Verify: VerifyNormal,
 		},
-		Journal:   Journal{Path: below("journal"), Delay: Duration(time.Second), Close: CloseLocal},
+		Journal:   Journal{Path: below("journal"), Delay: Duration(time.Second), Drain: Duration(2 * time.Minute), Close: CloseLocal},
 		Checksums: []string{"adler32", "sha256"},
 		Recalls: Recalls{
-			Hold: Duration(200 * time.Millisecond), Timeout: Duration(24 * time.Hour),
+			Hold: Duration(200 * time.Millisecond), Timeout: Duration(24 * time.Hour), Readahead: Readahead{Files: 512},
 			Policy: Policy{
 				Nonblock: "resident",
 				Rules: []PolicyRule{
-					{Comm: []string{"updatedb*", "tracker-*", "baloo_file*", "clamscan", "clamd", "freshclam"}, Action: "refuse"},
-					{Comm: []string{"file", "grep", "egrep", "fgrep", "rg", "ag", "ack"}, TTY: &no, Action: "refuse"},
+					{Comm: []string{"updatedb", "updatedb.mlocat", "updatedb.plocat", "mlocate", "plocate", "tracker-miner-f", "tracker-extract", "localsearch", "baloo_file", "baloo_file_extr",
+						"tumblerd", "thunar", "nautilus", "dolphin", "clamscan", "clamd", "freshclam", "aide", "rkhunter", "restic", "file"}, Action: "refuse"},
+					{Comm: []string{"grep", "egrep", "fgrep", "rg", "ag", "ack", "ugrep"}, TTY: &no, Action: "refuse"},
+					{Action: "recall"},
 				},
-				Burst: Burst{Files: 100, Window: Duration(10 * time.Second), Below: 64 * KiB},
+				Burst: Burst{Files: 32, Window: Duration(time.Minute), Below: 1 * MiB},
 			},
 		},
-		Mount: Mount{XAttr: true, AttrTimeout: Duration(time.Second), EntryTimeout: Duration(time.Second), Delete: true},
+		Mount: Mount{XAttr: true, AttrTimeout: Duration(time.Hour), EntryTimeout: Duration(time.Hour), Delete: true},
 		Log:   Log{Level: "info", Format: "text"},
 	}
 }
 
-// DefaultTape is a library of the size and pace of a small real one (two LTO-8 drives).
+// DefaultTape is a library of the size and pace of a small real one (two LTO-9 drives).
 func DefaultTape() Tape {
 	return Tape{
-		Drives: 2, Cartridges: 20, CartridgeSize: 12 * TB, Buffer: 1 * TiB, Speed: 1,
-		Mount: Duration(90 * time.Second), Unmount: Duration(60 * time.Second), Seek: Duration(100 * time.Second),
-		Rate: 300 * MB, Settle: Duration(5 * time.Second), Keep: Duration(24 * time.Hour),
+		Drives: 2, Cartridges: 20, CartridgeSize: 18 * TB, Buffer: 10 * GiB, Speed: 1,
+		Robot: Duration(10 * time.Second), Mount: Duration(18 * time.Second), Unmount: Duration(15 * time.Second),
+		Seek: Duration(100 * time.Second), Rewind: Duration(80 * time.Second), Rate: 400 * MB,
+		Keep: Duration(24 * time.Hour), Patience: Duration(10 * time.Minute),
 	}
 }
 

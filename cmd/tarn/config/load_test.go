@@ -63,7 +63,7 @@ func TestParseGood(t *testing.T) {
 		{"rse path", c.RSEs[0].Path, "/srv/lake/rse/ES-DISK"},
 		{"attribute that looks like a number", c.RSEs[0].Attributes["tier"], "1"},
 		{"tape.drives", c.RSEs[1].Tape.Drives, 3},
-		{"tape.buffer has its default", c.RSEs[1].Tape.Buffer, TiB},
+		{"tape.buffer has its default", c.RSEs[1].Tape.Buffer, 10 * GiB},
 		{"speed", c.RSEs[1].Tape.Speed, Speed(1000)},
 		{"layout", c.Scopes[0].Layout, "lfn"},
 		{"mode", c.Scopes[1].Mode, Mode(0o700)},
@@ -111,7 +111,7 @@ write_rules:
   - {expression: "(("}
   - {copies: 2, expression: U}
 checksums: [crc32]
-recalls: {timeout: 1ms, policy: {nonblock: maybe, rules: [{action: run, comm: ["[a"]}]}}
+recalls: {timeout: 1ms, policy: {nonblock: maybe, rules: [{action: run, comm: [a-name-too-long-for-comm]}]}}
 mount: {xattr: perhaps, umask: 1777}
 log: {level: loud}
 journal: []
@@ -150,7 +150,7 @@ journal: []
 		`lake.yaml:27: recalls.timeout: want more than recalls.hold`,
 		`lake.yaml:27: recalls.policy.nonblock: want resident or eagain`,
 		`lake.yaml:27: recalls.policy.rules[0].action: want recall or refuse or ask`,
-		`lake.yaml:27: recalls.policy.rules[0].comm[0]: "[a" is not a pattern`,
+		`lake.yaml:27: recalls.policy.rules[0].comm[0]: "a-name-too-long-for-comm": want a process name of 1 to 15 bytes`,
 		`lake.yaml:28: mount.xattr: want true or false, not "perhaps"`,
 		`lake.yaml:28: mount.umask: want 0 to 0777`,
 		`lake.yaml:29: log.level: want debug or info or warn or error, not "loud"`,

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"path/filepath"
 	"regexp"
@@ -279,8 +278,8 @@ func (j judge) recalls() {
 		key := fmt.Sprintf("recalls.policy.rules[%d]", i)
 		j.oneOf(key+".action", p.Action, "recall", "refuse", "ask")
 		for k, pat := range p.Comm {
-			if _, err := filepath.Match(pat, ""); errors.Is(err, filepath.ErrBadPattern) {
-				j.fault(fmt.Sprintf("%s.comm[%d]", key, k), "%q is not a pattern of *, ? and [a-z]", pat)
+			if pat == "" || len(pat) > 15 {
+				j.fault(fmt.Sprintf("%s.comm[%d]", key, k), "%q: want a process name of 1 to 15 bytes, as ps -o comm shows it", pat)
 			}
 		}
 	}

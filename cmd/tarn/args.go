@@ -1,0 +1,188 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"tarn/cmd/tarn/control"
+)
+
+// arrange puts a command line into the order that the flag parser wants: global flags,
+// the command, its flags, "--", its arguments. So flags can stand anywhere (`tarn ls
+// /ctao --json`), short ones can be joined (-lR), and what is not known is told here,
+// with a suggestion.
+func arrange(app *cli.App, args []string) ([]string, error) {
+	if len(args) == 0 {
+		return []string{app.Name}, nil
+	}
+	var globals, path, locals, rest []string
+	cmds, own := app.Commands, []cli.Flag(nil)
+	leaf := false // no command name can follow
+	put := func(list *[]string, f cli.Flag, value *string, i *int, written string) error {
+		name := "--" + f.Names()[0]
+		takes, _ := f.(cli.DocGenerationFlag)
+		switch {
+		case takes == nil || !takes.TakesValue():
+			if value != nil {
+				name += "=" + *value
+			}
+		case value != nil:
+			name += "=" + *value
+		case *i+1 < len(args):
+			*i++
+			name += "=" + args[*i]
+		default:
+			return usage(path, "%s needs a value", written)
+		}
+		*list = append(*list, name)
+		return nil
+	}
+	one := func(written, name string, value *string, i *int) (bool, error) {
+		if f := findFlag(own, name); f != nil {
+			return true, put(&locals, f, value, i, written)
+		}
+		if f := findFlag(app.Flags, name); f != nil {
+			return true, put(&globals, f, value, i, written)
+		}
+		if name == "h" || name == "help" {
+			locals = append(locals, "--help")
+			return true, nil
+		}
+		return false, nil
+	}
+	for i := 1; i < len(args); i++ {
+		a := args[i]
+		switch {
+		case a == "--":
+			rest = append(rest, args[i+1:]...)
+			i = len(args)
+		case len(a) > 1 && a[0] == '-':
+			name, v, hasValue := strings.Cut(strings.TrimPrefix(a[1:], "-"), "=")
+			var value *string
+			if hasValue {
+				value = &v
+			}
+			ok, err := one(a, name, value, &i)
+			if err != nil {
+				return nil, err
+			}
+			if ok {
+				continue
+			}
+			if strings.HasPrefix(a, "--") || hasValue {
+				return nil, unknownFlag(path, a, append(slices.Clone(own), app.Flags...))
+			}
+			for _, c := range name {
+				if ok, err := one("-"+string(c), string(c), nil, &i); err != nil {
+					return nil, err
+				} else if !ok {
+					return nil, unknownFlag(path, a, append(slices.Clone(own), app.Flags...))
+				}
+			}
+		case leaf:
+			rest = append(rest, a)
+		default:
+			c := findCommand(cmds, a)
+			if c == nil {
+				if a == "help" && len(path) == 0 {
+					rest, leaf = append(rest, a), true
+					continue
+				}
+				return nil, unknownCommand(path, a, cmds)
+			}
+			path = append(path, c.Name)
+			cmds, own, leaf = c.Subcommands, c.Flags, len(c.Subcommands) == 0
+		}
+	}
+	out := append([]string{app.Name}, globals...)
+	out = append(append(out, path...), locals...)
+	if len(path) > 0 && leaf {
+		out = append(out, "--")
+	}
+	return append(out, rest...), nil
+}
+
+func findFlag(flags []cli.Flag, name string) cli.Flag {
+	for _, f := range flags {
+		if slices.Contains(f.Names(), name) {
+			return f
+		}
+	}
+	return nil
+}
+
+func findCommand(cmds []*cli.Command, name string) *cli.Command {
+	for _, c := range cmds {
+		if c.HasName(name) {
+			return c
+		}
+	}
+	return nil
+}
+
+// usage is an error of the command line.
+func usage(path []string, format string, args ...any) error {
+	return control.Fail(control.ErrUsage, "`"+strings.Join(append([]string{"tarn", "help"}, path...), " ")+"` shows how it is used", format, args...)
+}
+
+func unknownFlag(path []string, got string, flags []cli.Flag) error {
+	var names []string
+	for _, f := range flags {
+		for _, n := range f.Names() {
+			if len(n) > 1 {
+				names = append(names, "--"+n)
+			}
+		}
+	}
+	return usage(path, "%s has no flag %s%s", strings.Join(append([]string{"tarn"}, path...), " "), got, nearest(got, names))
+}
+
+func unknownCommand(path []string, got string, cmds []*cli.Command) error {
+	var names []string
+	for _, c := range cmds {
+		if !c.Hidden {
+			names = append(names, c.Names()...)
+		}
+	}
+	return usage(path, "%s has no command %q%s", strings.Join(append([]string{"tarn"}, path...), " "), got, nearest(got, names))
+}
+
+// nearest gives `; did you mean x?`, when something is near.
+func nearest(got string, names []string) string {
+	best, dist := "", 3
+	for _, n := range names {
+		if d := cliDistance(got, n); d < dist {
+			best, dist = n, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %s?", best)
+}
+
+// cliDistance counts the edits from a to b; a beginning of b counts as one.
+func cliDistance(a, b string) int {
+	if len(a) > 2 && strings.HasPrefix(b, a) {
+		return 1
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		diag := row[0]
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			diag, row[j] = row[j], min(row[j]+1, row[j-1]+1, diag+cost)
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,441 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"tarn/backends"
+	"tarn/cmd/tarn/config"
+	"tarn/cmd/tarn/control"
+	"tarn/fs/vfs"
+)
+
+func (s *session) mountCommand() *cli.Command {
+	return &cli.Command{
+		Name: "mount", Category: groupLake, Usage: "show a lake as a file system", ArgsUsage: "LAKE MOUNTPOINT",
+		Description: `Mounts the lake and returns when the mount is usable; the daemon behind it serves the other commands,
+uploads what is written, recalls from tape and makes the copies that rules want. It logs to
+run/tarn.log in the lake's folder. With -f it stays in the foreground and logs to stderr.
+
+-o takes the options of mount(8), and any key of the lake file: ro, allow_other, uid=, gid=, umask=,
+cache_size=, cache_dir=, close=local|remote|registered, cache.limit=20G ... In /etc/fstab:
+   /srv/lake  /lake  fuse.tarn  allow_other,_netdev  0 0
+
+Examples:
+   tarn mount ~/lake /mnt/lake
+   tarn mount -f ~/lake /mnt/lake -o ro,cache_size=50G`,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "foreground", Aliases: []string{"f"}, Usage: "stay in the foreground"},
+			&cli.StringSliceFlag{Name: "options", Aliases: []string{"o"}, Usage: "mount `OPTIONS`, separated by commas"},
+			&cli.BoolFlag{Name: "read-only", Usage: "refuse every change"},
+			&cli.BoolFlag{Name: "allow-other", Usage: "other users may use the mount"},
+			&cli.StringFlag{Name: "cache-dir", Usage: "`DIR` of the hot cache"},
+			&cli.StringFlag{Name: "cache-size", Usage: "its limit, as 10G"},
+			&cli.StringFlag{Name: "close", Usage: "close(2) waits for local, remote or registered"},
+			&cli.BoolFlag{Name: "no-passthrough", Usage: "read everything through the daemon"},
+			&cli.BoolFlag{Name: "nonempty", Usage: "mount over a folder that is not empty"},
+			&cli.BoolFlag{Name: "debug-fuse", Usage: "log every request of the kernel"},
+		},
+		Action: func(c *cli.Context) error {
+			args := c.Args().Slice()
+			if len(args) == 1 && (s.lakeArg != "" || os.Getenv("TARN_LAKE") != "") {
+				args = []string{s.lakeArg, args[0]}
+			}
+			if len(args) != 2 {
+				return want(c, 2, 2)
+			}
+			if args[0] != "" {
+				s.lakeArg = args[0]
+			}
+			o := mountOptions{passthrough: !c.Bool("no-passthrough"), nonempty: c.Bool("nonempty"), debug: c.Bool("debug-fuse"), foreground: c.Bool("foreground")}
+			if err := s.mountSettings(c, &o); err != nil {
+				return err
+			}
+			file, _, err := s.pick()
+			if err != nil {
+				return err
+			}
+			if o.cfg, err = s.load(file); err != nil {
+				return err
+			}
+			if o.point, err = filepath.Abs(args[1]); err != nil {
+				return fmt.Errorf("mount: %w", err)
+			}
+			if err := checkMount(c.Context, &o); err != nil {
+				return err
+			}
+			if !o.foreground {
+				return s.mountBehind(c.Context, o)
+			}
+			return s.serve(c.Context, o)
+		},
+	}
+}
+
+// mountOptions is one mount to be.
+type mountOptions struct {
+	cfg         *config.Config
+	point       string
+	kernel      []string // options for the kernel: nosuid ...
+	foreground  bool
+	passthrough bool
+	nonempty    bool
+	debug       bool
+}
+
+// mountSettings turns flags and -o into settings of the lake file.
+func (s *session) mountSettings(c *cli.Context, o *mountOptions) error {
+	set := func(from, key, value string) {
+		s.settings = append(s.settings, config.Setting{From: from, Key: key, Value: value})
+	}
+	for _, list := range c.StringSlice("options") {
+		for _, opt := range splitOptions(list) {
+			if err := mountOption(opt, o, set); err != nil {
+				return err
+			}
+		}
+	}
+	for _, f := range []struct{ flag, key string }{
+		{"cache-dir", "cache.path"}, {"cache-size", "cache.limit"}, {"close", "journal.close"},
+	} {
+		if v := c.String(f.flag); v != "" {
+			if f.flag == "cache-dir" {
+				abs, err := filepath.Abs(v)
+				if err != nil {
+					return fmt.Errorf("mount: %w", err)
+				}
+				v = abs
+			}
+			set("--"+f.flag, f.key, v)
+		}
+	}
+	for flag, key := range map[string]string{"read-only": "mount.read_only", "allow-other": "mount.allow_other"} {
+		if c.Bool(flag) {
+			set("--"+flag, key, "true")
+		}
+	}
+	return nil
+}
+
+// splitOptions splits at commas that are not within brackets, so that values can be lists.
+func splitOptions(s string) (out []string) {
+	depth, from := 0, 0
+	for i, c := range s {
+		switch c {
+		case '[', '{':
+			depth++
+		case ']', '}':
+			depth--
+		case ',':
+			if depth == 0 {
+				out = append(out, s[from:i])
+				from = i + 1
+			}
+		}
+	}
+	return append(out, s[from:])
+}
+
+// mountOption takes one option of mount(8); _ and - are the same in names.
+func mountOption(opt string, o *mountOptions, set func(from, key, value string)) error {
+	name, value, has := strings.Cut(opt, "=")
+	word := strings.ReplaceAll(name, "-", "_")
+	from := "-o " + name
+	keys := map[string]string{
+		"uid": "mount.uid", "gid": "mount.gid", "umask": "mount.umask", "cache_dir": "cache.path", "cache_size": "cache.limit",
+		"close": "journal.close", "attr_timeout": "mount.attr_timeout", "entry_timeout": "mount.entry_timeout", "verify": "cache.verify",
+		"log_level": "log.level", "log_file": "log.file",
+	}
+	switch {
+	case opt == "":
+	case has && strings.Contains(name, "."):
+		set(from, name, value)
+	case has && keys[word] != "":
+		set(from, keys[word], value)
+	case strings.HasPrefix(word, "x_systemd.") || strings.HasPrefix(name, "x-") || strings.HasPrefix(word, "comment"):
+	case has:
+		return usage([]string{"mount"}, "there is no mount option %s", name)
+	default:
+		switch word {
+		case "ro":
+			set(from, "mount.read_only", "true")
+		case "rw":
+			set(from, "mount.read_only", "false")
+		case "allow_other":
+			set(from, "mount.allow_other", "true")
+		case "nosuid", "nodev", "noexec", "noatime", "relatime", "suid", "dev", "exec", "sync", "dirsync":
+			o.kernel = append(o.kernel, word)
+		case "nonempty":
+			o.nonempty = true
+		case "debug":
+			o.debug = true
+		case "default_permissions": // always on
+		case "_netdev", "nofail", "noauto", "auto", "user", "users", "nouser", "defaults": // for mount(8)
+		default:
+			return usage([]string{"mount"}, "there is no mount option %s", name)
+		}
+	}
+	return nil
+}
+
+// fromMountHelper turns the arguments of mount.tarn, as mount(8) calls it (SOURCE DIR
+// [-sfnv] [-N ns] [-o OPTIONS] [-t TYPE]), into those of `tarn mount`.
+func fromMountHelper(args []string) []string {
+	out := []string{"tarn", "mount"}
+	for i := 1; i < len(args); i++ {
+		switch a := args[i]; {
+		case a == "-o" && i+1 < len(args):
+			out = append(out, "-o", args[i+1])
+			i++
+		case (a == "-N" || a == "-t") && i+1 < len(args):
+			i++
+		case strings.HasPrefix(a, "-"): // -s, -n, -v, -f of mount(8) mean nothing here
+		default:
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+func (s *session) umountCommand() *cli.Command {
+	return &cli.Command{
+		Name: "umount", Aliases: []string{"unmount"}, Category: groupLake, Usage: "take a mount away", ArgsUsage: "MOUNTPOINT",
+		Description: `Waits until everything that was written is safe elsewhere, and unmounts. With --now it does not wait:
+when something is unsent it says what, and unmounts with --force only; that stays in the journal, and
+the next mount sends it. A mount whose daemon has died is taken away, too.`,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "now", Usage: "do not wait for unsent files: refuse when there are some"},
+			&cli.BoolFlag{Name: "force", Usage: "with --now: leave unsent files in the journal"},
+			&cli.StringFlag{Name: "timeout", Usage: "wait no longer than `TIME` (10m); then nothing is unmounted"},
+		},
+		Action: func(c *cli.Context) error {
+			if err := want(c, 1, 1); err != nil {
+				return err
+			}
+			point, err := filepath.Abs(c.Args().First())
+			if err != nil {
+				return fmt.Errorf("unmount: %w", err)
+			}
+			wait, err := lifetime(c, "timeout")
+			if err != nil {
+				return err
+			}
+			return s.umount(c.Context, point, c.Bool("now"), c.Bool("force"), wait)
+		},
+	}
+}
+
+func (s *session) umount(ctx context.Context, point string, now, force bool, wait time.Duration) error {
+	mounts, err := config.SystemMounts()
+	if err != nil {
+		return err
+	}
+	m, rel, ok := config.Within(mounts, point)
+	if !ok || rel != "/" {
+		hint := "`tarn status` lists the mounts"
+		if ok {
+			hint = "it lies in the mount " + m.Point
+		}
+		return control.Fail(control.ErrNothing, hint, "%s is not a mount of tarn", control.Text(point).Quote())
+	}
+	client, pid, err := s.dialMount(ctx, m)
+	if errors.Is(err, control.ErrNoDaemon) {
+		s.t.note("the daemon of %s has died; what it had not sent is in the journal, and the next mount sends it", point)
+		return detach(ctx, point, true)
+	}
+	if err != nil {
+		return err
+	}
+	left, err := s.settle(ctx, client, now, wait)
+	if cerr := client.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return err
+	}
+	if left.Files > 0 && !force {
+		return control.Fail(backends.ErrTemporary, "`tarn uploads ls` lists them; without --now umount waits, with --now --force they stay in the journal",
+			"%s not safe elsewhere yet (%s)", plural(left.Files, "file is", "files are"), human(left.Bytes))
+	}
+	if err := detach(ctx, point, false); err != nil {
+		return err
+	}
+	if err := waitGone(ctx, pid); err != nil {
+		return err
+	}
+	if left.Files > 0 {
+		s.t.say("%s unmounted; %s in the journal for the next mount", point, plural(left.Files, "file stays", "files stay"))
+	} else {
+		s.t.say("%s unmounted; everything is safe", point)
+	}
+	return nil
+}
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
+// dialMount connects to the daemon of one mount.
+func (s *session) dialMount(ctx context.Context, m config.MountOf) (*control.Client, int, error) {
+	cfg, err := config.Load(m.Lake, config.Environment(os.Environ())...)
+	if err != nil {
+		return nil, 0, err
+	}
+	c, d, err := control.Dial(ctx, cfg.Run)
+	if err == nil && d.Mountpoint != m.Point {
+		return nil, 0, errors.Join(control.ErrNoDaemon, c.Close()) // it serves another mount of this lake
+	}
+	return c, d.PID, err
+}
+
+// settle waits for unsent files, or with now only counts them.
+func (s *session) settle(ctx context.Context, c *control.Client, now bool, wait time.Duration) (control.DrainReply, error) {
+	var left control.DrainReply
+	if now {
+		var st control.StatusReply
+		err := control.Call[struct{}](ctx, c, "status", struct{}{}, nil, nil, &st)
+		return control.DrainReply{Files: st.FS.Unsent, Bytes: st.FS.UnsentBytes}, err
+	}
+	if wait > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, wait)
+		defer cancel()
+	}
+	m := s.t.meter()
+	defer m.end()
+	err := control.Call[struct{}](ctx, c, "drain", struct{}{}, nil, m.show, &left)
+	return left, err
+}
+
+func (s *session) statusCommand() *cli.Command {
+	return &cli.Command{
+		Name: "status", Category: groupLake, Usage: "what is mounted, and what it is doing", ArgsUsage: "[MOUNTPOINT]",
+		Description: "Without MOUNTPOINT and --lake: every mount of tarn on this machine.",
+		Action: func(c *cli.Context) error {
+			if err := want(c, 0, 1); err != nil {
+				return err
+			}
+			mounts, err := config.SystemMounts()
+			if err != nil {
+				return err
+			}
+			switch {
+			case c.Args().Present():
+				point, err := filepath.Abs(c.Args().First())
+				if err != nil {
+					return fmt.Errorf("status: %w", err)
+				}
+				m, _, ok := config.Within(mounts, point)
+				if !ok {
+					return control.Fail(control.ErrNothing, "`tarn status` lists the mounts", "%s is not in a mount of tarn", control.Text(point).Quote())
+				}
+				mounts = []config.MountOf{m}
+			case s.lakeArg != "":
+				file, _, err := s.pick()
+				if err != nil {
+					return err
+				}
+				var of []config.MountOf
+				for _, m := range mounts {
+					if m.Lake == file {
+						of = append(of, m)
+					}
+				}
+				mounts = of
+			}
+			if len(mounts) == 0 {
+				s.t.say("no lake is mounted here")
+			}
+			l := s.t.list()
+			for _, m := range mounts {
+				if err := s.statusOf(c.Context, l, m); err != nil {
+					return err
+				}
+			}
+			return l.end()
+		},
+	}
+}
+
+// MountStatus is one mount in `tarn status --json`.
+type mountStatus struct {
+	Mountpoint control.Text         `json:"mountpoint"`
+	Lake       control.Text         `json:"lake"`
+	Alive      bool                 `json:"alive"`
+	Error      *control.Error       `json:"error,omitempty"`
+	Status     *control.StatusReply `json:"status,omitempty"`
+}
+
+func (s *session) statusOf(ctx context.Context, l *listing, m config.MountOf) error {
+	out := mountStatus{Mountpoint: control.Text(m.Point), Lake: control.Text(m.Lake)}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	c, _, err := s.dialMount(ctx, m)
+	if err == nil {
+		var st control.StatusReply
+		err = control.Call[struct{}](ctx, c, "status", struct{}{}, nil, nil, &st)
+		if cerr := c.Close(); err == nil {
+			err = cerr
+		}
+		out.Status, out.Alive = &st, err == nil
+	}
+	if err != nil {
+		out.Error, out.Status = control.Describe(err), nil
+	}
+	if s.t.json {
+		return l.add(out)
+	}
+	if err != nil {
+		word := out.Error.Message
+		if errors.Is(err, control.ErrNoDaemon) {
+			word = "its daemon has died; `tarn umount " + shellWord(m.Point) + "` takes it away"
+		}
+		return l.add(out, fmt.Sprintf("%s: %s", out.Mountpoint.Quote(), word))
+	}
+	return s.statusLines(l, out.Mountpoint.Quote(), *out.Status)
+}
+
+func (s *session) statusLines(l *listing, point string, st control.StatusReply) error {
+	f := st.FS
+	lines := []string{
+		fmt.Sprintf("%s: lake %s, pid %d, up %s", point, st.Name, st.Daemon.PID, s.t.since(st.Daemon.Started)),
+		fmt.Sprintf("   catalogue  %s, %s", count(st.Files, "file"), human(st.Bytes)),
+		fmt.Sprintf("   hot cache  %s of %s in %s, %s pinned", human(f.Cache.Used), human(f.Cache.Limit), count(int64(f.Cache.Files), "file"), human(f.Cache.Pinned)),
+		fmt.Sprintf("   unsent     %s, %s", count(int64(f.Unsent), "file"), human(f.UnsentBytes)),
+		fmt.Sprintf("   recalls    %s waited for, %d ahead, %d opens refused", count(f.RecallWaits, "recall"), f.RecallsAhead, f.Refused),
+	}
+	if st.Jobs > 0 {
+		lines = append(lines, fmt.Sprintf("   staging    %s under way", count(int64(st.Jobs), "job")))
+	}
+	if f.UploadErrors > 0 {
+		lines = append(lines, fmt.Sprintf("   %s of uploads; `tarn uploads ls` tells why", count(f.UploadErrors, "failure")))
+	}
+	for _, line := range lines {
+		if err := l.add(st, line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// recallsText is what .tarn/recalls shows.
+func recallsText(v *vfs.FS, now time.Time) []byte {
+	var b strings.Builder
+	for _, r := range v.Lake().Recalls() {
+		fmt.Fprintf(&b, "%s %s %s waiters=%d since=%s %s\n", r.ID, r.Phase, control.Text(r.DID.Name).Quote(), r.Waiters, span(now.Sub(r.Since)), r.Error)
+	}
+	for _, h := range v.Held() {
+		fmt.Fprintf(&b, "held pid=%d uid=%d comm=%s times=%d: %s\n", h.PID, h.UID, h.Comm, h.Count, h.Why)
+	}
+	return []byte(b.String())
+}

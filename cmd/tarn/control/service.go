@@ -1,0 +1,276 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"path"
+	"strings"
+	"time"
+
+	"tarn/backends"
+	"tarn/backends/lake"
+	"tarn/cache"
+	"tarn/fs/vfs"
+)
+
+// Service is one open lake as the commands see it.
+type Service struct {
+	FS    *vfs.FS
+	Lake  *lake.Lake
+	Cache *cache.Cache
+
+	Name     string                // of the lake
+	Folders  map[string]string     // of the RSEs that are plain folders, for imports that register what lies there
+	Kick     func(...backends.DID) // makes the replication look at the rules on these, or at all; may be nil
+	Shutdown func()                // asks the daemon to end; nil where there is none
+	Daemon   Daemon                // zero where there is none
+
+	Log *slog.Logger
+	Now func() time.Time // default time.Now
+
+	jobs *jobs
+}
+
+// Handler answers the control API. It is called once; Close ends what it started.
+func (s *Service) Handler() http.Handler {
+	if s.Log == nil {
+		s.Log = slog.New(slog.DiscardHandler)
+	}
+	if s.Now == nil {
+		s.Now = time.Now
+	}
+	if s.Kick == nil {
+		s.Kick = func(...backends.DID) {}
+	}
+	if s.jobs == nil {
+		s.jobs = newJobs()
+	}
+	m := http.NewServeMux()
+	for op, h := range map[string]http.HandlerFunc{
+		"ls":             operation(s.list),
+		"stat":           operation(s.stat),
+		"find":           operation(s.find),
+		"du":             operation(s.usage),
+		"replicas":       operation(s.replicas),
+		"meta/get":       operation(s.metaGet),
+		"meta/set":       operation(s.metaSet),
+		"verify":         operation(s.verify),
+		"import":         operation(s.importTree),
+		"rse/ls":         operation(s.rses),
+		"rule/ls":        operation(s.rules),
+		"rule/add":       operation(s.ruleAdd),
+		"rule/rm":        operation(s.ruleRemove),
+		"status":         operation(s.status),
+		"explain":        operation(s.explain),
+		"plan":           operation(s.plan),
+		"stage":          operation(s.stage),
+		"evict":          operation(s.evict),
+		"unpin":          operation(s.unpin),
+		"uploads/ls":     operation(s.uploads),
+		"uploads/retry":  operation(s.uploadsRetry),
+		"uploads/cancel": operation(s.uploadsCancel),
+		"drain":          operation(s.drain),
+		"recalls/ls":     operation(s.recalls),
+		"recalls/retry":  operation(s.recallsRetry),
+		"recalls/cancel": operation(s.recallsCancel),
+		"recalls/allow":  operation(s.recallsAllow),
+		"cache/ls":       operation(s.cacheList),
+		"cache/scrub":    operation(s.cacheScrub),
+		"cache/limit":    operation(s.cacheLimit),
+		"pasts":          operation(s.pasts),
+		"undelete":       operation(s.undelete),
+		"shutdown":       operation(s.shutdown),
+		"content":        s.content,
+		"put":            s.put,
+	} {
+		m.HandleFunc("POST /v1/"+op, h)
+	}
+	return m
+}
+
+// node finds what stands at a lake path. Its error tells which part of the path is
+// missing and what has a similar name.
+func (s *Service) node(ctx context.Context, p string) (*vfs.Node, error) {
+	if !strings.HasPrefix(p, "/") {
+		return nil, Fail(ErrUsage, "lake paths are absolute: /SCOPE/...", "%s is not a lake path", Text(p).Quote())
+	}
+	n, err := s.FS.Resolve(ctx, p)
+	if errors.Is(err, backends.ErrNotExist) {
+		return nil, s.missing(ctx, p, err)
+	}
+	return n, err
+}
+
+// missing explains an ErrNotExist: the deepest directory that exists, the name that it
+// lacks, and near ones that it has.
+func (s *Service) missing(ctx context.Context, p string, err error) error {
+	clean, cerr := lake.CleanPath(p)
+	if cerr != nil {
+		return cerr
+	}
+	dir, name := path.Dir(clean), path.Base(clean)
+	for {
+		n, rerr := s.FS.Resolve(ctx, dir)
+		if rerr == nil {
+			defer n.Forget(1)
+			cause := err
+			if dir != path.Dir(clean) {
+				cause = ErrNoDirectory
+			}
+			hint := ""
+			if like := s.similar(ctx, n, name); like != "" {
+				hint = "is it " + Text(path.Join(dir, like)).Quote() + "?"
+			}
+			return Fail(cause, hint, "%s: there is no %s in %s", Text(clean).Quote(), Text(name).Quote(), Text(dir).Quote())
+		}
+		if dir == "/" || !errors.Is(rerr, backends.ErrNotExist) {
+			return err
+		}
+		dir, name = path.Dir(dir), path.Base(dir)
+	}
+}
+
+// similar finds a name in n that is one or two letters away, among the first few.
+func (s *Service) similar(ctx context.Context, n *vfs.Node, name string) string {
+	if !n.IsDir() {
+		return ""
+	}
+	entries, err := s.FS.List(ctx, n, "")
+	if err != nil {
+		return ""
+	}
+	best, dist := "", 3
+	for _, e := range entries {
+		if d := distance(name, e.Name, dist); d < dist {
+			best, dist = e.Name, d
+		}
+	}
+	return best
+}
+
+// distance is Levenshtein's, or most if it is not below.
+func distance(a, b string, most int) int {
+	if len(a)-len(b) >= most || len(b)-len(a) >= most {
+		return most
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		diag := row[0]
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			diag, row[j] = row[j], min(row[j]+1, row[j-1]+1, diag+cost)
+		}
+	}
+	return min(row[len(b)], most)
+}
+
+// followed is node, with symbolic links followed that stay within the lake.
+func (s *Service) followed(ctx context.Context, p string) (*vfs.Node, error) {
+	for range 40 { // as Linux
+		n, err := s.node(ctx, p)
+		if err != nil || !n.IsSymlink() {
+			return n, err
+		}
+		target := n.Info().Target
+		at := n.Path()
+		n.Forget(1)
+		if path.IsAbs(target) {
+			return nil, Fail(backends.ErrNotExist, "it can be followed in a mount", "%s is a symbolic link out of the lake, to %s", Text(p).Quote(), Text(target).Quote())
+		}
+		p = path.Join(path.Dir(at), target)
+	}
+	return nil, fmt.Errorf("%s: too many symbolic links: %w", Text(p).Quote(), backends.ErrLoop)
+}
+
+// didOf is the DID of what stands at a lake path; that of an unregistered file is what
+// it will be.
+func didOf(in backends.Info, p string) backends.DID {
+	if in.DID.Scope == "" && p != "/" {
+		scope, _, _ := strings.Cut(strings.TrimPrefix(p, "/"), "/")
+		return backends.DID{Scope: scope, Name: p}
+	}
+	return in.DID
+}
+
+// entryOf is what a listing shows.
+func entryOf(p string, in backends.Info) Entry {
+	e := Entry{
+		Path: Text(p), Type: in.Type.String(), Size: in.Size, Mode: in.Mode, UID: in.UID, GID: in.GID, MTime: in.MTime, CTime: in.CTime,
+		Inode: in.Inode, Checksums: in.Checksums, Generation: Text(in.Generation), Target: Text(in.Target), Layout: in.Layout,
+	}
+	if in.IsSymlink() {
+		e.Type = "symlink"
+	}
+	if d := didOf(in, p); !d.IsZero() {
+		e.DID = Text(d.String())
+	}
+	return e
+}
+
+// batch collects entries whose localities are asked for together.
+type batch struct {
+	s       *Service
+	out     *stream
+	ask     bool
+	states  map[string]string
+	infos   []backends.Info
+	entries []Entry
+}
+
+// bulk is how many files one question about localities is for.
+const bulk = 512
+
+func (s *Service) batch(out *stream, locality bool) *batch {
+	b := &batch{s: s, out: out, ask: locality}
+	if locality {
+		b.states = map[string]string{}
+		for _, u := range s.FS.Uploads() {
+			b.states[u.Path] = string(u.State)
+		}
+	}
+	return b
+}
+
+func (b *batch) add(ctx context.Context, p string, in backends.Info) error {
+	if !b.ask {
+		return b.out.item(entryOf(p, in))
+	}
+	e := entryOf(p, in)
+	e.State = b.states[p]
+	in.DID = didOf(in, p)
+	b.infos, b.entries = append(b.infos, in), append(b.entries, e)
+	if len(b.infos) < bulk {
+		return nil
+	}
+	return b.flush(ctx)
+}
+
+func (b *batch) flush(ctx context.Context) error {
+	if len(b.infos) == 0 {
+		return nil
+	}
+	locs, err := b.s.FS.Localities(ctx, b.infos)
+	if err != nil {
+		return fmt.Errorf("ask for localities: %w", err)
+	}
+	for i, e := range b.entries {
+		if locs[i] != backends.NoLocality {
+			e.Locality = string(locs[i])
+		}
+		if err := b.out.item(e); err != nil {
+			return err
+		}
+	}
+	b.infos, b.entries = b.infos[:0], b.entries[:0]
+	return nil
+}

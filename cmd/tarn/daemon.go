@@ -1,0 +1,483 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+	"golang.org/x/sys/unix"
+
+	"tarn/backends"
+	"tarn/cmd/tarn/config"
+	"tarn/cmd/tarn/control"
+	tarnfs "tarn/fs"
+)
+
+// readyEnv names the descriptor on which a daemon tells its parent how the mount went.
+const readyEnv = "TARN_READY_FD"
+
+// readyLine is that answer.
+type readyLine struct {
+	PID   int            `json:"pid"`
+	Error *control.Error `json:"error,omitempty"`
+}
+
+// checkMount finds out beforehand what would make the mount fail, and says it in words;
+// what a dead daemon left at the mountpoint is taken away.
+func checkMount(ctx context.Context, o *mountOptions) error {
+	mounts, err := config.SystemMounts()
+	if err != nil {
+		return err
+	}
+	for {
+		m, rel, ok := config.Within(mounts, o.point)
+		if !ok || rel != "/" {
+			break
+		}
+		if !deadMount(o.point) {
+			return control.Fail(backends.ErrExist, "`tarn umount "+shellWord(o.point)+"` takes it away", "%s is mounted already, from %s", control.Text(o.point).Quote(), m.Lake)
+		}
+		if err := detach(ctx, o.point, true); err != nil {
+			return fmt.Errorf("take away the dead mount at %s: %w", o.point, err)
+		}
+		before := len(mounts)
+		if mounts, err = config.SystemMounts(); err != nil {
+			return err
+		}
+		if len(mounts) >= before {
+			return control.Fail(control.ErrFatal, "`umount -l "+shellWord(o.point)+"` may help", "the dead mount at %s cannot be taken away", control.Text(o.point).Quote())
+		}
+	}
+	if err := checkPoint(o); err != nil {
+		return err
+	}
+	return checkFUSE(o.cfg.Mount.AllowOther)
+}
+
+// deadMount tells whether nobody serves what is mounted at point.
+func deadMount(point string) bool {
+	var st unix.Statfs_t
+	err := unix.Statfs(point, &st)
+	return errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED)
+}
+
+func checkPoint(o *mountOptions) error {
+	name := control.Text(o.point).Quote()
+	st, err := os.Stat(o.point)
+	switch {
+	case errors.Is(err, syscall.ENOTCONN):
+		return control.Fail(control.ErrFatal, "`umount -l "+shellWord(o.point)+"` takes it away", "%s is the dead mount of another file system", name)
+	case errors.Is(err, os.ErrNotExist):
+		return control.Fail(control.ErrNoDirectory, "make it first: `mkdir -p "+shellWord(o.point)+"`", "the mountpoint %s does not exist", name)
+	case err != nil:
+		return fmt.Errorf("look at the mountpoint: %w", err)
+	case !st.IsDir():
+		return control.Fail(backends.ErrNotDir, "", "the mountpoint %s is not a directory", name)
+	}
+	c := o.cfg
+	places := []string{c.Catalogue.Path, c.Cache.Path, c.Journal.Path, c.Run}
+	for _, r := range c.RSEs {
+		places = append(places, r.Path)
+	}
+	for _, p := range places {
+		if o.point == p || strings.HasPrefix(o.point, p+"/") || strings.HasPrefix(p, o.point+"/") {
+			return control.Fail(control.ErrUsage, "mount it elsewhere", "the mountpoint %s would hide or lie in %s, which the lake needs", name, p)
+		}
+	}
+	if o.nonempty {
+		return nil
+	}
+	d, err := os.Open(o.point)
+	if err != nil {
+		return fmt.Errorf("look at the mountpoint: %w", err)
+	}
+	defer d.Close()
+	if names, _ := d.Readdirnames(1); len(names) > 0 {
+		return control.Fail(backends.ErrNotEmpty, "mount it elsewhere, or hide what is there with -o nonempty", "the mountpoint %s is not empty: there is %s", name, control.Text(names[0]).Quote())
+	}
+	return nil
+}
+
+// checkFUSE says in words what is missing for FUSE, and the cure.
+func checkFUSE(allowOther bool) error {
+	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err == nil {
+		err = f.Close()
+	}
+	container := "in a container it needs --device /dev/fuse --cap-add SYS_ADMIN"
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return control.Fail(control.ErrFatal, "load the module with `modprobe fuse`, and install fuse3 (apt-get install fuse3); "+container, "this machine has no /dev/fuse")
+	case errors.Is(err, os.ErrPermission):
+		return control.Fail(control.ErrFatal, "its mode should be 0666 (`chmod 666 /dev/fuse`); "+container, "/dev/fuse may not be opened: %v", err)
+	case errors.Is(err, syscall.ENODEV), errors.Is(err, syscall.ENXIO):
+		return control.Fail(control.ErrFatal, "load the module with `modprobe fuse`; "+container, "the kernel has no FUSE: %v", err)
+	case err != nil:
+		return fmt.Errorf("open /dev/fuse: %w", err)
+	case os.Geteuid() == 0:
+		return nil
+	}
+	if _, err := exec.LookPath("fusermount3"); err != nil {
+		if _, err := exec.LookPath("fusermount"); err != nil {
+			return control.Fail(control.ErrFatal, "install it: apt-get install fuse3", "who is not root needs the program fusermount3 to mount, and it is not there")
+		}
+	}
+	if allowOther {
+		b, err := os.ReadFile("/etc/fuse.conf")
+		if err != nil || !hasLine(string(b), "user_allow_other") {
+			return control.Fail(backends.ErrPermission, "root can add the line user_allow_other to /etc/fuse.conf", "allow_other is not permitted on this machine to who is not root")
+		}
+	}
+	return nil
+}
+
+func hasLine(text, want string) bool {
+	for line := range strings.Lines(text) {
+		if strings.TrimSpace(line) == want {
+			return true
+		}
+	}
+	return false
+}
+
+// mountBehind starts the daemon as a process of its own and waits until the mount is
+// usable, or reports why it is not.
+func (s *session) mountBehind(ctx context.Context, o mountOptions) error {
+	if err := makeFolder(o.cfg.Run); err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("mount: find this program: %w", err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("mount: %w", err)
+	}
+	defer r.Close()
+	logFile := logPath(o.cfg)
+	out, err := openLog(logFile)
+	if err != nil {
+		return errors.Join(err, w.Close())
+	}
+	defer out.Close()
+	args := []string{"mount", "--foreground", "--lake", o.cfg.File()}
+	for _, st := range s.settings {
+		args = append(args, "--set", st.Key+"="+st.Value)
+	}
+	if len(o.kernel) > 0 {
+		args = append(args, "-o", strings.Join(o.kernel, ","))
+	}
+	for flag, on := range map[string]bool{"--no-passthrough": !o.passthrough, "--nonempty": o.nonempty, "--debug-fuse": o.debug} {
+		if on {
+			args = append(args, flag)
+		}
+	}
+	for range s.t.verbose {
+		args = append(args, "-v")
+	}
+	cmd := exec.Command(self, append(args, "--", o.cfg.File(), o.point)...)
+	cmd.Env = append(os.Environ(), readyEnv+"=3")
+	cmd.Dir = "/"
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.ExtraFiles = []*os.File{w}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // the terminal's signals are not for it
+	err = cmd.Start()
+	if cerr := w.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return fmt.Errorf("start the daemon: %w", err)
+	}
+	answer := make(chan readyLine, 1)
+	go func() {
+		var line readyLine
+		b, _ := bufio.NewReader(r).ReadBytes('\n') // an end without a line is the daemon's death
+		if json.Unmarshal(b, &line) != nil {
+			line = readyLine{}
+		}
+		answer <- line
+	}()
+	select {
+	case line := <-answer:
+		switch {
+		case line.Error != nil:
+			return errors.Join(line.Error, ignoreExit(cmd.Wait()))
+		case line.PID == 0:
+			err := cmd.Wait()
+			return control.Fail(control.ErrFatal, "its log is "+logFile, "the daemon ended before the mount was ready: %v", err)
+		}
+		s.t.say("lake %s is mounted at %s (pid %d, log %s)", o.cfg.Name, o.point, line.PID, logFile)
+		return cmd.Process.Release()
+	case <-ctx.Done():
+		return errors.Join(context.Cause(ctx), cmd.Process.Signal(syscall.SIGTERM), ignoreExit(cmd.Wait()))
+	}
+}
+
+// ignoreExit drops the error of a process that ended with a code: it said why itself.
+func ignoreExit(err error) error {
+	if e := (*exec.ExitError)(nil); errors.As(err, &e) {
+		return nil
+	}
+	return err
+}
+
+// logPath is where a daemon logs.
+func logPath(c *config.Config) string {
+	if c.Log.File != "" {
+		return c.Log.File
+	}
+	return filepath.Join(c.Run, "tarn.log")
+}
+
+// serve mounts, and serves until it is unmounted or ctx ends.
+func (s *session) serve(ctx context.Context, o mountOptions) (err error) {
+	tell := readyTo(os.Getenv(readyEnv))
+	defer func() { err = tell(err) }()
+
+	syscall.Umask(0)
+	raiseFiles()
+	signal.Ignore(syscall.SIGHUP) // the end of a terminal is not the end of a mount
+	var log *slog.Logger
+	switch {
+	case o.cfg.Log.File != "" && os.Getenv(readyEnv) == "":
+		f, err := openLog(o.cfg.Log.File)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		log = daemonLog(o.cfg.Log, f, s.t.verbose)
+	default:
+		log = daemonLog(o.cfg.Log, s.t.err, s.t.verbose)
+	}
+	lk, err := openLake(o.cfg, openOptions{Replicate: true, Log: log, Now: s.t.now})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lk.Close()) }()
+	srv, err := tarnfs.Mount(o.fsOptions(lk, log))
+	if err != nil {
+		return control.Fail(control.ErrFatal, "", "%v", err)
+	}
+	var once sync.Once
+	stop := make(chan struct{})
+	d := control.Daemon{PID: os.Getpid(), Lake: o.cfg.File(), Mountpoint: o.point, Started: s.t.now(), Version: versionString()}
+	svc := lk.service()
+	svc.Daemon, svc.Shutdown = d, func() { once.Do(func() { close(stop) }) }
+	ln, closeSocket, err := control.Listen(o.cfg.Run, d)
+	if err != nil {
+		return errors.Join(err, srv.Unmount())
+	}
+	api := control.Serve(svc, ln)
+	log.Info("mounted", "lake", o.cfg.File(), "mountpoint", o.point, "pid", d.PID, "version", d.Version, "passthrough", srv.Passthrough())
+	err = tell(nil)
+	notifySystemd("READY=1")
+
+	gone := make(chan struct{})
+	go func() {
+		srv.Wait()
+		close(gone)
+	}()
+	select {
+	case <-gone:
+		log.Info("unmounted", "mountpoint", o.point)
+	case <-stop:
+		err = errors.Join(err, unmountOrDetach(ctx, srv, o.point, gone, log))
+	case <-ctx.Done():
+		log.Info("asked to end", "why", context.Cause(ctx))
+		err = errors.Join(err, unmountOrDetach(context.WithoutCancel(ctx), srv, o.point, gone, log))
+	}
+	notifySystemd("STOPPING=1")
+	s.drainAtEnd(lk, o.cfg.Journal.Drain.D(), log)
+	end, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	return errors.Join(err, api.Close(end), svc.Close(), closeSocket())
+}
+
+func (o *mountOptions) fsOptions(lk *opened, log *slog.Logger) tarnfs.Options {
+	m := o.cfg.Mount
+	f := tarnfs.Options{
+		VFS: lk.fs, Mountpoint: o.point, Source: o.cfg.File(), ReadOnly: m.ReadOnly, AllowOther: m.AllowOther,
+		NoXattr: !m.XAttr, NoPassthrough: !o.passthrough, AttrTimeout: orShort(m.AttrTimeout), EntryTimeout: orShort(m.EntryTimeout),
+		NegativeTimeout: orShort(m.EntryTimeout), Extra: o.kernel, UID: m.UID, GID: m.GID, Debug: o.debug, Log: log,
+		Config: func() []byte {
+			b, err := yaml.Marshal(o.cfg)
+			if err != nil {
+				return []byte(err.Error() + "\n")
+			}
+			return b
+		},
+		Recalls: func() []byte { return recallsText(lk.fs, lk.now()) },
+	}
+	if m.Umask != nil {
+		f.Umask = uint32(*m.Umask)
+	}
+	return f
+}
+
+// orShort turns "keep nothing" into what package fs takes for it.
+func orShort(d config.Duration) time.Duration { return max(d.D(), time.Nanosecond) }
+
+// unmountOrDetach ends the mount; while files are open in it, it is detached, so that
+// they can still be read until the process ends.
+func unmountOrDetach(ctx context.Context, srv *tarnfs.Server, point string, gone <-chan struct{}, log *slog.Logger) error {
+	if err := srv.Unmount(); err == nil {
+		<-gone
+		return nil
+	}
+	log.Warn("files are open in the mount; it is detached", "mountpoint", point)
+	return detach(ctx, point, true)
+}
+
+// drainAtEnd sends what is unsent, for a bounded time; the rest stays in the journal.
+func (s *session) drainAtEnd(lk *opened, limit time.Duration, log *slog.Logger) {
+	if lk.fs.Stats().Unsent == 0 || limit <= 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	err := lk.fs.Drain(ctx, nil)
+	st := lk.fs.Stats()
+	log.Info("ending", "unsent_files", st.Unsent, "unsent_bytes", st.UnsentBytes, "err", err)
+}
+
+// readyTo gives a function that tells the parent how the mount went, once; it returns
+// its argument.
+func readyTo(fd string) func(error) error {
+	n, err := strconv.Atoi(fd)
+	if err != nil {
+		return func(err error) error { return err }
+	}
+	syscall.CloseOnExec(n)
+	f := os.NewFile(uintptr(n), "ready")
+	var once sync.Once
+	return func(err error) error {
+		once.Do(func() {
+			// The parent may have gone; the mount is there for others all the same.
+			_ = json.NewEncoder(f).Encode(readyLine{PID: os.Getpid(), Error: control.Describe(err)})
+			_ = f.Close()
+		})
+		return err
+	}
+}
+
+// raiseFiles takes as many descriptors as the system allows: each open file needs some.
+func raiseFiles() {
+	var l unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &l) == nil && l.Cur < l.Max {
+		l.Cur = l.Max
+		_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &l) // what there is has to do
+	}
+}
+
+// notifySystemd tells a service manager of Type=notify (sd_notify(3)).
+func notifySystemd(state string) {
+	addr := os.Getenv("NOTIFY_SOCKET")
+	if addr == "" {
+		return
+	}
+	if addr[0] == '@' {
+		addr = "\x00" + addr[1:]
+	}
+	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: addr, Net: "unixgram"})
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	_, _ = c.Write([]byte(state)) // nobody can be told of its failure
+}
+
+// detach takes a mount away; lazy also while it is used, or dead.
+func detach(ctx context.Context, point string, lazy bool) error {
+	if os.Geteuid() == 0 {
+		flags := 0
+		if lazy {
+			flags = unix.MNT_DETACH
+		}
+		err := unix.Unmount(point, flags)
+		if errors.Is(err, unix.EBUSY) {
+			return errInUse(point)
+		}
+		if err != nil {
+			return fmt.Errorf("unmount %s: %w", point, err)
+		}
+		return nil
+	}
+	args := []string{"-u"}
+	if lazy {
+		args = append(args, "-z")
+	}
+	name := "fusermount3"
+	if _, err := exec.LookPath(name); err != nil {
+		name = "fusermount"
+	}
+	out, err := exec.CommandContext(ctx, name, append(args, "--", point)...).CombinedOutput()
+	if err == nil {
+		return nil
+	}
+	if users := usersOf(point); len(users) > 0 {
+		return errInUse(point)
+	}
+	return fmt.Errorf("unmount %s: %s: %w", point, strings.TrimSpace(string(out)), err)
+}
+
+func errInUse(point string) error {
+	hint := "`fuser -vm " + shellWord(point) + "` shows by whom"
+	if users := usersOf(point); len(users) > 0 {
+		hint = "by " + strings.Join(users, ", ")
+	}
+	return control.Fail(backends.ErrBusy, hint, "%s is in use", control.Text(point).Quote())
+}
+
+// usersOf names processes with files or their working directory below point.
+func usersOf(point string) (out []string) {
+	procs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return nil
+	}
+	for _, p := range procs {
+		links, _ := filepath.Glob(p + "/fd/*")
+		for _, l := range append(links, p+"/cwd", p+"/root") {
+			t, err := os.Readlink(l)
+			if err == nil && (t == point || strings.HasPrefix(t, point+"/")) {
+				comm, _ := os.ReadFile(p + "/comm")
+				out = append(out, fmt.Sprintf("%s (pid %s)", strings.TrimSpace(string(comm)), filepath.Base(p)))
+				break
+			}
+		}
+		if len(out) == 5 {
+			break
+		}
+	}
+	return out
+}
+
+// waitGone waits for a daemon to end after its mount is gone, so that the lake can be
+// opened by who comes next.
+func waitGone(ctx context.Context, pid int) error {
+	for range 1200 {
+		if pid == 0 || errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+			return nil
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return control.Fail(backends.ErrTemporary, "", "the daemon (pid %d) is still ending after a minute", pid)
+}

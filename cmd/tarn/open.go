@@ -1,0 +1,318 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"tarn/backends"
+	"tarn/backends/catalogue/embedded"
+	"tarn/backends/checksum"
+	"tarn/backends/lake"
+	"tarn/backends/replication"
+	"tarn/backends/storage/posix"
+	"tarn/backends/tape/library"
+	"tarn/cache"
+	"tarn/cache/journal"
+	"tarn/cmd/tarn/config"
+	"tarn/cmd/tarn/control"
+	"tarn/fs/vfs"
+)
+
+// openOptions is what opening a lake needs beside its file.
+type openOptions struct {
+	// Create makes what the file names and is not there. Without it an empty catalogue
+	// folder is an error: a disk that is not mounted is no new lake.
+	Create bool
+	// Replicate makes the copies that rules want, and deletes what nobody wants.
+	Replicate bool
+	Log       *slog.Logger
+	Now       func() time.Time
+}
+
+// opened is a lake of which this process holds everything.
+type opened struct {
+	cfg     *config.Config
+	log     *slog.Logger
+	now     func() time.Time
+	lake    *lake.Lake
+	cache   *cache.Cache
+	journal *journal.Journal
+	fs      *vfs.FS
+	engine  *replication.Engine // nil without Replicate
+	folders map[string]string   // of the disk RSEs
+
+	closers []func() error // in the order of opening
+}
+
+// openLake wires a lake file to implementations. Here is the one place that knows which
+// there are. An error that wraps backends.ErrBusy means that another process holds the lake.
+func openLake(cfg *config.Config, opt openOptions) (_ *opened, err error) {
+	o := &opened{cfg: cfg, log: opt.Log, now: opt.Now, folders: map[string]string{}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, o.Close())
+		}
+	}()
+	cat, err := o.openCatalogue(opt.Create)
+	if err != nil {
+		return nil, err
+	}
+	rses, err := o.openRSEs(opt.Create)
+	if err != nil {
+		return nil, err
+	}
+	lo := lake.Options{
+		Catalogue: cat, Namespace: cat, Versions: cat, Rules: cat, RSEs: rses, Algs: cfg.Checksums,
+		HoldWindow: cfg.Recalls.Hold.D(), Log: o.log, Now: o.now,
+	}
+	for _, w := range cfg.WriteRules {
+		lo.WriteRules = append(lo.WriteRules, backends.Rule{Copies: w.Copies, Expression: w.Expression, Comment: w.Comment})
+	}
+	if o.lake, err = lake.New(lo); err != nil {
+		return nil, err
+	}
+	o.onClose(func() error { o.lake.Close(); return nil })
+	if err := o.makeScopes(); err != nil {
+		return nil, err
+	}
+	if err := o.openCache(); err != nil {
+		return nil, err
+	}
+	if opt.Replicate {
+		o.replicate()
+	}
+	return o, o.openFS()
+}
+
+func (o *opened) onClose(f func() error) { o.closers = append(o.closers, f) }
+
+// Close gives everything back, what was opened last first. It may be called again.
+func (o *opened) Close() error {
+	var errs []error
+	for i := len(o.closers) - 1; i >= 0; i-- {
+		errs = append(errs, o.closers[i]())
+	}
+	o.closers = nil
+	return errors.Join(errs...)
+}
+
+func (o *opened) openCatalogue(create bool) (*embedded.Catalogue, error) {
+	c := o.cfg.Catalogue
+	if create {
+		if err := makeFolder(c.Path); err != nil {
+			return nil, err
+		}
+	} else if _, err := os.Stat(c.Path); errors.Is(err, os.ErrNotExist) {
+		return nil, control.Fail(control.ErrFatal, "is its disk mounted? If this lake is new: `tarn init "+o.cfg.File()+"`", "the catalogue's folder %s is not there", c.Path)
+	}
+	cat, err := embedded.Open(embedded.Options{
+		Dir: c.Path, MustExist: !create, CacheBytes: int64(c.Cache), FreeFloor: int64(c.FreeFloor), Grace: c.Grace.D(),
+		Now: o.now, Log: o.log,
+	})
+	switch {
+	case errors.Is(err, backends.ErrBusy):
+		return nil, control.Fail(err, o.holder(), "open the catalogue of lake %s: %v", o.cfg.Name, err)
+	case !create && errors.Is(err, backends.ErrNotExist):
+		return nil, control.Fail(control.ErrFatal, "is its disk mounted? If this lake is new: `tarn init "+o.cfg.File()+"`", "open the catalogue of lake %s: %v", o.cfg.Name, err)
+	case err != nil:
+		return nil, fmt.Errorf("open the catalogue of lake %s: %w", o.cfg.Name, err)
+	}
+	o.onClose(cat.Close)
+	return cat, nil
+}
+
+// holder says which process has the lake, as far as that is known.
+func (o *opened) holder() string {
+	d, err := control.ReadDaemon(o.cfg.Run)
+	if err == nil && syscall.Kill(d.PID, 0) == nil {
+		if d.Mountpoint != "" {
+			return fmt.Sprintf("process %d has it, mounted at %s", d.PID, d.Mountpoint)
+		}
+		return fmt.Sprintf("process %d has it", d.PID)
+	}
+	return "another tarn command has it open; try again when that has ended"
+}
+
+// makeFolder makes a private folder, whose parents may be missing too.
+func makeFolder(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make folder: %w", err)
+	}
+	return nil
+}
+
+func (o *opened) openRSEs(create bool) ([]*lake.RSE, error) {
+	var out []*lake.RSE
+	for _, r := range o.cfg.RSEs {
+		rse := &lake.RSE{RSE: r.Backend(), Distance: r.Distance}
+		switch r.Kind {
+		case config.TapeKind:
+			lib, err := library.Open(tapeOptions(r, o.log, o.now))
+			if err != nil {
+				return nil, fmt.Errorf("open the tape library of %s: %w", r.Name, err)
+			}
+			o.onClose(lib.Close)
+			rse.Storage, rse.Tape = lib, lib
+		default:
+			if create {
+				if err := makeFolder(r.Path); err != nil {
+					return nil, fmt.Errorf("RSE %s: %w", r.Name, err)
+				}
+			}
+			st, err := posix.Open(posix.Options{
+				Dir: r.Path, Marker: r.Marker, Checksums: o.cfg.Checksums, FreeFloor: int64(r.FreeFloor), ReadOnly: r.ReadOnly, Log: o.log, Now: o.now,
+			})
+			if err != nil {
+				return nil, fmt.Errorf("open RSE %s: %w", r.Name, err)
+			}
+			o.onClose(st.Close)
+			rse.Storage = st
+			o.folders[r.Name] = r.Path
+		}
+		out = append(out, rse)
+	}
+	return out, nil
+}
+
+func tapeOptions(r config.RSE, log *slog.Logger, now func() time.Time) library.Options {
+	t := r.Tape
+	return library.Options{
+		Dir: r.Path, Drives: t.Drives, Cartridges: t.Cartridges, CartridgeSize: int64(t.CartridgeSize), BufferSize: int64(t.Buffer),
+		Timing: library.Timing{
+			Robot: t.Robot.D(), Mount: t.Mount.D(), Unmount: t.Unmount.D(), Seek: t.Seek.D(), Rewind: t.Rewind.D(), Rate: int64(t.Rate),
+		},
+		Speed: float64(t.Speed), Lifetime: t.Keep.D(), Patience: t.Patience.D(), Colocate: t.Colocate, Now: now, Log: log,
+	}
+}
+
+// makeScopes creates those of the lake file that the catalogue lacks.
+func (o *opened) makeScopes() error {
+	ctx := context.Background()
+	have := map[string]backends.Info{}
+	for in, err := range o.lake.Namespace().Scopes(ctx) {
+		if err != nil {
+			return fmt.Errorf("list the scopes of lake %s: %w", o.cfg.Name, err)
+		}
+		have[in.DID.Scope] = in
+	}
+	for _, s := range o.cfg.Scopes {
+		if in, ok := have[s.Name]; ok {
+			if string(in.Layout) != s.Layout && !(in.Layout == "" && s.Layout == string(backends.LayoutLFN)) {
+				return control.Fail(control.ErrFatal, "the layout of a scope cannot be changed; correct the lake file", "scope %s has layout %s in the catalogue, and %s in the lake file", s.Name, in.Layout, s.Layout)
+			}
+			continue
+		}
+		now := o.now()
+		err := o.lake.Namespace().AddScope(ctx, backends.Info{
+			DID: backends.DID{Scope: s.Name, Name: "/" + s.Name}, Type: backends.Container, Mode: uint32(s.Mode),
+			UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), MTime: now, CTime: now, Layout: backends.Layout(s.Layout),
+		})
+		if err != nil && !errors.Is(err, backends.ErrExist) {
+			return fmt.Errorf("make scope %s: %w", s.Name, err)
+		}
+	}
+	return nil
+}
+
+func (o *opened) openCache() (err error) {
+	c := o.cfg.Cache
+	for _, dir := range []string{c.Path, o.cfg.Journal.Path} {
+		if err := makeFolder(dir); err != nil {
+			return err
+		}
+	}
+	o.cache, err = cache.Open(cache.Options{
+		Dir: c.Path, Limit: int64(c.Limit), FreeFloor: int64(c.FreeFloor), Block: int(c.Block), Head: orNone(c.Head), Tail: orNone(c.Tail),
+		Streams: c.Streams, Strict: c.Verify == config.VerifyStrict, Log: o.log, Now: o.now,
+		NewHash: func(algs ...string) cache.Hasher { return checksum.New(algs...) },
+	})
+	if err != nil {
+		return fmt.Errorf("open the hot cache %s: %w", c.Path, busy(err))
+	}
+	o.onClose(o.cache.Close)
+	o.journal, err = journal.Open(journal.Options{
+		Dir: o.cfg.Journal.Path, Algs: o.cfg.Checksums, Log: o.log, Now: o.now,
+		NewHash: func(algs ...string) journal.Hasher { return checksum.New(algs...) },
+	})
+	if err != nil {
+		return fmt.Errorf("open the journal %s: %w", o.cfg.Journal.Path, busy(err))
+	}
+	o.onClose(o.journal.Close)
+	return nil
+}
+
+// busy translates the cache's and the journal's word for a lock that another process has.
+func busy(err error) error {
+	if errors.Is(err, cache.ErrLocked) || errors.Is(err, journal.ErrLocked) {
+		return fmt.Errorf("%w: %w", backends.ErrBusy, err)
+	}
+	return err
+}
+
+// orNone turns "keep nothing" into what the cache takes for it.
+func orNone(s config.Size) int64 {
+	if s == 0 {
+		return -1
+	}
+	return int64(s)
+}
+
+func (o *opened) replicate() {
+	o.engine = replication.New(o.lake, replication.Options{Log: o.log, Now: o.now})
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := o.engine.Run(ctx); err != nil && ctx.Err() == nil {
+			o.log.Error("replication ended", "err", err)
+		}
+	})
+	o.onClose(func() error {
+		cancel()
+		wg.Wait()
+		return nil
+	})
+}
+
+func (o *opened) openFS() (err error) {
+	m, r := o.cfg.Mount, o.cfg.Recalls
+	ahead := vfs.ReadAhead{Files: r.Readahead.Files, Bytes: int64(r.Readahead.Bytes)}
+	if ahead.Files == 0 {
+		ahead.Files = -1
+	}
+	o.fs, err = vfs.New(vfs.Options{
+		Lake: o.lake, Cache: o.cache, Journal: o.journal,
+		ReadOnly: m.ReadOnly, NoDelete: !m.Delete, Delay: max(o.cfg.Journal.Delay.D(), time.Nanosecond), Close: vfs.CloseMode(o.cfg.Journal.Close),
+		Policy: policyOf(r.Policy), ReadAhead: ahead, RecallTimeout: r.Timeout.D(), Log: o.log, Now: o.now,
+	})
+	if err != nil {
+		return fmt.Errorf("open lake %s: %w", o.cfg.Name, err)
+	}
+	o.onClose(o.fs.Close)
+	return nil
+}
+
+func policyOf(p config.Policy) vfs.Policy {
+	out := vfs.Policy{NonBlock: p.Nonblock, BurstFiles: p.Burst.Files, BurstWindow: p.Burst.Window.D(), BurstBelow: int64(p.Burst.Below)}
+	for _, r := range p.Rules {
+		out.Rules = append(out.Rules, vfs.Rule{Comm: r.Comm, UID: r.UID, TTY: r.TTY, Action: vfs.Action(r.Action)})
+	}
+	return out
+}
+
+// service shows the lake to the commands.
+func (o *opened) service() *control.Service {
+	s := &control.Service{FS: o.fs, Lake: o.lake, Cache: o.cache, Name: o.cfg.Name, Folders: o.folders, Log: o.log, Now: o.now}
+	if o.engine != nil {
+		s.Kick = o.engine.Kick
+	}
+	return s
+}
+
+var _ io.Closer = (*opened)(nil)
