@@ -141,14 +141,7 @@ func TestReadFailsOver(t *testing.T) {
 				return nil
 			})
 		}},
-		{"short", func(r *rig) {
-			r.near.Fail(func(op, _ string) error {
-				if op == "read" {
-					return io.EOF
-				}
-				return nil
-			})
-		}},
+		{"short", func(r *rig) { r.near.Truncate("NEAR/a", 100) }},
 	} {
 		r := newRig(t)
 		in := r.file("a", "NEAR", "FAR")

@@ -23,6 +23,7 @@ type move struct {
 	key
 	in     backends.Info
 	to     *lake.RSE
+	urgent bool // was kicked or is a retry: before what a sweep found
 	state  TransferState
 	since  time.Time
 	ticket *lake.Ticket // the recall of its source, asked for ahead so that many become one request
@@ -90,7 +91,8 @@ func (e *Engine) forget(k key) {
 }
 
 // enqueue asks for a copy, unless it is asked for already or has to wait for its retry.
-// With wait it waits until there is room, unless the RSE fails all the time.
+// With wait it waits until there is room, unless the RSE fails all the time; without, it
+// finds room for as many again before those that wait.
 func (e *Engine) enqueue(ctx context.Context, in backends.Info, to *lake.RSE, have []backends.Replica, wait bool) {
 	k := key{in.DID, to.Name}
 	e.mu.Lock()
@@ -100,11 +102,15 @@ func (e *Engine) enqueue(ctx context.Context, in backends.Info, to *lake.RSE, ha
 		d = &dest{room: make(chan struct{})}
 		e.dests[to.Name] = d
 	}
+	limit := e.o.Queue
+	if !wait {
+		limit *= 2
+	}
 	for {
 		if t := e.trouble[k]; e.moves[k] != nil || t != nil && t.next.After(time.Now()) {
 			return
 		}
-		if len(d.queue) < e.o.Queue {
+		if len(d.queue) < limit {
 			break
 		}
 		if !wait || d.sick > 2 {
@@ -121,13 +127,15 @@ func (e *Engine) enqueue(ctx context.Context, in backends.Info, to *lake.RSE, ha
 			return
 		}
 	}
-	m := &move{key: k, in: in, to: to, state: Queued, since: e.o.Now()}
+	m := &move{key: k, in: in, to: to, urgent: !wait, state: Queued, since: e.o.Now()}
 	e.moves[k] = m
-	if wait {
-		d.queue = append(d.queue, m)
-	} else {
-		d.queue = slices.Insert(d.queue, 0, m) // what was kicked comes before what was swept
+	at := len(d.queue)
+	if m.urgent {
+		if i := slices.IndexFunc(d.queue, func(x *move) bool { return !x.urgent }); i >= 0 {
+			at = i
+		}
 	}
+	d.queue = slices.Insert(d.queue, at, m)
 	if e.onTapeOnly(have) && in.Size > 0 {
 		e.stageLocked(ctx, d, m)
 	}

@@ -306,10 +306,10 @@ func TestMoreFilesThanTheQueueHolds(t *testing.T) {
 		}
 		// A kicked file does not wait for the long rule.
 		k := r.file("kicked", "A")
-		r.rule(k.DID, 1, "C")
+		r.rule(k.DID, 2, "B|C")
 		r.Kick(k.DID)
-		pass(time.Second)
-		if got := r.at(k); got != "A C" {
+		pass(2 * time.Second)
+		if got := r.at(k); got != "A B C" {
 			t.Errorf("kicked one is at %s", got)
 		}
 		pass(2 * time.Minute)

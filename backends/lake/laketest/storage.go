@@ -27,6 +27,7 @@ type Storage struct {
 	files map[string]file
 	fail  func(op, path string) error
 	calls map[string]int
+	short map[string]int
 }
 
 type file struct {
@@ -38,7 +39,7 @@ var _ backends.Storage = (*Storage)(nil)
 
 // NewStorage gives an empty disk.
 func NewStorage() *Storage {
-	return &Storage{Total: 1 << 30, files: map[string]file{}, calls: map[string]int{}}
+	return &Storage{Total: 1 << 30, files: map[string]file{}, calls: map[string]int{}, short: map[string]int{}}
 }
 
 // Fail makes every method, and the ReadAt of open files ("read"), ask f first.
@@ -53,6 +54,13 @@ func (s *Storage) Resize(total int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.Total = total
+}
+
+// Truncate makes open files of the path end early, though they keep their Size.
+func (s *Storage) Truncate(path string, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.short[path] = n
 }
 
 // Calls tells how often the method of that name, in lower case, was called.
@@ -150,10 +158,16 @@ func (o *object) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	if err := o.s.begin(ctx, "read", o.path); err != nil {
 		return 0, err
 	}
-	if off >= int64(len(o.data)) {
+	data := o.data
+	o.s.mu.Lock()
+	if n, ok := o.s.short[o.path]; ok {
+		data = data[:n]
+	}
+	o.s.mu.Unlock()
+	if off >= int64(len(data)) {
 		return 0, io.EOF
 	}
-	n := copy(p, o.data[off:])
+	n := copy(p, data[off:])
 	if n < len(p) {
 		return n, io.EOF
 	}
