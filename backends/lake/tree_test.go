@@ -62,6 +62,7 @@ func TestResolve(t *testing.T) {
 		{"/magic/loose", "magic:loose", nil},
 		{"/magic/top/set/%2Fpath%2Flike", "magic:/path/like", nil},
 		{"/magic/top/set/loose", "", backends.ErrNotExist}, // exists, but is not in it
+		{"/magic/top/box/%2Fpath%2Flike", "", backends.ErrNotExist}, // is in another
 		{"/magic/%2Fpath%2Flike", "", backends.ErrNotExist},
 		{"/magic/top/set/%2fpath%2flike", "", backends.ErrNotExist},
 		{"/magic/top/box/set2/ctao:%2Fctao%2Fdl3%2Frun1", "ctao:/ctao/dl3/run1", nil},
