@@ -61,7 +61,7 @@ func TestResolve(t *testing.T) {
 		{"/magic", "magic:", nil},
 		{"/magic/loose", "magic:loose", nil},
 		{"/magic/top/set/%2Fpath%2Flike", "magic:/path/like", nil},
-		{"/magic/top/set/loose", "", backends.ErrNotExist}, // exists, but is not in it
+		{"/magic/top/set/loose", "", backends.ErrNotExist},          // exists, but is not in it
 		{"/magic/top/box/%2Fpath%2Flike", "", backends.ErrNotExist}, // is in another
 		{"/magic/%2Fpath%2Flike", "", backends.ErrNotExist},
 		{"/magic/top/set/%2fpath%2flike", "", backends.ErrNotExist},
