@@ -61,6 +61,7 @@ type Engine struct {
 	kicked     map[backends.DID]bool // to be looked at, bounded
 	sweepNow   bool                  // the rules that are not OK
 	evaluating map[backends.RuleID]bool
+	choosing   map[backends.DID]chan struct{} // files whose copies are being chosen; closed at its end
 	dirty      map[backends.RuleID]*dirtyRule
 	dests      map[string]*dest
 	moves      map[key]*move
@@ -92,7 +93,7 @@ func New(l *lake.Lake, o Options) *Engine {
 		o.Now = time.Now
 	}
 	e := &Engine{l: l, o: o, log: o.Log, sweepWake: make(chan struct{}, 1), kickWake: make(chan struct{}, 1), reapWake: make(chan struct{}, 1),
-		kicked: map[backends.DID]bool{}, evaluating: map[backends.RuleID]bool{}, dirty: map[backends.RuleID]*dirtyRule{},
+		kicked: map[backends.DID]bool{}, evaluating: map[backends.RuleID]bool{}, choosing: map[backends.DID]chan struct{}{}, dirty: map[backends.RuleID]*dirtyRule{},
 		dests: map[string]*dest{}, moves: map[key]*move{}, trouble: map[key]*trouble{}}
 	return e
 }

@@ -90,31 +90,38 @@ func (e *Engine) forget(k key) {
 	delete(e.trouble, k)
 }
 
-// enqueue asks for a copy, unless it is asked for already or has to wait for its retry.
-// With wait it waits until there is room, unless the RSE fails all the time; without, it
-// finds room for as many again before those that wait.
-func (e *Engine) enqueue(ctx context.Context, in backends.Info, to *lake.RSE, have []backends.Replica, wait bool) {
+// reserve notes that a copy is wanted; nil when it is already, or has to wait for its retry.
+func (e *Engine) reserve(in backends.Info, to *lake.RSE, urgent bool) *move {
 	k := key{in.DID, to.Name}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	d := e.dests[to.Name]
+	if t := e.trouble[k]; e.moves[k] != nil || t != nil && t.next.After(time.Now()) {
+		return nil
+	}
+	m := &move{key: k, in: in, to: to, urgent: urgent, state: Queued, since: e.o.Now()}
+	e.moves[k] = m
+	return m
+}
+
+// admit puts a reserved copy into its RSE's queue. With wait it waits until there is room,
+// unless the RSE fails all the time; without, it finds room for as many again, before
+// those that wait. One that finds none is forgotten, and found again by a later sweep.
+func (e *Engine) admit(ctx context.Context, m *move, have []backends.Replica, wait bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	d := e.dests[m.rse]
 	if d == nil {
 		d = &dest{room: make(chan struct{})}
-		e.dests[to.Name] = d
+		e.dests[m.rse] = d
 	}
 	limit := e.o.Queue
 	if !wait {
 		limit *= 2
 	}
-	for {
-		if t := e.trouble[k]; e.moves[k] != nil || t != nil && t.next.After(time.Now()) {
+	for len(d.queue) >= limit {
+		if !wait || d.sick > 2 || ctx.Err() != nil {
+			delete(e.moves, m.key)
 			return
-		}
-		if len(d.queue) < limit {
-			break
-		}
-		if !wait || d.sick > 2 {
-			return // a later sweep finds it again
 		}
 		room := d.room
 		e.mu.Unlock()
@@ -123,12 +130,7 @@ func (e *Engine) enqueue(ctx context.Context, in backends.Info, to *lake.RSE, ha
 		case <-ctx.Done():
 		}
 		e.mu.Lock()
-		if ctx.Err() != nil {
-			return
-		}
 	}
-	m := &move{key: k, in: in, to: to, urgent: !wait, state: Queued, since: e.o.Now()}
-	e.moves[k] = m
 	at := len(d.queue)
 	if m.urgent {
 		if i := slices.IndexFunc(d.queue, func(x *move) bool { return !x.urgent }); i >= 0 {
@@ -136,7 +138,7 @@ func (e *Engine) enqueue(ctx context.Context, in backends.Info, to *lake.RSE, ha
 		}
 	}
 	d.queue = slices.Insert(d.queue, at, m)
-	if e.onTapeOnly(have) && in.Size > 0 {
+	if e.onTapeOnly(have) && m.in.Size > 0 {
 		e.stageLocked(ctx, d, m)
 	}
 	e.workLocked(d)

@@ -1,0 +1,219 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"slices"
+	"time"
+
+	"tarn/backends"
+)
+
+// file looks at one file under one rule. Its error is the catalogue's.
+func (e *Engine) file(ctx context.Context, r backends.RuleStatus, in backends.Info, t *tally, wait bool) error {
+	moves, have, err := e.choose(ctx, r, in, t, !wait)
+	for _, m := range moves {
+		e.admit(ctx, m, have, wait)
+	}
+	return err
+}
+
+// choose reserves the copies that the file lacks under the rule. One goroutine at a time
+// does so for a file, or two rules would choose different RSEs where one copy serves both.
+func (e *Engine) choose(ctx context.Context, r backends.RuleStatus, in backends.Info, t *tally, urgent bool) (moves []*move, have []backends.Replica, err error) {
+	release, err := e.alone(ctx, in.DID)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer release()
+	// First the copies under way, then those on record: one that ends in between is in both.
+	moving := e.moving(in.DID)
+	have, err = e.l.Catalogue().Replicas(ctx, in.DID)
+	if errors.Is(err, backends.ErrNotExist) || errors.Is(err, backends.ErrNotDir) {
+		return nil, nil, nil // gone since it was listed
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	missing, err := e.l.Missing(r.Rule, have)
+	if err != nil {
+		t.missing++
+		t.stick(in.DID, err)
+		return nil, nil, nil
+	}
+	if missing <= 0 {
+		e.forget(key{in.DID, ""})
+		return nil, nil, e.removeBad(ctx, in, have)
+	}
+	t.missing++
+	rule, planned, given := e.withPlanned(r.Rule, in, have, moving)
+	targets, err := e.l.Targets(ctx, rule, planned, in.Size)
+	if ctx.Err() != nil {
+		return nil, nil, ctx.Err()
+	}
+	for _, rse := range targets {
+		if m := e.reserve(in, rse, urgent); m != nil {
+			moves = append(moves, m)
+		}
+	}
+	switch {
+	case given != nil: // copies that failed so often that others are tried, and there are none
+		if err != nil || len(targets) == 0 {
+			t.stick(in.DID, given)
+		}
+	case err != nil && backends.IsTemporary(err):
+		if e.failed(key{in.DID, ""}, err) >= e.o.Failures {
+			t.stick(in.DID, err)
+		}
+	case err != nil:
+		t.stick(in.DID, err)
+	}
+	return moves, have, nil
+}
+
+// alone waits until no other goroutine chooses for the file.
+func (e *Engine) alone(ctx context.Context, d backends.DID) (release func(), err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for e.choosing[d] != nil {
+		other := e.choosing[d]
+		e.mu.Unlock()
+		select {
+		case <-other:
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+		e.mu.Lock()
+		if err != nil {
+			return nil, err
+		}
+	}
+	done := make(chan struct{})
+	e.choosing[d] = done
+	return func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		delete(e.choosing, d)
+		close(done)
+	}, nil
+}
+
+// moving names the RSEs to which copies of the file are under way.
+func (e *Engine) moving(d backends.DID) map[string]bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	out := map[string]bool{}
+	for _, rse := range e.l.RSEs() {
+		if e.moves[key{d, rse.Name}] != nil {
+			out[rse.Name] = true
+		}
+	}
+	return out
+}
+
+// withPlanned adds to what a file has the copies under way, as if they were there. RSEs
+// where its copy failed too often are taken out of the choice, and the reason is given.
+func (e *Engine) withPlanned(r backends.Rule, in backends.Info, have []backends.Replica, moving map[string]bool) (backends.Rule, []backends.Replica, error) {
+	var given error
+	planned := slices.Clone(have)
+	plan := func(rse string) {
+		i := slices.IndexFunc(planned, func(x backends.Replica) bool { return x.RSE == rse })
+		if i < 0 {
+			planned = append(planned, backends.Replica{RSE: rse})
+			i = len(planned) - 1
+		}
+		planned[i].State = backends.Available
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, rse := range e.l.RSEs() {
+		if moving[rse.Name] {
+			plan(rse.Name)
+			continue
+		}
+		t := e.trouble[key{in.DID, rse.Name}]
+		if t == nil || t.attempts < e.o.Failures || time.Now().After(t.next) {
+			continue
+		}
+		only := backends.Rule{Copies: 1, Expression: r.Expression}
+		if n, err := e.l.Missing(only, []backends.Replica{{RSE: rse.Name, State: backends.Available}}); err != nil || n > 0 || rse.ReadOnly {
+			continue // does not match: no choice of this rule
+		}
+		plan(rse.Name)
+		r.Copies++
+		given = t.err
+	}
+	return r, planned, given
+}
+
+// removeBad deletes what was declared BAD, now that the rule is fulfilled without it.
+// One good copy must have been verified; nothing is deleted on the word of a register.
+func (e *Engine) removeBad(ctx context.Context, in backends.Info, have []backends.Replica) error {
+	verified := slices.ContainsFunc(have, func(r backends.Replica) bool {
+		return r.State == backends.Available && !r.Verified.IsZero()
+	})
+	for _, r := range have {
+		rse, known := e.l.RSE(r.RSE)
+		if !verified || !known || rse.ReadOnly || r.State != backends.Bad && r.State != backends.BeingDeleted {
+			continue
+		}
+		r.State = backends.BeingDeleted
+		err := e.l.Catalogue().PutReplica(ctx, in.DID, in.Generation, r)
+		if errors.Is(err, backends.ErrStale) || errors.Is(err, backends.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := rse.Storage.Remove(ctx, r.PFN); err != nil && !errors.Is(err, backends.ErrNotExist) {
+			e.log.Warn("bad file not deleted yet", "did", in.DID, "rse", r.RSE, "pfn", r.PFN, "err", err)
+			continue
+		}
+		e.log.Info("bad file deleted, others are good", "did", in.DID, "rse", r.RSE, "pfn", r.PFN)
+		if err := e.l.Catalogue().DropReplica(ctx, in.DID, r.RSE); err != nil && !errors.Is(err, backends.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// maxDepth bounds the collections within collections that are walked.
+const maxDepth = 128
+
+// files streams the files at or below d, symbolic links left out. A file that is in
+// several collections may come more than once; a collection within itself is passed once.
+// The error for d itself being gone comes with the zero Info.
+func (e *Engine) files(ctx context.Context, d backends.DID) iter.Seq2[backends.Info, error] {
+	return func(yield func(backends.Info, error) bool) {
+		in, err := e.l.Catalogue().Stat(ctx, d)
+		if err != nil {
+			yield(backends.Info{}, err)
+			return
+		}
+		e.walk(ctx, in, nil, yield)
+	}
+}
+
+func (e *Engine) walk(ctx context.Context, in backends.Info, above []backends.DID, yield func(backends.Info, error) bool) bool {
+	if !in.IsDir() {
+		return in.IsSymlink() || yield(in, nil)
+	}
+	if len(above) == maxDepth || slices.Contains(above, in.DID) {
+		return true
+	}
+	above = append(above, in.DID)
+	for child, err := range e.l.Catalogue().Contents(ctx, in.DID, "") {
+		if errors.Is(err, backends.ErrNotExist) {
+			return true // removed since it was listed
+		}
+		if err != nil {
+			yield(in, err)
+			return false
+		}
+		if !e.walk(ctx, child, above, yield) {
+			return false
+		}
+	}
+	return true
+}
