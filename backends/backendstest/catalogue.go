@@ -41,7 +41,10 @@ type Open func(t *testing.T, now func() time.Time) Opened
 func Catalogue(t *testing.T, open Open) {
 	for _, group := range [][]catalogueCase{statCases, contentsCases, findCases, addCases, memberCases, replicaCases, namespaceCases, renameCases, versionCases, historyCases, ruleCases, importCases, lifeCases} {
 		for _, c := range group {
-			t.Run(c.name, func(t *testing.T) { c.run(newCatalogueTest(t, open)) })
+			t.Run(c.name, func(t *testing.T) {
+				t.Parallel()
+				c.run(newCatalogueTest(t, open))
+			})
 		}
 	}
 }

@@ -46,9 +46,8 @@ func (t *tx) add(f finder, in backends.Info, meta backends.Meta, at []backends.R
 	if err := t.allot(e); err != nil {
 		return false, err
 	}
-	if err := t.place(e, h.dir.ino, h.name); err != nil {
-		return false, err
-	}
+	here := place{parent: h.dir.ino, name: h.name}
+	t.set(placeKey(e.Inode), here.encode())
 	if h.dir.flat {
 		t.set(topKey(h.dir.ino, h.name), nil)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math"
+	"strconv"
 	"time"
 
 	"tarn/backends"
@@ -184,6 +185,45 @@ func contentGeneration(alg, digest string, size int64) backends.Generation {
 	b := append(buf[:0], alg...)
 	b = append(b, digest...)
 	b = append(b, ':')
-	b = appendInt(b, size)
+	b = strconv.AppendInt(b, size, 10)
 	return backends.Generation(b)
+}
+
+// bareGeneration writes a generation by itself, without digests beside it.
+func (e *enc) bareGeneration(g backends.Generation) {
+	if raw, size, ok := splitSHA256(string(g)); ok {
+		e.byte(formSHA256)
+		*e = append(*e, raw[:]...)
+		e.int(size)
+		return
+	}
+	e.byte(formText)
+	e.string(string(g))
+}
+
+func (d *dec) bareGeneration() backends.Generation {
+	switch d.byte() {
+	case formSHA256:
+		digest := hex.EncodeToString(d.raw(32))
+		return contentGeneration("sha256:", digest, d.int())
+	case formText:
+		return backends.Generation(d.string())
+	}
+	d.fail()
+	return ""
+}
+
+// splitSHA256 takes sha256:<64 digits>:<size> apart, if putting it together again
+// gives the same text.
+func splitSHA256(g string) (raw [32]byte, size int64, ok bool) {
+	const head = len("sha256:")
+	if len(g) < head+66 || g[:head] != "sha256:" {
+		return raw, 0, false
+	}
+	digest := g[head : head+64]
+	if _, err := hex.Decode(raw[:], []byte(digest)); err != nil {
+		return raw, 0, false
+	}
+	size, err := strconv.ParseInt(g[head+65:], 10, 64)
+	return raw, size, err == nil && string(contentGeneration("sha256:", hex.EncodeToString(raw[:]), size)) == g
 }

@@ -9,31 +9,59 @@ import (
 	"tarn/backends"
 )
 
-// event notes that a child came to a collection or left it.
+// event notes that a child came to a collection or left it. A child that is at home in
+// the collection is noted by its name there, which stays right when the collection is
+// renamed.
 func (t *tx) event(dir ref, op string, child backends.DID, gen backends.Generation) {
 	if dir.ino == 0 {
 		return
 	}
 	b := make(enc, 0, 64)
-	b.byte(op[0])
-	b.string(child.String())
-	b.string(string(gen))
+	if name, home := homeName(dir, child); home {
+		b.byte(op[0])
+		b.string(name)
+	} else {
+		b.byte(op[0] - 'a' + 'A')
+		b.string(child.String())
+	}
+	b.bareGeneration(gen)
 	t.set(historyKey(dir.ino, t.now, t.sequence()), b)
 }
 
-func decodeEvent(val []byte) (ev backends.Event, err error) {
+// homeName gives the name of a child that is at home in the collection.
+func homeName(dir ref, child backends.DID) (string, bool) {
+	if child.Scope != dir.did.Scope {
+		return "", false
+	}
+	if dir.flat {
+		return child.Name, dir.did.Name == ""
+	}
+	n := len(dir.did.Name) + 1
+	if len(child.Name) <= n || child.Name[:n-1] != dir.did.Name || strings.IndexByte(child.Name[n:], '/') >= 0 {
+		return "", false
+	}
+	return child.Name[n:], true
+}
+
+func decodeEvent(dir ref, val []byte) (ev backends.Event, err error) {
 	d := dec{b: val}
-	switch d.byte() {
-	case 'a':
+	op := d.byte()
+	child := d.string()
+	switch op {
+	case 'a', 'A':
 		ev.Op = "attach"
-	case 'd':
+	case 'd', 'D':
 		ev.Op = "detach"
 	default:
 		d.fail()
 	}
-	scope, name, _ := strings.Cut(d.string(), ":")
-	ev.Child = backends.DID{Scope: scope, Name: name}
-	ev.Gen = backends.Generation(d.string())
+	if op >= 'a' {
+		ev.Child = childDID(dir, child)
+	} else {
+		scope, name, _ := strings.Cut(child, ":")
+		ev.Child = backends.DID{Scope: scope, Name: name}
+	}
+	ev.Gen = d.bareGeneration()
 	return ev, d.err("event")
 }
 
@@ -41,6 +69,7 @@ func decodeEvent(val []byte) (ev backends.Event, err error) {
 func (c *Catalogue) History(ctx context.Context, parent backends.DID, since time.Time) iter.Seq2[backends.Event, error] {
 	return pages(ctx, c, "history", parent, func() pager[backends.Event] {
 		var prefix, from []byte
+		var dir ref
 		return func(f finder, emit func(backends.Event)) (bool, error) {
 			if prefix == nil {
 				h, err := f.mustFind(parent)
@@ -50,12 +79,13 @@ func (c *Catalogue) History(ctx context.Context, parent backends.DID, since time
 				if !h.IsDir() {
 					return false, backends.ErrNotDir
 				}
+				dir = ref{ino: h.Inode, did: parent, flat: h.dir.flat}
 				prefix = beKey(prefixHistory, h.Inode)
 				from = historyKey(h.Inode, earliest(since), 0)
 			}
 			n := 0
 			err := f.scan(prefix, from, func(key, val []byte) (bool, error) {
-				ev, err := decodeEvent(val)
+				ev, err := decodeEvent(dir, val)
 				if err != nil {
 					return false, err
 				}

@@ -9,8 +9,6 @@ import (
 	"tarn/backends"
 )
 
-func appendInt(b []byte, n int64) []byte { return strconv.AppendInt(b, n, 10) }
-
 // entry is a DID as its home keeps it; Info.DID is not part of the record, since the
 // key and the chain of parents are the name.
 type entry struct {
@@ -114,7 +112,7 @@ func (d *dec) contents(in *backends.Info) {
 		b := append(buf[:0], "sha256:"...)
 		b = hex.AppendEncode(b, raw)
 		b = append(b, ':')
-		b = appendInt(b, in.Size)
+		b = strconv.AppendInt(b, in.Size, 10)
 		gen := string(b)
 		in.Checksums.SHA256 = gen[7 : 7+64]
 		d.b = d.b[34:]

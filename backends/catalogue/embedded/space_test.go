@@ -1,0 +1,109 @@
+package embedded
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"tarn/backends"
+)
+
+// smallDisk mounts a tmpfs, or skips the test where that is not allowed.
+func smallDisk(t *testing.T, mib int) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := syscall.Mount("tarn-test", dir, "tmpfs", 0, fmt.Sprintf("size=%dm", mib)); err != nil {
+		t.Skipf("mount a tmpfs: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+func TestAFullDiskIsRefusedBeforeTheDatabaseSeesIt(t *testing.T) {
+	dir := smallDisk(t, 64)
+	now := time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC)
+	c := open(t, Options{Dir: dir, FreeFloor: 1, Now: func() time.Time { now = now.Add(2 * time.Second); return now }})
+	ctx := t.Context()
+	if err := c.AddScope(ctx, backends.Info{DID: backends.DID{Scope: "ctao"}}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := c.Import(ctx, benchLake(10_000_000))
+	if !errors.Is(err, backends.ErrNoSpace) {
+		t.Fatalf("import more than fits: %v", err)
+	}
+	files, _ := c.Usage()
+	if files < 1000 {
+		t.Errorf("only %d files went in", files)
+	}
+	// Another program takes what is left down to next to nothing.
+	fill(t, filepath.Join(dir, "other"), 1<<20)
+	if err := c.SetMeta(ctx, benchName(0), backends.Meta{"a": "b"}); !errors.Is(err, backends.ErrNoSpace) {
+		t.Errorf("a change on a full disk: %v", err)
+	}
+	if _, err := c.Stat(ctx, benchName(0)); err != nil {
+		t.Errorf("stat on a full disk: %v", err)
+	}
+	if err := os.Remove(filepath.Join(dir, "other")); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 50 { // what frees space goes on below the floor
+		if err := c.Remove(ctx, benchName(i)); err != nil {
+			t.Fatalf("remove near the floor: %v", err)
+		}
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c = open(t, Options{Dir: dir, FreeFloor: 1})
+	if n, _ := c.Usage(); n != files-50 {
+		t.Errorf("%d files after opening again, want %d", n, files-50)
+	}
+}
+
+// fill writes a file until less than leave is free.
+func fill(t *testing.T, path string, leave int64) {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for {
+		var st syscall.Statfs_t
+		if err := syscall.Statfs(filepath.Dir(path), &st); err != nil {
+			t.Fatal(err)
+		}
+		if int64(st.Bavail)*st.Bsize < leave {
+			return
+		}
+		if _, err := f.Write(make([]byte, 256<<10)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestOpenOnAFullDiskIsErrNoSpace(t *testing.T) {
+	dir := smallDisk(t, 32)
+	fill(t, filepath.Join(dir, "other"), 4<<20)
+	if _, err := Open(small(Options{Dir: dir, FreeFloor: 1})); !errors.Is(err, backends.ErrNoSpace) {
+		t.Errorf("open: %v", err)
+	}
+}
+
+func TestAReadOnlyDiskIsErrReadOnly(t *testing.T) {
+	dir := smallDisk(t, 32)
+	if err := syscall.Mount("tarn-test", dir, "tmpfs", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
+		t.Skipf("remount read-only: %v", err)
+	}
+	if _, err := Open(small(Options{Dir: dir})); !errors.Is(err, backends.ErrReadOnly) {
+		t.Errorf("open: %v", err)
+	}
+}
