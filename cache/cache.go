@@ -1,0 +1,250 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/sync/errgroup"
+)
+
+// Key names one immutable content; equal keys mean equal bytes.
+type Key string
+
+// Hasher computes the digests named to Options.NewHash over what is written to it.
+type Hasher interface {
+	io.Writer
+	Sums() map[string]string
+}
+
+// Options of a Cache. Zero values mean the defaults named.
+type Options struct {
+	Dir       string // made with mode 0700 when missing; its parent must exist
+	Limit     int64  // hard bound of bytes, 0: only FreeFloor bounds
+	FreeFloor int64  // bytes to leave free on the file system of Dir
+	Block     int    // unit of residence and checking, default 1 MiB; rounded up to whole pages
+	// Head and Tail are kept of every seeded or evicted file: the blocks that hold so
+	// many first and last bytes. Default 1 MiB each, -1 none. They count to Limit, and
+	// go last.
+	Head, Tail int64
+	Streams    int  // parallel ranged reads per file: default 4, at least 2 (one is kept for demanded blocks)
+	Strict     bool // withhold all bytes of a content until the whole is verified
+	// NewHash makes a Hasher for the algorithms of Content.Sums; needed when those are given.
+	NewHash func(algs ...string) Hasher
+	Log     *slog.Logger     // default slog.Default()
+	Now     func() time.Time // default time.Now; for times of use and ends of pins
+}
+
+const (
+	chunkBytes    = 4 << 20  // one read-ahead request
+	demandBytes   = 1 << 20  // one demanded request: small, somebody waits
+	maxAhead      = 32       // read-ahead requests in flight over all files: 128 MiB of buffers
+	maxDemand     = 256      // demanded requests in flight over all files
+	bypassMemory  = 64 << 20 // blocks kept in memory for contents read past the cache
+	syncMin       = 8 << 20  // whole files below it are re-checked after a restart instead of synced
+	maxSources    = 5        // Sources tried without getting on
+	maxBlocks     = 1 << 26  // of one content: 64 TiB by default
+	pageSize      = 4096     // what a file's size is rounded to when it is charged
+	highPercent   = 95       // of Limit: background eviction begins
+	lowPercent    = 90       // of Limit: background eviction ends
+	housekeepTime = 5 * time.Minute
+)
+
+// Cache is a hot cache in one directory. All methods may be called in parallel.
+type Cache struct {
+	o      Options
+	log    *slog.Logger
+	now    func() time.Time
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	group  errgroup.Group // every goroutine of the cache
+	lock   *os.File       // holds the flock
+	mem    *lru.Cache[memKey, *memBlock]
+	ahead  chan struct{} // tokens of read-ahead requests
+	demand chan struct{} // tokens of demanded requests
+	kick   chan struct{} // wakes the background eviction
+	chunk  int           // blocks of one read-ahead request
+	maxFDs int64
+	fds    atomic.Int64
+	sick   atomic.Bool // the cache's disk failed and this was logged
+
+	hits, misses, evictions, corrupt, fetched atomic.Int64
+
+	// mu guards the rest and what entry says it guards. It is never held across I/O, and
+	// is taken after entry.mu where both are needed: readers hold their entry's lock when
+	// they account a block, while the evictor learns only from here which entry to lock.
+	mu       sync.Mutex
+	changed  *sync.Cond // on mu: an eviction ended
+	closed   bool
+	limit    int64
+	used     int64
+	reserved int64
+	unsent   int64
+	entries  map[Key]*entry
+	idle     evictHeap // entries nobody uses, next victim first
+	idleSum  int64     // their charges
+	pins     map[*entry]struct{}
+	age      float64 // GreedyDual: priority of the last victim
+	evicting int     // evictions going on
+}
+
+// Open locks the directory and takes up what an earlier process left there; damaged
+// entries are dropped and logged. ErrLocked names the process that has it.
+func Open(o Options) (*Cache, error) {
+	if err := o.complete(); err != nil {
+		return nil, fmt.Errorf("open cache: %w", err)
+	}
+	lock, err := lockDir(o.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("open cache: %w", err)
+	}
+	c := &Cache{
+		o: o, log: o.Log, now: o.Now, lock: lock, limit: o.Limit,
+		ahead: make(chan struct{}, maxAhead), demand: make(chan struct{}, maxDemand), kick: make(chan struct{}, 1),
+		entries: map[Key]*entry{}, pins: map[*entry]struct{}{},
+		maxFDs: descriptorBudget(), chunk: max(1, chunkBytes/o.Block),
+	}
+	c.changed = sync.NewCond(&c.mu)
+	c.ctx, c.cancel = context.WithCancelCause(context.Background())
+	if c.mem, err = lru.New[memKey, *memBlock](max(8, bypassMemory/o.Block)); err != nil {
+		panic(err) // only for a size that is not positive
+	}
+	if err := c.load(); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("open cache: %w", err)
+	}
+	c.group.Go(c.housekeep)
+	c.wakeEvictor()
+	return c, nil
+}
+
+func (o *Options) complete() error {
+	if o.Dir == "" {
+		return errors.New("no directory given")
+	}
+	if o.Limit < 0 || o.FreeFloor < 0 || o.Block < 0 || o.Streams < 0 {
+		return errors.New("limit, free floor, block and streams cannot be negative")
+	}
+	if o.Limit == 0 {
+		o.Limit = maxLimit
+	}
+	for _, end := range []*int64{&o.Head, &o.Tail} {
+		if *end == 0 {
+			*end = 1 << 20
+		}
+	}
+	if o.Block == 0 {
+		o.Block = 1 << 20
+	}
+	o.Block = int(pages(int64(o.Block)))
+	if o.Streams == 0 {
+		o.Streams = 4
+	}
+	o.Streams = max(o.Streams, 2)
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return nil
+}
+
+// Close cancels all fetches, waits for every goroutine of the cache, writes down times
+// of use and releases the directory. Files still open answer ErrClosed. Idempotent.
+func (c *Cache) Close() error {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return nil
+	}
+	c.closed = true
+	all := make([]*entry, 0, len(c.entries))
+	for _, e := range c.entries {
+		all = append(all, e)
+	}
+	c.mu.Unlock()
+	c.cancel(ErrClosed)
+	err := c.group.Wait()
+	for _, e := range all {
+		e.failWaiters(ErrClosed)
+	}
+	c.persistTouched(all)
+	for _, e := range all {
+		e.closeFiles()
+	}
+	return errors.Join(err, c.lock.Close())
+}
+
+// spawn runs f on the cache's group, unless the cache is closing.
+func (c *Cache) spawn(f func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
+	c.group.Go(func() error { f(); return nil })
+	return true
+}
+
+// Stats are figures since Open, and the sizes of now.
+type Stats struct {
+	Limit    int64
+	Used     int64 // bytes of resident blocks, in whole pages, and of the side files
+	Reserved int64 // promised to fetches that are going on
+	Unsent   int64 // ReserveUnsent
+	Pinned   int64 // of Used
+	Files    int   // contents of which something is resident
+
+	Hits, Misses int64 // reads served at once, and reads that had to wait
+	Evictions    int64
+	Corrupt      int64 // blocks or contents found not to match their checksum
+	FetchedBytes int64
+}
+
+// Stats never waits for I/O.
+func (c *Cache) Stats() Stats {
+	now := c.now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := Stats{
+		Limit: c.limit, Used: c.used, Reserved: c.reserved, Unsent: c.unsent,
+		Hits: c.hits.Load(), Misses: c.misses.Load(), Evictions: c.evictions.Load(),
+		Corrupt: c.corrupt.Load(), FetchedBytes: c.fetched.Load(),
+	}
+	for e := range c.pins {
+		if e.pinned.After(now) {
+			s.Pinned += e.charge
+		}
+	}
+	for _, e := range c.entries {
+		if e.charge > 0 {
+			s.Files++
+		}
+	}
+	return s
+}
+
+// housekeep evicts in the background and writes down times of use now and then.
+func (c *Cache) housekeep() error {
+	t := time.NewTicker(housekeepTime)
+	defer t.Stop()
+	for {
+		select {
+		case <-c.ctx.Done():
+			return nil
+		case <-c.kick:
+			c.evictToWatermark()
+		case <-t.C:
+			c.evictToWatermark()
+			c.persistTouched(c.touched())
+		}
+	}
+}

@@ -1,0 +1,267 @@
+package cache
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"tarn/cache/ranges"
+)
+
+// trail is what a File was given of a content that is not verified yet. Guarded by
+// entry.mu.
+type trail struct {
+	blocks  ranges.Set
+	crc     []uint32 // of the bytes given
+	through bool     // some of them lie before the tail: it is reading the content, not only its end
+}
+
+// view is what a File may be given of a range at one moment.
+type view struct {
+	there   bool      // its first byte can be given now
+	err     error     // or never
+	first   int       // block of the first byte
+	end     int       // blocks [first, end) can be read in one go without a check
+	mem     *memBlock // or block first is in memory
+	proof   bool      // not there: it is withheld until the whole is verified
+	wantEnd int       // not there: the range ends in the block before
+	marked  bool      // block first was entered in the trail now
+}
+
+// view looks at [off, off+n), which is not empty and lies in the content. What it lets
+// through unverified is entered in the trail, in the same moment, so that two reads at a
+// time cannot get what one of them would be refused.
+func (f *File) view(off int64, n int) (v view) {
+	e := f.e
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	v.first, v.wantEnd = e.lay.Span(off, int64(n))
+	if v.err = f.judgeLocked(); v.err != nil {
+		return v
+	}
+	crc := e.crc[v.first]
+	v.there = e.have.Has(v.first)
+	if !v.there && e.fill != nil && !e.fill.store {
+		if m, ok := e.c.mem.Get(memKey{e, v.first}); ok && (!e.known.Has(v.first) || m.crc == crc) {
+			v.there, v.mem, crc = true, m, m.crc
+		}
+	}
+	if !e.known.Full() && !f.allowedLocked(v.first) {
+		v.there, v.proof = false, true
+		return v
+	}
+	if !v.there {
+		return v
+	}
+	v.marked = f.markLocked(v.first, crc)
+	if v.err = f.poison; v.err != nil {
+		return v
+	}
+	v.end = v.first
+	if v.mem == nil {
+		// More than one block at once only where nothing can be withheld.
+		for v.end < v.wantEnd && e.checked.Has(v.end) && (v.end == v.first || e.known.Full()) && e.have.Has(v.end) {
+			v.end++
+		}
+	}
+	return v
+}
+
+// judgeLocked compares, once the whole is verified, what this File was given before.
+func (f *File) judgeLocked() error {
+	e := f.e
+	if f.poison == nil && f.seen != nil && e.known.Full() {
+		for b := f.seen.blocks.NextSet(0); b < e.lay.Count(); b = f.seen.blocks.NextSet(b + 1) {
+			if f.seen.crc[b] != e.crc[b] {
+				f.poisonLocked(b)
+				break
+			}
+		}
+		f.seen = nil
+	}
+	return f.poison
+}
+
+func (f *File) poisonLocked(b int) {
+	f.poison = fmt.Errorf("bytes of block %d given before were not the content's: %w", b, ErrCorrupt)
+}
+
+// allowedLocked is the rule of withholding, for a content that is not verified: a File
+// that goes through it does not get the last block, and no File gets the block that would
+// complete it. A File that reads the tail alone gets it. Verified blocks (seeded, or kept
+// of an earlier verified residence) are free.
+func (f *File) allowedLocked(b int) bool {
+	e := f.e
+	through := f.seen != nil && f.seen.through
+	last := b == e.lay.Count()-1
+	switch {
+	case last && through:
+		return false
+	case e.known.Has(b):
+		return true
+	case e.c.o.Strict:
+		return false
+	case f.seen != nil && f.seen.blocks.Has(b):
+		return true
+	}
+	given := 0
+	if f.seen != nil {
+		given = f.seen.blocks.Count()
+	}
+	return given+1 < e.lay.Count()-e.known.Count()
+}
+
+// markLocked enters block b in the trail if it is not verified; true if it was not there.
+func (f *File) markLocked(b int, crc uint32) bool {
+	e := f.e
+	if e.known.Full() || e.known.Has(b) {
+		return false
+	}
+	if f.seen == nil {
+		n := e.lay.Count()
+		f.seen = &trail{blocks: ranges.NewSet(n), crc: make([]uint32, n)}
+	}
+	if !f.seen.blocks.Add(b) {
+		if f.seen.crc[b] != crc {
+			f.poisonLocked(b) // one of the two was wrong
+		}
+		return false
+	}
+	f.seen.crc[b] = crc
+	f.seen.through = f.seen.through || b < e.tailZone
+	return true
+}
+
+// unmark takes block b out of the trail: it was not given after all.
+func (f *File) unmark(b int) {
+	f.e.mu.Lock()
+	defer f.e.mu.Unlock()
+	if f.seen != nil {
+		f.seen.blocks.Remove(b)
+		f.seen.through = f.seen.blocks.NextSet(0) < f.e.tailZone
+	}
+}
+
+// blockBufs holds buffers for checking one block; they are as long as the last user's.
+var blockBufs sync.Pool
+
+func getBuf(n int) []byte {
+	if p, ok := blockBufs.Get().(*[]byte); ok && cap(*p) >= n {
+		return (*p)[:n]
+	}
+	return make([]byte, n)
+}
+
+func putBuf(b []byte) { blockBufs.Put(&b) }
+
+// readView reads the beginning of the range into p. 0 bytes without an error: it is not
+// there any more, look again.
+func (f *File) readView(v view, p []byte, off int64) (int, error) {
+	e := f.e
+	if v.mem != nil {
+		return copy(p, v.mem.data[off-e.lay.Off(v.first):]), nil
+	}
+	d, done, err := e.reader()
+	if err != nil {
+		e.lostFile(err)
+		if v.marked {
+			f.unmark(v.first)
+		}
+		if e.stillHas(v.first) {
+			return 0, fmt.Errorf("open cached file: %w", err)
+		}
+		return 0, nil
+	}
+	defer done()
+	if v.end > v.first && e.unchanged(d, v.first, v.end) {
+		n := int(min(int64(len(p)), e.lay.Off(v.end)-off))
+		if m, err := d.ReadAt(p[:n], off); m == n {
+			return n, nil
+		} else if err != nil && v.marked {
+			e.c.diskFailed("read", err)
+		}
+	}
+	buf := getBuf(e.lay.Len(v.first))
+	defer putBuf(buf)
+	if !e.readChecked(d, v.first, buf) {
+		if v.marked {
+			f.unmark(v.first)
+		}
+		return 0, nil
+	}
+	return copy(p, buf[off-e.lay.Off(v.first):]), nil
+}
+
+// unchanged tells whether the blocks [first, end) may be read without a check.
+func (e *entry) unchanged(d *dataFile, first, end int) bool {
+	e.look(d)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.checked.NextClear(first) >= end && e.have.NextClear(first) >= end
+}
+
+func (e *entry) stillHas(b int) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.have.Has(b)
+}
+
+// readRun reads the beginning of the range into p, waiting for it if it must.
+func (f *File) readRun(ctx context.Context, p []byte, off int64) (n int, waited bool, err error) {
+	for range maxTries {
+		if f.isClosed() {
+			return 0, waited, ErrClosed
+		}
+		v := f.view(off, len(p))
+		if v.err != nil {
+			return 0, waited, v.err
+		}
+		if v.there {
+			if n, err = f.readView(v, p, off); n > 0 || err != nil {
+				return n, waited, err
+			}
+			continue // it was damaged and is dropped: now it is missing
+		}
+		waited = true
+		w := want{goal: goalBlocks, first: v.first, end: v.wantEnd}
+		if v.proof {
+			w.goal = goalProof
+		}
+		m, err := f.await(ctx, w)
+		if err != nil {
+			return 0, waited, err
+		}
+		if m != nil {
+			// Handed over in memory, so that it cannot be lost again on the way here.
+			if v, ok := f.accept(m); ok {
+				n, err := f.readView(v, p, off)
+				return n, waited, err
+			} else if v.err != nil {
+				return 0, waited, v.err
+			}
+		}
+	}
+	return 0, waited, fmt.Errorf("block %d is damaged again and again on the cache's disk: %w", f.e.lay.Of(off), ErrCorrupt)
+}
+
+// maxTries is how often one read looks again before it gives up.
+const maxTries = 64
+
+// accept is view for a block handed over in memory.
+func (f *File) accept(m *memBlock) (v view, ok bool) {
+	f.e.mu.Lock()
+	defer f.e.mu.Unlock()
+	v = view{first: m.b, end: m.b, mem: m}
+	if v.err = f.judgeLocked(); v.err != nil {
+		return v, false
+	}
+	if f.e.known.Full() {
+		return v, m.crc == f.e.crc[m.b]
+	}
+	if !f.allowedLocked(m.b) {
+		return v, false
+	}
+	v.marked = f.markLocked(m.b, m.crc)
+	v.err = f.poison
+	return v, v.err == nil
+}

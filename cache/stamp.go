@@ -1,0 +1,187 @@
+package cache
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+)
+
+// The stamp rule: bytes that were checked once are trusted while the stamp of the data
+// file stays as it was then. Changes of our own (writing blocks, punching holes, renaming)
+// go through change, which looks before and takes the new stamp after; any other change
+// makes every block be checked against its CRC32C again before it is used.
+
+// change runs f, which changes the data file d. The caller owns the data file.
+func (e *entry) change(d *dataFile, f func() error) error {
+	e.mu.Lock()
+	e.changing = true
+	e.stGen++
+	was := e.st
+	e.mu.Unlock()
+	before, err1 := d.stamp()
+	err := f()
+	after, err2 := d.stamp()
+	e.mu.Lock()
+	if err1 != nil || err2 != nil || before != was {
+		e.checked.Clear()
+	}
+	e.st, e.changing, e.synced = after, false, false
+	e.mu.Unlock()
+	return errors.Join(err, err1, err2)
+}
+
+// reader gives the descriptor for reading, and what to do when done with it: one stays
+// open while Files are, within the budget; beyond it each read opens the file.
+func (e *entry) reader() (*dataFile, func(), error) {
+	e.mu.Lock()
+	d := e.fd
+	e.mu.Unlock()
+	if d != nil {
+		return d, func() {}, nil
+	}
+	d, err := openData(e.c.path(e.stem, dataSuffix), os.O_RDONLY)
+	if err != nil {
+		return nil, nil, err
+	}
+	c := e.c
+	if c.fds.Add(1) > c.maxFDs {
+		c.fds.Add(-1)
+		return d, func() { d.Close() }, nil
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.fd != nil || len(e.files) == 0 {
+		c.fds.Add(-1)
+		return d, func() { d.Close() }, nil
+	}
+	e.fd = d
+	return d, func() {}, nil
+}
+
+// closeFiles closes the read descriptors.
+func (e *entry) closeFiles() {
+	e.mu.Lock()
+	fds := e.old
+	if e.fd != nil {
+		fds = append(fds, e.fd)
+	}
+	e.fd, e.old = nil, nil
+	e.mu.Unlock()
+	for _, d := range fds {
+		d.Close()
+		e.c.fds.Add(-1)
+	}
+}
+
+// look compares the stamp of d with the recorded one.
+func (e *entry) look(d *dataFile) {
+	e.mu.Lock()
+	gen, changing := e.stGen, e.changing
+	e.mu.Unlock()
+	if changing {
+		return // change itself looks
+	}
+	st, err := d.stamp()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.stGen != gen || err == nil && st == e.st {
+		return
+	}
+	e.checked.Clear()
+	if err != nil {
+		return
+	}
+	e.synced, e.dirty = false, true
+	e.stGen++
+	if e.fd == d && (st.Ino != e.st.Ino || st.Dev != e.st.Dev) {
+		// The name may mean another file by now: open it again. Who has d keeps it.
+		e.old, e.fd, st = append(e.old, d), nil, stamp{}
+	}
+	e.st = st
+}
+
+// readChecked reads block b whole into buf, and compares; false means it was damaged and
+// is dropped.
+func (e *entry) readChecked(d *dataFile, b int, buf []byte) bool {
+	e.mu.Lock()
+	crc, gen, have := e.crc[b], e.stGen, e.have.Has(b)
+	e.mu.Unlock()
+	if !have {
+		return false
+	}
+	n, err := d.ReadAt(buf, e.lay.Off(b))
+	if errors.Is(err, os.ErrClosed) {
+		return false // a read beyond the last Close: says nothing of the block
+	}
+	if err != nil && err != io.EOF {
+		e.c.diskFailed("read", err)
+	}
+	if n != len(buf) || blockSum(buf) != crc {
+		e.dropBad(b, crc)
+		return false
+	}
+	e.mu.Lock()
+	if e.stGen == gen && e.have.Has(b) && e.crc[b] == crc && !e.changing {
+		e.checked.Add(b)
+	}
+	e.mu.Unlock()
+	return true
+}
+
+// trusted gives the descriptor of a whole content of which every block is checked under
+// the present stamp; it checks what is not. False: it is not whole (any more).
+func (e *entry) trusted() (*dataFile, func(), bool) {
+	e.verify <- struct{}{}
+	defer func() { <-e.verify }()
+	buf := []byte(nil)
+	for range 4*e.lay.Count() + 4 {
+		e.mu.Lock()
+		whole := e.whole
+		e.mu.Unlock()
+		if !whole || e.lay.Count() == 0 {
+			return nil, nil, false
+		}
+		d, done, err := e.reader()
+		if err != nil {
+			e.lostFile(err)
+			return nil, nil, false
+		}
+		e.look(d)
+		e.mu.Lock()
+		b := e.checked.NextClear(0)
+		ok := b == e.lay.Count() && e.whole && !e.changing
+		e.mu.Unlock()
+		if ok {
+			return d, done, true
+		}
+		if b < e.lay.Count() {
+			if buf == nil {
+				buf = make([]byte, e.lay.Block)
+			}
+			if !e.readChecked(d, b, buf[:e.lay.Len(b)]) {
+				done()
+				return nil, nil, false
+			}
+		}
+		done()
+	}
+	return nil, nil, false // somebody keeps changing the file
+}
+
+// lostFile drops all blocks when the data file is gone from under us.
+func (e *entry) lostFile(err error) {
+	if !errors.Is(err, fs.ErrNotExist) {
+		e.c.diskFailed("open", err)
+		return
+	}
+	e.mu.Lock()
+	n := e.have.Count()
+	for b := e.have.NextSet(0); b < e.lay.Count(); b = e.have.NextSet(b + 1) {
+		e.dropBlockLocked(b)
+	}
+	e.mu.Unlock()
+	if n > 0 {
+		e.c.log.Warn("data file is gone; its blocks are dropped", "key", e.key)
+	}
+}
