@@ -46,11 +46,15 @@ func (l *Library) newID() uint64 {
 func (l *Library) unlock() {
 	trash := l.trash
 	l.trash = nil
+	var dropping, freed int64
+	for _, t := range trash {
+		dropping += t.size
+	}
+	l.dropping += dropping
 	l.mu.Unlock()
 	if len(trash) == 0 {
 		return
 	}
-	var freed int64
 	for _, t := range trash {
 		if err := os.Remove(t.name); err != nil && !os.IsNotExist(err) {
 			l.o.Log.Error("tape library: remove buffer file", "file", t.name, "err", err)
@@ -60,6 +64,7 @@ func (l *Library) unlock() {
 	}
 	l.mu.Lock()
 	l.used -= freed
+	l.dropping -= dropping
 	l.changed()
 	l.mu.Unlock()
 }
@@ -107,12 +112,13 @@ func (l *Library) unref(c *copied) {
 func (l *Library) spare() int64 { return l.o.BufferSize - l.used + l.evictable }
 
 // reserve takes n bytes of the buffer, evicting what was used longest ago; false when
-// it cannot now.
-func (l *Library) reserve(n int64) bool {
+// it cannot now. With the bytes it counts uploading, for uploads.
+func (l *Library) reserve(n, uploading int64) bool {
 	for {
 		l.mu.Lock()
 		if l.used+n <= l.o.BufferSize {
 			l.used += n
+			l.uploading += uploading
 			l.unlock()
 			return true
 		}
@@ -140,19 +146,26 @@ func (l *Library) unreserve(n int64) {
 	l.unlock()
 }
 
-// waitReserve is reserve for writers: it waits as long as migration can make room.
-func (l *Library) waitReserve(ctx context.Context, n int64) error {
-	if n > l.o.BufferSize {
-		return fmt.Errorf("%d bytes, the disk buffer has %d: %w", n, l.o.BufferSize, backends.ErrNoSpace)
+// waitReserve is reserve for uploads: it waits as long as migration, or the end of other
+// uploads, can make room. own is what the caller has reserved before; an upload that waits
+// itself is no hope for another one.
+func (l *Library) waitReserve(ctx context.Context, n, own int64) error {
+	if own+n > l.o.BufferSize {
+		return fmt.Errorf("%d bytes, the disk buffer has %d: %w", own+n, l.o.BufferSize, backends.ErrNoSpace)
 	}
-	return l.await(ctx, func() (bool, error) {
-		if l.reserve(n) {
+	if l.reserve(n, n) {
+		return nil
+	}
+	l.mu.Lock()
+	l.uploading -= own
+	l.unlock()
+	err := l.await(ctx, func() (bool, error) {
+		if l.reserve(n, own+n) {
 			return true, nil
 		}
 		l.mu.Lock()
-		hope, closed := l.unmigrated > 0, l.closed
-		// Between the two looks the last migration may have ended.
-		again := l.spare() >= n
+		hope, closed := l.unmigrated+l.uploading+l.dropping > 0, l.closed
+		again := l.spare() >= n // the last migration may have ended between the two looks
 		l.unlock()
 		switch {
 		case closed:
@@ -160,8 +173,14 @@ func (l *Library) waitReserve(ctx context.Context, n int64) error {
 		case !hope && !again:
 			return false, fmt.Errorf("disk buffer is full of staged files: %w", backends.ErrNoSpace)
 		}
-		return again && l.reserve(n), nil
+		return again && l.reserve(n, own+n), nil
 	})
+	if err != nil {
+		l.mu.Lock()
+		l.uploading += own
+		l.unlock()
+	}
+	return err
 }
 
 // await calls try, with mu free, after each change until it says true or gives an error. While

@@ -27,3 +27,21 @@ func openFast(t *testing.T, o library.Options) *library.Library {
 func TestStorageContract(t *testing.T) {
 	backendstest.Storage(t, func(t *testing.T) backends.Storage { return openFast(t, library.Options{}) })
 }
+
+func TestTapeContract(t *testing.T) {
+	for _, drives := range []int{1, 3} {
+		backendstest.Tape(t, func(t *testing.T) backendstest.TapeUnderTest {
+			const buffer = 1 << 20
+			l := openFast(t, library.Options{Drives: drives, Cartridges: 4, BufferSize: buffer, Spread: func(p string) int { return int(p[len(p)-1]) }})
+			return backendstest.TapeUnderTest{
+				Storage: l, Tape: l, Buffer: buffer,
+				MakeNearline: func(t *testing.T, paths ...string) {
+					if err := l.EvictBuffer(t.Context(), paths...); err != nil {
+						t.Fatal(err)
+					}
+				},
+				Recalls: func() int64 { return l.Stats().Staged },
+			}
+		})
+	}
+}

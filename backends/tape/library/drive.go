@@ -213,7 +213,7 @@ func (l *Library) readPass(ctx context.Context, d *drive, c *cart) {
 		if r == nil {
 			return
 		}
-		if !l.reserve(r.f.size) {
+		if !l.reserve(r.f.size, 0) {
 			// Somebody else took the space since takeRecall looked.
 			l.mu.Lock()
 			l.backToQueue(c, r)

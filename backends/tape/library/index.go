@@ -78,10 +78,11 @@ func (r *record) appendTo(b []byte) []byte {
 		num(r.pos)
 		b = strconv.AppendQuote(append(b, ' '), r.path)
 	}
-	crc := crc32.Checksum(b[start+9:], castagnoli)
-	copy(b[start:], fmt.Appendf(nil, "%08x", crc))
+	copy(b[start:], crcDigits(b[start+9:]))
 	return append(b, '\n')
 }
+
+func crcDigits(b []byte) []byte { return fmt.Appendf(nil, "%08x", crc32.Checksum(b, castagnoli)) }
 
 // parseRecord reads a line without its newline.
 func parseRecord(line []byte) (r record, err error) {

@@ -156,6 +156,8 @@ type Library struct {
 	evictable   int64 // of these, in lru
 	lru         list.List
 	trash       []trashed
+	dropping    int64   // bytes of used that are being unlinked
+	uploading   int64   // of used, reserved by uploads that are not waiting for more
 	unmigrated  int64   // bytes that are being brought to a cartridge
 	unwritten   int     // files of these
 	homeless    []*file // migrations that no cartridge has room for

@@ -42,7 +42,7 @@ func (l *Library) Create(ctx context.Context, path string, size int64) (backends
 	}
 	l.unlock()
 	if err == nil && size > 0 {
-		if err = l.waitReserve(ctx, size); err == nil {
+		if err = l.waitReserve(ctx, size, 0); err == nil {
 			u.reserved = size
 		}
 	}
@@ -50,7 +50,7 @@ func (l *Library) Create(ctx context.Context, path string, size int64) (backends
 		err = u.make()
 	}
 	if err != nil {
-		l.unreserve(u.reserved)
+		u.unreserve()
 		return nil, l.fail("create", path, err)
 	}
 	return u, nil
@@ -90,7 +90,7 @@ func (u *upload) Write(p []byte) (int, error) {
 		return 0, u.err
 	}
 	if more := after - u.reserved; more > 0 {
-		if err := u.l.waitReserve(u.ctx, more); err != nil {
+		if err := u.l.waitReserve(u.ctx, more, u.reserved); err != nil {
 			u.err = u.fail("write", err)
 			return 0, u.err
 		}
@@ -165,6 +165,7 @@ func (u *upload) register() error {
 			return
 		}
 		u.reserved -= f.size // the copy's from now on
+		l.uploading -= f.size
 		f.buf = &copied{f: f, id: u.copy}
 		if old != nil {
 			l.discard(old)
@@ -175,6 +176,9 @@ func (u *upload) register() error {
 	if errors.Is(err, errIndexBroken) {
 		// The record may be there at the next Open, and must find its bytes then.
 		u.file, u.reserved = 0, 0
+		l.mu.Lock()
+		l.uploading -= f.size
+		l.unlock()
 	}
 	return errors.Join(err, refused)
 }
@@ -190,10 +194,17 @@ func (u *upload) Abort() error {
 	if u.file != 0 {
 		err = os.Remove(u.name())
 	}
-	u.l.unreserve(u.reserved)
-	u.reserved = 0
+	u.unreserve()
 	if err != nil {
 		return u.fail("abort", translated(err))
 	}
 	return nil
+}
+
+func (u *upload) unreserve() {
+	u.l.mu.Lock()
+	u.l.uploading -= u.reserved
+	u.l.unlock()
+	u.l.unreserve(u.reserved)
+	u.reserved = 0
 }
