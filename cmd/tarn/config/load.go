@@ -110,9 +110,12 @@ func readDocument(text []byte) (*yaml.Node, error) {
 
 func settingNode(s Setting) *yaml.Node {
 	n := &yaml.Node{Kind: yaml.ScalarNode, Value: s.Value}
-	// Lists and maps can be given in YAML's flow form: --set 'checksums=[md5]'.
+	// Lists and maps can be given in YAML's flow form: --set 'checksums=[md5]'. All else is
+	// meant as it stands: a folder may be called "a: b", "- c" or "d #1".
 	if root, err := readDocument([]byte(s.Value)); err == nil && root != nil {
-		n = root
+		if root.Style&(yaml.FlowStyle|yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle) != 0 {
+			n = root
+		}
 	}
 	noLines(n)
 	keys := strings.Split(s.Key, ".")

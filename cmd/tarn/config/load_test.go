@@ -283,3 +283,29 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestSettingIsMeantAsItStands(t *testing.T) {
+	for _, p := range []struct{ value, want string }{
+		{"a: b", "a: b"}, {"- c", "- c"}, {"-", "-"}, {"d #1", "d #1"}, {"&e", "&e"},
+		{`"f"`, "f"}, {"2024", "2024"},
+	} {
+		c, err := Load(writeLake(t, good), Setting{From: "--set", Key: "log.file", Value: p.value})
+		if err != nil {
+			t.Errorf("%q: %v", p.value, err)
+			continue
+		}
+		if got := filepath.Base(c.Log.File); got != p.want {
+			t.Errorf("log.file=%s is %q", p.value, c.Log.File)
+		}
+	}
+}
+
+// writeLake writes a lake file and gives its name.
+func writeLake(t *testing.T, text string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "lake.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
