@@ -160,7 +160,7 @@ func (s *site) tryMount(wrap []string, args ...string) error {
 	s.t.Helper()
 	argv := append(append(append([]string{}, wrap...), tarn, "mount", "-f", s.dir, s.mnt), args...)
 	s.daemon = exec.Command(argv[0], argv[1:]...)
-	s.daemon.Env = append(os.Environ(), "TARN_LOG_FILE=-", "GORACE=halt_on_error=1")
+	s.daemon.Env = append(os.Environ(), "GORACE=halt_on_error=1")
 	pr, pw, err := os.Pipe()
 	if err != nil {
 		s.t.Fatal(err)
