@@ -214,7 +214,8 @@ func (r *rawFS) fail(op string, n *vfs.Node, name string, err error) fuse.Status
 func (r *rawFS) attr(a vfs.Attr, out *fuse.Attr) {
 	*out = fuse.Attr{
 		Ino: a.Inode, Size: uint64(a.Size), Blocks: uint64(a.Blocks), Mode: a.Mode, Nlink: a.NLink,
-		Owner: fuse.Owner{Uid: a.UID, Gid: a.GID}, Blksize: 1 << 20,
+		Owner:   fuse.Owner{Uid: a.UID, Gid: a.GID},
+		Blksize: 4096, // wc and buffered readers of headers ask for that much at the ends
 	}
 	out.Mode &^= r.o.Umask & 0o777
 	if r.o.UID != nil {

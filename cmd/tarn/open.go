@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -160,6 +161,7 @@ func (o *opened) openRSEs(create bool) ([]*lake.RSE, error) {
 			}
 			o.onClose(lib.Close)
 			rse.Storage, rse.Tape = lib, lib
+			rse.Counters = func() any { return lib.Stats() }
 		default:
 			if create {
 				if err := makeFolder(r.Path); err != nil {
@@ -183,13 +185,18 @@ func (o *opened) openRSEs(create bool) ([]*lake.RSE, error) {
 
 func tapeOptions(r config.RSE, log *slog.Logger, now func() time.Time) library.Options {
 	t := r.Tape
-	return library.Options{
+	o := library.Options{
 		Dir: r.Path, Drives: t.Drives, Cartridges: t.Cartridges, CartridgeSize: int64(t.CartridgeSize), BufferSize: int64(t.Buffer),
 		Timing: library.Timing{
 			Robot: t.Robot.D(), Mount: t.Mount.D(), Unmount: t.Unmount.D(), Seek: t.Seek.D(), Rewind: t.Rewind.D(), Rate: int64(t.Rate),
 		},
 		Speed: float64(t.Speed), Lifetime: t.Keep.D(), Patience: t.Patience.D(), Colocate: t.Colocate, Now: now, Log: log,
 	}
+	if t.Spread {
+		var next atomic.Uint32
+		o.Spread = func(string) int { return int(next.Add(1) & (1<<30 - 1)) }
+	}
+	return o
 }
 
 // makeScopes creates those of the lake file that the catalogue lacks.

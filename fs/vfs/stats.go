@@ -36,6 +36,8 @@ type Stats struct {
 	Nodes        int         `json:"nodes"` // held by the kernel or by handles
 	Cache        cache.Stats `json:"cache"`
 	Lake         lake.Stats  `json:"lake"`
+
+	RSEs map[string]any `json:"rses,omitempty"` // what the machinery of each counts, as mounts of tapes
 }
 
 // Stats counts.
@@ -45,6 +47,14 @@ func (v *FS) Stats() Stats {
 		Uploads: v.stats.uploads.Load(), UploadErrors: v.stats.uploadErrors.Load(), Registered: v.stats.registered.Load(), Safe: v.stats.safe.Load(),
 		Fetches: v.stats.fetches.Load(), RecallWaits: v.stats.recalls.Load(), RecallsAhead: v.stats.ahead.Load(),
 		Refused: v.stats.refused.Load(), Corrupt: v.stats.corrupt.Load(), Cache: v.cache.Stats(), Lake: v.lake.Stats(),
+	}
+	for _, r := range v.lake.RSEs() {
+		if r.Counters != nil {
+			if s.RSEs == nil {
+				s.RSEs = map[string]any{}
+			}
+			s.RSEs[r.Name] = r.Counters()
+		}
 	}
 	v.mu.Lock()
 	s.Unsent, s.Nodes = len(v.unsent), len(v.nodes)

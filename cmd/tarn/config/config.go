@@ -114,6 +114,7 @@ type Tape struct {
 	Keep          Duration `yaml:"keep"`     // recalled files stay in the buffer so long
 	Patience      Duration `yaml:"patience"` // how long other cartridges wait for one that has work
 	Colocate      bool     `yaml:"colocate"` // files of one folder go to one cartridge
+	Spread        bool     `yaml:"spread"`   // files go to the cartridges in turn
 }
 
 // Scope is a top folder of the lake.

@@ -150,6 +150,9 @@ func (j judge) tape(key string, t *Tape) {
 	if t.CartridgeSize < MiB {
 		j.fault(key+".cartridge_size", "want at least 1MiB, not %v", t.CartridgeSize)
 	}
+	if t.Colocate && t.Spread {
+		j.fault(key+".spread", "contradicts colocate")
+	}
 	if t.Buffer < MiB {
 		j.fault(key+".buffer", "want at least 1MiB, not %v", t.Buffer)
 	}

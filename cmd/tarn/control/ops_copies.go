@@ -95,6 +95,9 @@ func (s *Service) rses(ctx context.Context, _ struct{}, out *stream) (any, error
 			e.Error = err.Error()
 		}
 		cancel()
+		if r.Counters != nil {
+			e.Counters = r.Counters()
+		}
 		if err := out.item(e); err != nil {
 			return nil, err
 		}

@@ -93,6 +93,7 @@ type RSEEntry struct {
 	Total      int64             `json:"total"` // bytes
 	Free       int64             `json:"free"`
 	Error      string            `json:"error,omitempty"` // why it does not answer
+	Counters   any               `json:"counters,omitempty"`
 }
 
 // RuleEntry is one rule and how far it is.
