@@ -200,7 +200,6 @@ func (l *Library) await(ctx context.Context, try func() (bool, error)) error {
 			l.mu.Lock()
 			l.waiting++
 			l.changed()
-			ch = l.changedCh
 			l.unlock()
 			defer func() {
 				l.mu.Lock()

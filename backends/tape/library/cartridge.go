@@ -84,21 +84,23 @@ func (l *Library) Where(path string) (cartridge string, pos int64, err error) {
 
 func (l *Library) openCartridges() error {
 	need := l.o.Cartridges
-	l.root.each(func(f *file) { need = max(need, int(f.cart)+1) })
+	for _, f := range l.loaded {
+		need = max(need, int(f.cart)+1)
+	}
 	if need > l.o.Cartridges {
 		return fmt.Errorf("files are on %d cartridges, but %d are configured: %w", need, l.o.Cartridges, backends.ErrDamaged)
 	}
 	for i := range l.o.Cartridges {
 		l.carts = append(l.carts, &cart{n: i, name: fmt.Sprintf("T%05d", i)})
 	}
-	l.root.each(func(f *file) {
+	for _, f := range l.loaded {
 		if f.cart >= 0 {
 			c := l.carts[f.cart]
 			c.live++
 			c.bytes += f.size
 			c.end = max(c.end, f.pos+f.size)
 		}
-	})
+	}
 	for _, c := range l.carts {
 		flags := os.O_RDWR
 		if c.live == 0 {

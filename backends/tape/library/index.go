@@ -86,13 +86,15 @@ func crcDigits(b []byte) []byte { return fmt.Appendf(nil, "%08x", crc32.Checksum
 
 // parseRecord reads a line without its newline.
 func parseRecord(line []byte) (r record, err error) {
-	bad := fmt.Errorf("index line %.60q: %w", line, backends.ErrDamaged)
+	bad := func() (record, error) {
+		return record{}, fmt.Errorf("index line %.60q: %w", line, backends.ErrDamaged)
+	}
 	if len(line) < 12 || line[8] != ' ' || line[10] != ' ' {
-		return r, bad
+		return bad()
 	}
 	crc, err := strconv.ParseUint(string(line[:8]), 16, 32)
 	if err != nil || uint32(crc) != crc32.Checksum(line[9:], castagnoli) {
-		return r, bad
+		return bad()
 	}
 	r.kind = recordKind(line[9])
 	rest := line[11:]
@@ -131,10 +133,10 @@ func parseRecord(line []byte) (r record, err error) {
 		r.path, rest = path, nil
 		ok = ok && aerr == nil && serr == nil && n == 32 && perr == nil && path != "" && path != "." && checkPath(path) == nil && r.size >= 0
 	default:
-		return r, bad
+		return bad()
 	}
 	if !ok || len(rest) > 0 {
-		return r, bad
+		return bad()
 	}
 	return r, nil
 }

@@ -147,6 +147,7 @@ type Library struct {
 	closed   bool
 	root     *dir
 	files    int64
+	loaded   map[uint64]*file // while Open runs
 	nextID   uint64
 	carts    []*cart
 	stations []*drive

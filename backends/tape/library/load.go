@@ -38,6 +38,7 @@ func (l *Library) loadIndex() (*index, error) {
 // files are there after them.
 func (l *Library) replay(f *os.File) (end int64, records, live int, err error) {
 	byID := map[uint64]*file{}
+	l.loaded = byID
 	r := bufio.NewReaderSize(f, 1<<20)
 	torn := int64(-1)
 	for off := int64(0); ; {

@@ -1,8 +1,8 @@
 package library
 
 import (
+	"cmp"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,8 +18,8 @@ const bootID = "/proc/sys/kernel/random/boot_id"
 // only those of files that are nowhere else are trusted.
 func (l *Library) recoverBuffer() error {
 	trusted := l.sameBoot()
-	byID := map[uint64]*file{}
-	l.root.each(func(f *file) { byID[f.id] = f })
+	byID := l.loaded
+	l.loaded = nil
 	top := filepath.Join(l.o.Dir, "buffer")
 	shards, err := os.ReadDir(top)
 	if err != nil {
@@ -41,11 +41,14 @@ func (l *Library) recoverBuffer() error {
 		}
 		os.Remove(filepath.Join(top, sh.Name())) // succeeds when it is empty
 	}
-	for _, id := range slices.Sorted(maps.Keys(byID)) {
-		f := byID[id]
-		if f.cart >= 0 {
-			continue
+	var untaped []*file
+	for _, f := range byID {
+		if f.cart < 0 {
+			untaped = append(untaped, f)
 		}
+	}
+	slices.SortFunc(untaped, func(a, b *file) int { return cmp.Compare(a.id, b.id) })
+	for _, f := range untaped {
 		if f.buf == nil {
 			f.bad = true
 			l.o.Log.Error("tape library: file is lost: neither on tape nor in the buffer", "path", f.path(), "size", f.size)
