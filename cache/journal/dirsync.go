@@ -19,6 +19,7 @@ type round struct {
 	done     chan struct{}
 	err      error
 	failures int
+	callers  int // who share it; guarded by groupSync.mu
 }
 
 // sync returns after a do that began after the call. What was changed before an earlier
@@ -32,6 +33,7 @@ func (g *groupSync) sync() (failures int, err error) {
 		r = &round{done: make(chan struct{})}
 		g.next = r
 	}
+	r.callers++
 	g.mu.Unlock()
 	if !leader {
 		<-r.done

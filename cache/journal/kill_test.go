@@ -91,7 +91,7 @@ func killedChild(dir string) {
 // folder. What it acknowledged is there.
 func TestKill(t *testing.T) {
 	rounds := 8
-	if testing.Short() {
+	if testing.Short() || raceDetector {
 		rounds = 3
 	}
 	dir := t.TempDir()

@@ -282,7 +282,7 @@ func TestRecoveryIsLogged(t *testing.T) {
 	write(t, e, "abc", 0)
 	seal(t, e)
 	os.Truncate(e.Path(), 1)
-	j = open(t, crash(t, j))
+	open(t, crash(t, j))
 	if s := log.String(); !strings.Contains(s, "damaged") || !strings.Contains(s, e.ID()) || strings.Contains(s, "\nlevel=FATAL") {
 		t.Fatal(s)
 	}
@@ -321,7 +321,7 @@ func TestEntriesOrder(t *testing.T) {
 // holding descriptors.
 func TestManyEntries(t *testing.T) {
 	n := 10_000
-	if testing.Short() {
+	if testing.Short() || raceDetector {
 		n = 1000
 	}
 	dir := t.TempDir()
