@@ -19,7 +19,7 @@ fs_up() {
  ${LIMITED_BY:-} "$TARN" mount -f "$LAKE" "$MNT" -o allow_other >>"$A_DIR/daemon.log" 2>&1 & PID=$!; disown $PID
  chmod 600 "$A_DIR/daemon.log"
  for _ in $(seq 200); do
-  grep -q " $MNT fuse.tarn " /proc/self/mounts && ls "$MNT" >/dev/null 2>&1 && return 0
+  cat "$MNT/.tarn/stats" >/dev/null 2>&1 && return 0 # neither in a dead mount nor in the folder below it
   kill -0 $PID 2>/dev/null || return 1
   sleep .05
  done

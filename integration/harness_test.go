@@ -195,14 +195,11 @@ func (s *site) tryMount(wrap []string, args ...string) error {
 	return errors.New("not mounted after 20 s")
 }
 
-// mounted tells whether the mountpoint answers as a tarn mount.
+// mounted tells whether the mountpoint answers as a tarn mount: in a dead one stat may
+// succeed from the kernel's memory and a read does not; the folder below has no .tarn.
 func (s *site) mounted() bool {
-	b, err := os.ReadFile("/proc/self/mounts")
-	if err != nil || !strings.Contains(string(b), " "+s.mnt+" fuse.tarn ") {
-		return false
-	}
-	_, err = os.ReadDir(s.mnt)
-	return err == nil
+	b, err := os.ReadFile(filepath.Join(s.mnt, ".tarn/stats"))
+	return err == nil && len(b) > 0
 }
 
 // kill is a kill -9 of the daemon; the dead mount is left as it is.

@@ -264,7 +264,7 @@ func (s *session) serve(ctx context.Context, o mountOptions) (err error) {
 	default:
 		log = daemonLog(o.cfg.Log, s.t.err, s.t.verbose)
 	}
-	lk, err := openLake(o.cfg, openOptions{Replicate: true, Log: log, Now: s.t.now})
+	lk, err := s.openServed(ctx, o.cfg, log)
 	if err != nil {
 		return err
 	}
@@ -306,6 +306,26 @@ func (s *session) serve(ctx context.Context, o mountOptions) (err error) {
 	end, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	return errors.Join(err, api.Close(end), svc.Close(), closeSocket())
+}
+
+// openServed opens the lake for a daemon. A command that has it open will soon have ended
+// and is waited for; another daemon will not.
+func (s *session) openServed(ctx context.Context, cfg *config.Config, log *slog.Logger) (*opened, error) {
+	give := s.t.now().Add(lockWait)
+	for {
+		lk, err := openLake(cfg, openOptions{Replicate: true, Log: log, Now: s.t.now})
+		if !errors.Is(err, backends.ErrBusy) || s.t.now().After(give) {
+			return lk, err
+		}
+		if c, _, derr := control.Dial(ctx, cfg.Run); derr == nil {
+			return nil, errors.Join(err, c.Close())
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
 }
 
 func (o *mountOptions) fsOptions(lk *opened, log *slog.Logger) tarnfs.Options {
