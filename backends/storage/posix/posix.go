@@ -10,8 +10,10 @@
 //
 // Uploads are written to the hidden folder .tarn-uploads at the top of Dir,
 // checksummed as they come, and renamed to their place by Commit once they are
-// durable. Nothing outside Dir can be reached: paths are walked with os.Root, which
-// follows symbolic links inside Dir and refuses those that lead out of it.
+// durable. What it makes is closed to other users of the machine: who may read a file is
+// for the lake to say, not for its storage. Nothing outside Dir can be reached: paths are
+// walked with os.Root, which follows symbolic links inside Dir and refuses those that
+// lead out of it.
 package posix
 
 import (

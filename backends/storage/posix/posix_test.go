@@ -402,3 +402,33 @@ func TestLongNames(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A file of mode 0600 in the lake must not be readable at its storage, whatever the umask.
+func TestMadeFilesArePrivate(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0))
+	dir := t.TempDir()
+	ctx := context.Background()
+	u, err := open(t, Options{Dir: dir}).Create(ctx, "a/b/f", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := u.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := u.Commit(ctx, backends.Checksums{Adler32: "00790079"}); err != nil {
+		t.Fatal(err)
+	}
+	err = filepath.WalkDir(dir, func(p string, d iofs.DirEntry, err error) error {
+		if err != nil || p == dir {
+			return err
+		}
+		fi, err := d.Info()
+		if err == nil && fi.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s has mode %v", p, fi.Mode())
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

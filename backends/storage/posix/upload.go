@@ -57,14 +57,14 @@ func (s *Storage) Create(ctx context.Context, p string, size int64) (backends.Up
 		if err := s.makeParents(r, p); err != nil {
 			return err
 		}
-		if err := r.Mkdir(uploads, 0o755); err != nil && !errors.Is(err, syscall.EEXIST) {
+		if err := r.Mkdir(uploads, 0o700); err != nil && !errors.Is(err, syscall.EEXIST) {
 			return err
 		}
 		if err := u.reserve(); err != nil {
 			return err
 		}
 		u.tmp = uploads + "/" + rand.Text()
-		f, err := r.OpenFile(u.tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
+		f, err := r.OpenFile(u.tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 		if err != nil {
 			u.unreserve(u.reserved)
 			return err
@@ -116,7 +116,7 @@ func (s *Storage) makeParents(r *root, p string) error {
 		if c != '/' {
 			continue
 		}
-		switch err := r.Mkdir(p[:i], 0o755); {
+		switch err := r.Mkdir(p[:i], 0o700); {
 		case err == nil:
 			s.mu.Lock()
 			delete(s.durable, p[:i])

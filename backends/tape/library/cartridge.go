@@ -106,7 +106,7 @@ func (l *Library) openCartridges() error {
 		if c.live == 0 {
 			flags |= os.O_CREATE
 		}
-		f, err := os.OpenFile(filepath.Join(l.o.Dir, "cartridges", c.name), flags, 0o644)
+		f, err := os.OpenFile(filepath.Join(l.o.Dir, "cartridges", c.name), flags, 0o600)
 		if err != nil {
 			if c.live == 0 {
 				return translated(err)

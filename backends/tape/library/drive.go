@@ -246,10 +246,10 @@ func (l *Library) readFile(ctx context.Context, d *drive, c *cart, r *recall) (c
 	if injected != nil {
 		return 0, injected
 	}
-	if err := os.MkdirAll(l.shard(f.id), 0o755); err != nil {
+	if err := os.MkdirAll(l.shard(f.id), 0o700); err != nil {
 		return 0, translated(err)
 	}
-	out, err := os.OpenFile(to+partSuffix, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	out, err := os.OpenFile(to+partSuffix, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return 0, translated(err)
 	}

@@ -207,11 +207,11 @@ func Open(o Options) (*Library, error) {
 
 func (l *Library) open() error {
 	for _, d := range []string{"", "buffer", "cartridges"} {
-		if err := os.MkdirAll(filepath.Join(l.o.Dir, d), 0o755); err != nil {
+		if err := os.MkdirAll(filepath.Join(l.o.Dir, d), 0o700); err != nil {
 			return translated(err)
 		}
 	}
-	f, err := os.OpenFile(filepath.Join(l.o.Dir, "lock"), os.O_RDWR|os.O_CREATE, 0o644)
+	f, err := os.OpenFile(filepath.Join(l.o.Dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return translated(err)
 	}

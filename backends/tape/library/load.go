@@ -14,7 +14,7 @@ import (
 // loadIndex reads the index into the tree, drops a torn tail, and rewrites the file when
 // most of it is history.
 func (l *Library) loadIndex() (*index, error) {
-	f, err := os.OpenFile(l.indexPath(), os.O_RDWR|os.O_CREATE, 0o644)
+	f, err := os.OpenFile(l.indexPath(), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, translated(err)
 	}
@@ -112,7 +112,7 @@ func (l *Library) replayOne(byID map[uint64]*file, r record) {
 // rewriteIndex writes what is live to a new file that takes the place of the old one.
 func (l *Library) rewriteIndex() (*index, error) {
 	tmp := l.indexPath() + ".new"
-	f, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
+	f, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return nil, translated(err)
 	}

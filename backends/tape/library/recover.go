@@ -92,5 +92,5 @@ func (l *Library) noteBoot() error {
 	if err != nil {
 		return nil // never the same, then
 	}
-	return translated(os.WriteFile(filepath.Join(l.o.Dir, "boot"), now, 0o644))
+	return translated(os.WriteFile(filepath.Join(l.o.Dir, "boot"), now, 0o600))
 }

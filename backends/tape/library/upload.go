@@ -66,10 +66,10 @@ func (l *Library) anyRoom(n int64) bool {
 }
 
 func (u *upload) make() (err error) {
-	if err := os.Mkdir(u.l.shard(u.file), 0o755); err != nil && !os.IsExist(err) {
+	if err := os.Mkdir(u.l.shard(u.file), 0o700); err != nil && !os.IsExist(err) {
 		return translated(err)
 	}
-	u.f, err = os.OpenFile(u.name(), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
+	u.f, err = os.OpenFile(u.name(), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	return translated(err)
 }
 
