@@ -2,15 +2,16 @@
 // bytes on demand, for the tests of everything that stands on them.
 //
 //	st := fault.NewStorage(inner)
-//	st.On("Open", fault.Times(2, fault.Temporary))                     // the first two calls fail
+//	st.On("Open", fault.Times(2, fault.ErrTemporary))                     // the first two calls fail
 //	st.On("Commit", fault.At("d/f", fault.Always(backends.ErrNoSpace))) // this file fails
-//	st.After("Commit", fault.Nth(1, fault.Temporary))                   // done, but the answer is lost
+//	st.After("Commit", fault.Nth(1, fault.ErrTemporary))                   // done, but the answer is lost
 //	st.OnRead(fault.FlipByte(4096))                                     // wrong bytes
 //	release := st.Block("ReadAt")                                       // hangs until released or ctx ends
 //
 // Operations are the names of the interfaces' methods, also those of Object and
 // Upload: ReadAt, Write, Commit, Abort. The path is what the call is about: the storage's path, each path
-// of a Tape call or the request's ID, the DID as scope:name of a Catalogue call.
+// of a Tape call or the request's ID, the DID as scope:name of a Catalogue call. Times, Nth and Every count
+// paths, which are the calls where there is one each.
 package fault
 
 import (
@@ -23,8 +24,8 @@ import (
 	"tarn/backends"
 )
 
-// Temporary is the failure that goes away.
-var Temporary = fmt.Errorf("injected: %w, %w", backends.ErrUnavailable, backends.ErrTemporary)
+// ErrTemporary is the failure that goes away.
+var ErrTemporary = fmt.Errorf("injected: %w, %w", backends.ErrUnavailable, backends.ErrTemporary)
 
 // ErrInjected is a failure that stays and that no other means.
 var ErrInjected = errors.New("injected failure")
@@ -219,7 +220,7 @@ func At(path string, h Hook) Hook {
 	}
 }
 
-// EachPath gives every path a hook of its own: EachPath(func() Hook { return Times(1, Temporary) })
+// EachPath gives every path a hook of its own: EachPath(func() Hook { return Times(1, ErrTemporary) })
 // fails the first call for each path.
 func EachPath(make func() Hook) Hook {
 	var mu sync.Mutex

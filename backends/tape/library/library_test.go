@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	iofs "io/fs"
 	"log/slog"
 	"os"

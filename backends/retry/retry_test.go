@@ -1,0 +1,307 @@
+package retry_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"tarn/backends"
+	"tarn/backends/backendstest"
+	"tarn/backends/fault"
+	"tarn/backends/query"
+	"tarn/backends/retry"
+	"tarn/backends/storage/posix"
+	"tarn/backends/tape/library"
+)
+
+// clock is time that passes only by sleeping.
+type clock struct {
+	now   time.Time
+	waits []time.Duration
+}
+
+func (c *clock) options() retry.Options {
+	return retry.Options{
+		Now:  func() time.Time { return c.now },
+		Rand: func() float64 { return 1 },
+		Sleep: func(ctx context.Context, d time.Duration) error {
+			c.now = c.now.Add(d)
+			c.waits = append(c.waits, d)
+			return ctx.Err()
+		},
+	}
+}
+
+func instant() retry.Options {
+	return retry.Options{Sleep: func(ctx context.Context, _ time.Duration) error { return ctx.Err() }}
+}
+
+func disk(t *testing.T) *posix.Storage {
+	t.Helper()
+	s, err := posix.Open(posix.Options{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// TestStorageContract: with an unreliable storage below, callers see a reliable one.
+func TestStorageContract(t *testing.T) {
+	backendstest.Storage(t, func(t *testing.T) backends.Storage {
+		f := fault.NewStorage(disk(t))
+		for _, op := range []string{"Stat", "List", "Open", "ReadAt", "Create", "Checksum", "Space"} {
+			f.On(op, fault.Every(2, fault.ErrTemporary))
+		}
+		f.OnRead(fault.ShortRead(100<<10, fault.ErrTemporary))
+		many := instant()
+		many.Attempts = 50 // parallel calls share the count
+		return retry.NewStorage(f, many)
+	})
+}
+
+func TestTapeContract(t *testing.T) {
+	backendstest.Tape(t, func(t *testing.T) backendstest.TapeUnderTest {
+		l, err := library.Open(library.Options{Dir: t.TempDir(), Speed: 1e6, BufferSize: 1 << 20})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := fault.NewTape(l)
+		for _, op := range []string{"Locality", "Stage", "Poll", "Cancel", "Release", "Plan"} {
+			f.On(op, func(string) error {
+				if f.Calls(op)%2 == 1 {
+					return fault.ErrTemporary
+				}
+				return nil
+			})
+		}
+		many := instant()
+		many.Attempts = 50 // parallel calls share the count
+		return backendstest.TapeUnderTest{
+			Storage: retry.NewStorage(l, many), Tape: retry.NewTape(f, many), Buffer: 1 << 20,
+			MakeNearline: func(t *testing.T, paths ...string) {
+				if err := l.EvictBuffer(t.Context(), paths...); err != nil {
+					t.Fatal(err)
+				}
+			},
+			Recalls: func() int64 { return l.Stats().Staged },
+		}
+	})
+}
+
+func TestBounds(t *testing.T) {
+	f := fault.NewStorage(disk(t))
+	f.On("Stat", fault.Always(fault.ErrTemporary))
+	for _, c := range []struct {
+		name  string
+		set   func(*retry.Options)
+		waits []time.Duration
+	}{
+		{"attempts", func(o *retry.Options) { o.Attempts = 4 }, []time.Duration{200 * time.Millisecond, 400 * time.Millisecond, 800 * time.Millisecond}},
+		{"one attempt", func(o *retry.Options) { o.Attempts = 1 }, nil},
+		{"longest wait", func(o *retry.Options) { o.Attempts, o.First, o.Max = 5, time.Second, 3*time.Second }, []time.Duration{time.Second, 2 * time.Second, 3 * time.Second, 3 * time.Second}},
+		{"total", func(o *retry.Options) { o.Attempts, o.First, o.Total = 100, time.Second, 8*time.Second }, []time.Duration{time.Second, 2 * time.Second, 4 * time.Second}},
+		{"jitter", func(o *retry.Options) { o.Attempts, o.First, o.Rand = 3, time.Second, func() float64 { return 0 } }, []time.Duration{500 * time.Millisecond, time.Second}},
+		{"many attempts do not overflow", func(o *retry.Options) { o.Attempts, o.Max, o.Total = 80, time.Second, time.Hour }, nil},
+	} {
+		k := &clock{now: time.Now()}
+		o := k.options()
+		c.set(&o)
+		before := f.Calls("Stat")
+		_, err := retry.NewStorage(f, o).Stat(t.Context(), "f")
+		if !errors.Is(err, backends.ErrUnavailable) {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		if o.Attempts == 80 {
+			if k.waits[70] != time.Second {
+				t.Errorf("%s: %v", c.name, k.waits[70])
+			}
+		} else if !slices.Equal(k.waits, c.waits) {
+			t.Errorf("%s: waited %v, want %v", c.name, k.waits, c.waits)
+		}
+		if n := f.Calls("Stat") - before; n != len(k.waits)+1 {
+			t.Errorf("%s: %d attempts", c.name, n)
+		}
+	}
+}
+
+func TestOnlyTemporaryErrorsAreRetried(t *testing.T) {
+	f := fault.NewStorage(disk(t))
+	s := retry.NewStorage(f, instant())
+	for _, err := range []error{backends.ErrNotExist, backends.ErrUnavailable, backends.ErrNoSpace, fault.ErrInjected} {
+		f.Reset()
+		f.On("Stat", fault.Always(err))
+		if _, got := s.Stat(t.Context(), "f"); !errors.Is(got, err) || f.Calls("Stat") != 1 {
+			t.Errorf("%v: %d attempts, %v", err, f.Calls("Stat"), got)
+		}
+	}
+}
+
+func TestContextEndsTheWait(t *testing.T) {
+	f := fault.NewStorage(disk(t))
+	f.On("Stat", fault.Always(fault.ErrTemporary))
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	_, err := retry.NewStorage(f, retry.Options{First: time.Hour, Max: time.Hour, Total: 10 * time.Hour}).Stat(ctx, "f")
+	if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, backends.ErrUnavailable) || time.Since(start) > 5*time.Second || f.Calls("Stat") != 1 {
+		t.Errorf("%v after %v", err, time.Since(start))
+	}
+}
+
+func TestListGoesOnWhereItBroke(t *testing.T) {
+	f := fault.NewStorage(disk(t))
+	var want []string
+	for i := range 20 {
+		p := fmt.Sprintf("f%02d", i)
+		backendstest.Put(t, f, p, nil)
+		want = append(want, p)
+	}
+	f.On("ListEntry", fault.Nth(7, fault.ErrTemporary))
+	var got []string
+	for a, err := range retry.NewStorage(f, instant()).List(t.Context(), "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, a.Path)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestReadGoesOnWhereItBroke(t *testing.T) {
+	f := fault.NewStorage(disk(t))
+	data := backendstest.Bytes(1, 1000)
+	backendstest.Put(t, f, "f", data)
+	f.OnRead(fault.ShortRead(300, fault.ErrTemporary))
+	s := retry.NewStorage(f, instant())
+	if got, err := backendstest.Get(t.Context(), s, "f"); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+}
+
+func TestLostAnswerOfRemove(t *testing.T) {
+	f := fault.NewStorage(disk(t))
+	s := retry.NewStorage(f, instant())
+	backendstest.Put(t, s, "f", nil)
+	f.After("Remove", fault.Nth(1, fault.ErrTemporary))
+	if err := s.Remove(t.Context(), "f"); err != nil {
+		t.Errorf("its own effect: %v", err)
+	}
+	if err := s.Remove(t.Context(), "f"); !errors.Is(err, backends.ErrNotExist) {
+		t.Errorf("really not there: %v", err)
+	}
+}
+
+func TestFileOfObject(t *testing.T) {
+	d := disk(t)
+	backendstest.Put(t, d, "f", []byte("x"))
+	for name, c := range map[string]struct {
+		below backends.Storage
+		want  bool
+	}{"with": {d, true}, "without": {fault.NewStorage(d), false}} {
+		o, err := retry.NewStorage(c.below, instant()).Open(t.Context(), "f")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := o.(interface{ File() *os.File }).File() != nil; got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+		o.Close()
+	}
+}
+
+// memory is a catalogue of two entries that fails on demand through package fault.
+type memory struct{ backends.Catalogue }
+
+func (memory) Stat(_ context.Context, d backends.DID) (backends.Info, error) {
+	return backends.Info{DID: d}, nil
+}
+
+func (memory) Contents(_ context.Context, d backends.DID, _ string) iter.Seq2[backends.Info, error] {
+	return func(yield func(backends.Info, error) bool) {
+		for _, n := range []string{"/a", "/b"} {
+			if !yield(backends.Info{DID: backends.DID{Scope: d.Scope, Name: d.Name + n}}, nil) {
+				return
+			}
+		}
+	}
+}
+func (memory) Find(_ context.Context, d backends.DID, _ query.Expr) iter.Seq2[backends.Info, error] {
+	return memory{}.Contents(context.Background(), d, "")
+}
+func (memory) Parents(_ context.Context, d backends.DID) iter.Seq2[backends.DID, error] {
+	return func(yield func(backends.DID, error) bool) { yield(d, nil) }
+}
+func (memory) Add(context.Context, backends.Info, backends.Meta, ...backends.Replica) error {
+	return nil
+}
+func (memory) Attach(context.Context, backends.DID, ...backends.DID) error        { return nil }
+func (memory) Detach(context.Context, backends.DID, ...backends.DID) error        { return nil }
+func (memory) Replicas(context.Context, backends.DID) ([]backends.Replica, error) { return nil, nil }
+func (memory) PutReplica(context.Context, backends.DID, backends.Generation, backends.Replica) error {
+	return nil
+}
+func (memory) DropReplica(context.Context, backends.DID, string) error    { return nil }
+func (memory) Meta(context.Context, backends.DID) (backends.Meta, error)  { return nil, nil }
+func (memory) SetMeta(context.Context, backends.DID, backends.Meta) error { return nil }
+
+func TestCatalogue(t *testing.T) {
+	f := fault.NewCatalogue(memory{})
+	c := retry.NewCatalogue(f, instant())
+	d := backends.DID{Scope: "s", Name: "/s"}
+	ctx := t.Context()
+	drain := func(seq iter.Seq2[backends.Info, error]) (n int, err error) {
+		for _, e := range seq {
+			if e != nil {
+				return n, e
+			}
+			n++
+		}
+		return n, nil
+	}
+	calls := map[string]func() error{
+		"Stat":     func() error { _, err := c.Stat(ctx, d); return err },
+		"Contents": func() error { _, err := drain(c.Contents(ctx, d, "")); return err },
+		"Find":     func() error { _, err := drain(c.Find(ctx, d, nil)); return err },
+		"Parents": func() error {
+			for _, err := range c.Parents(ctx, d) {
+				return err
+			}
+			return nil
+		},
+		"Add":         func() error { return c.Add(ctx, backends.Info{DID: d}, nil) },
+		"Attach":      func() error { return c.Attach(ctx, d, d) },
+		"Detach":      func() error { return c.Detach(ctx, d, d) },
+		"Replicas":    func() error { _, err := c.Replicas(ctx, d); return err },
+		"PutReplica":  func() error { return c.PutReplica(ctx, d, "", backends.Replica{}) },
+		"DropReplica": func() error { return c.DropReplica(ctx, d, "r") },
+		"Meta":        func() error { _, err := c.Meta(ctx, d); return err },
+		"SetMeta":     func() error { return c.SetMeta(ctx, d, nil) },
+	}
+	for op, call := range calls {
+		f.Reset()
+		f.On(op, fault.Times(2, fault.ErrTemporary))
+		if err := call(); err != nil || f.Calls(op) != 3 {
+			t.Errorf("%s: %v after %d attempts", op, err, f.Calls(op))
+		}
+		f.Reset()
+		f.On(op, fault.Always(fault.ErrInjected))
+		if err := call(); !errors.Is(err, fault.ErrInjected) || f.Calls(op) != 1 {
+			t.Errorf("%s: %v after %d attempts", op, err, f.Calls(op))
+		}
+	}
+	// What was given cannot be taken back: the failure is told.
+	f.Reset()
+	f.On("ContentsEntry", fault.Nth(2, fault.ErrTemporary))
+	if n, err := drain(c.Contents(ctx, d, "")); n != 1 || !backends.IsTemporary(err) {
+		t.Errorf("broken sequence: %d, %v", n, err)
+	}
+}
