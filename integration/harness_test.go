@@ -14,6 +14,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -94,12 +96,29 @@ type site struct {
 	daemon *exec.Cmd
 	log    *tail
 	exited chan error
+
+	logs     []*tail          // of all daemons so far
+	expected []*regexp.Regexp // of what they may complain about
 }
 
-// tail keeps the last lines of a daemon, for a test that fails.
+// tail keeps the last lines of a daemon, for a test that fails, and all its complaints.
 type tail struct {
-	mu    sync.Mutex
-	lines []string
+	mu     sync.Mutex
+	lines  []string
+	errors []string
+}
+
+// complaint tells a line of a log that no healthy daemon writes.
+func complaint(line string) bool {
+	return strings.Contains(line, "level=ERROR") || strings.HasPrefix(line, "panic:") || strings.HasPrefix(line, "fatal error:") ||
+		strings.HasPrefix(line, "unexpected fault address") || strings.Contains(line, "DATA RACE")
+}
+
+// expect names complaints of the daemon that the test provokes; every other one fails it.
+func (s *site) expect(patterns ...string) {
+	for _, p := range patterns {
+		s.expected = append(s.expected, regexp.MustCompile(p))
+	}
 }
 
 func (l *tail) follow(r io.Reader, done func()) {
@@ -110,6 +129,9 @@ func (l *tail) follow(r io.Reader, done func()) {
 		l.mu.Lock()
 		if l.lines = append(l.lines, sc.Text()); len(l.lines) > 4000 {
 			l.lines = l.lines[1000:]
+		}
+		if complaint(sc.Text()) && len(l.errors) < 100 {
+			l.errors = append(l.errors, sc.Text())
 		}
 		l.mu.Unlock()
 	}
@@ -171,6 +193,7 @@ func (s *site) tryMount(wrap []string, args ...string) error {
 	}
 	pw.Close()
 	s.log = &tail{}
+	s.logs = append(s.logs, s.log)
 	drained := make(chan struct{})
 	go s.log.follow(pr, func() { pr.Close(); close(drained) })
 	exited := make(chan error, 1)
@@ -248,6 +271,18 @@ func (s *site) down() {
 			break
 		}
 		exec.Command("fusermount3", "-u", "-z", s.mnt).Run() // what fails is seen by the next look
+	}
+	if b, _ := os.ReadFile("/proc/self/mounts"); strings.Contains(string(b), " "+s.mnt+" ") {
+		s.t.Errorf("%s is still mounted", s.mnt)
+	}
+	for _, l := range s.logs {
+		l.mu.Lock()
+		for _, e := range l.errors {
+			if !slices.ContainsFunc(s.expected, func(r *regexp.Regexp) bool { return r.MatchString(e) }) {
+				s.t.Errorf("the daemon complained: %s", e)
+			}
+		}
+		l.mu.Unlock()
 	}
 }
 
