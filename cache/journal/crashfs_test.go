@@ -83,12 +83,15 @@ func (c *crashFS) kill() {
 	clear(c.locks)
 }
 
-// cut is a power cut and the boot after it.
-func (c *crashFS) cut() {
+// cut is a power cut and the boot after it: of what was not synced, nothing is kept, or a
+// part from the beginning, or any.
+func (c *crashFS) cut() { c.cutAs(c.rnd.IntN(3)) }
+
+// cutAs with mode 0 keeps nothing that was not synced.
+func (c *crashFS) cutAs(mode int) {
 	c.kill()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	mode := c.rnd.IntN(3)
 	keep := func(n int) func(int) bool {
 		switch mode {
 		case 0:

@@ -147,7 +147,7 @@ func TestSyncErrorIsSticky(t *testing.T) {
 				after := create(t, j, "after")
 				seal(t, after)
 				seal(t, before)
-				disk.cut()
+				disk.cutAs(0)
 				o := testOptions("/j")
 				o.FS = disk
 				j = open(t, o)
@@ -198,6 +198,7 @@ func TestSyncErrorAtEviction(t *testing.T) {
 	if n := j.files.count(); n > 1 {
 		t.Fatal(n, "files are open")
 	}
+	disk.fail = nil
 	if err := a.Sync(); !errors.Is(err, unix.EIO) {
 		t.Fatal(err)
 	}
@@ -220,7 +221,7 @@ func TestWriteDuringSync(t *testing.T) {
 	if err := e.Sync(); err != nil {
 		t.Fatal(err)
 	}
-	disk.cut()
+	disk.cutAs(0)
 	o := testOptions("/j")
 	o.FS = disk
 	j = open(t, o)

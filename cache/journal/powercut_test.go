@@ -16,7 +16,7 @@ import (
 
 var (
 	cutSeed  = flag.Uint64("cutseed", 0, "run the power-cut test with this seed only")
-	cutSeeds = flag.Uint64("cutseeds", 0, "how many seeds the power-cut test runs; 0 is 1000, or 200 with the race detector")
+	cutSeeds = flag.Uint64("cutseeds", 0, "how many seeds the power-cut test runs; 0 is 600, or 120 with the race detector")
 )
 
 // promise is what the test knows of one entry: what was acknowledged, and what has
@@ -69,9 +69,9 @@ func TestPowerCut(t *testing.T) {
 	}
 	seeds := *cutSeeds
 	if seeds == 0 {
-		seeds = 1000
+		seeds = 600
 		if raceDetector {
-			seeds = 200
+			seeds = 120
 		}
 	}
 	for seed := uint64(1); seed <= seeds && !t.Failed(); seed++ {
