@@ -60,12 +60,10 @@ func (v *FS) Create(ctx context.Context, dir *Node, name string, flags int, mode
 		return nil, nil, err
 	}
 	if made {
-		h := &Handle{node: n.hold(), flags: flags, caller: c}
+		h := &Handle{node: n.hold(), flags: flags, caller: c, made: true}
 		n.mu.Lock()
 		n.handles++
-		if canWrite(flags) {
-			n.writers++
-		}
+		n.writers++
 		n.mu.Unlock()
 		return n, h, nil
 	}

@@ -26,6 +26,7 @@ type Handle struct {
 	// with O_NONBLOCK); the rest is ErrRefused.
 	resident bool
 	nearline bool // it was on tape only when it was opened
+	made     bool // the open made the file
 
 	mu     sync.Mutex // guards the rest; never held across I/O
 	file   *cache.File
@@ -41,6 +42,10 @@ type pending struct {
 	pid    uint32
 	cancel context.CancelFunc
 }
+
+// seals tells whether the close of h may complete a content: one that is open for
+// writing, or was made by an open that could not write.
+func (h *Handle) seals() bool { return h.made || canWrite(h.flags) }
 
 // Node is the file that h has open; it is held by h.
 func (h *Handle) Node() *Node { return h.node }
@@ -328,7 +333,7 @@ func (h *Handle) Flush(ctx context.Context, caller Caller) error {
 		}
 	}
 	h.mu.Unlock()
-	if !canWrite(h.flags) {
+	if !h.seals() {
 		return nil
 	}
 	return h.node.fs.closeWriter(ctx, h.node, 1)
@@ -343,10 +348,7 @@ func (h *Handle) Fsync() error {
 	if u == nil {
 		return nil
 	}
-	u.mu.Lock()
-	dirty := u.dirty
-	u.mu.Unlock()
-	if !dirty {
+	if !u.unsealed() {
 		return nil
 	}
 	if err := u.note(false, nil); err != nil {
@@ -371,16 +373,16 @@ func (h *Handle) Release() {
 	}
 	h.mu.Unlock()
 	n, v := h.node, h.node.fs
-	if canWrite(h.flags) {
-		if err := v.closeWriter(v.ctx, n, 1); err != nil {
+	if h.seals() {
+		n.mu.Lock()
+		n.writers-- // first: of several at one time the last must see none
+		n.mu.Unlock()
+		if err := v.closeWriter(v.ctx, n, 0); err != nil {
 			v.log.Error("seal at release", "path", n.Path(), "err", err)
 		}
 	}
 	n.mu.Lock()
 	n.handles--
-	if canWrite(h.flags) {
-		n.writers--
-	}
 	var dead *unsent
 	if n.unlinked && n.handles == 0 {
 		dead, n.work = n.work, nil
@@ -409,10 +411,7 @@ func (v *FS) closeWriter(ctx context.Context, n *Node, own int) error {
 	if u == nil || unlinked {
 		return nil
 	}
-	u.mu.Lock()
-	dirty := u.dirty
-	u.mu.Unlock()
-	if !dirty {
+	if !u.unsealed() {
 		return nil
 	}
 	if writers > own {

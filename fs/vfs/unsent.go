@@ -36,6 +36,7 @@ type unsent struct {
 	sums     backends.Checksums // of the sealed content
 	sealed   int64              // its size
 	dirty    bool               // written to since the last Seal
+	sealing  chan struct{}      // closed when the Seal that runs is done; nil: none runs
 	known    bool               // the bytes were sealed, or compared with what was sealed, in this process
 	frozen   bool               // its upload has begun: a new writer copies
 	dropped  bool               // unlinked, superseded or cancelled
@@ -235,14 +236,32 @@ func (u *unsent) note(durable bool, more func(*journal.Record)) error {
 	return local(u.entry.UpdateLazy(f))
 }
 
-// seal makes the content durable and complete as it is now: SEALED.
-func (u *unsent) seal() error {
+// unsealed tells whether there are bytes that no finished Seal covers.
+func (u *unsent) unsealed() bool {
 	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.dirty || u.sealing != nil
+}
+
+// seal makes the content durable and complete as it is now: SEALED. Of several closes at
+// one time one does it, and none returns before it is done.
+func (u *unsent) seal() error {
+	for {
+		u.mu.Lock()
+		if wait := u.sealing; wait != nil {
+			u.mu.Unlock()
+			<-wait
+			continue
+		}
+		break
+	}
 	if !u.dirty {
 		u.mu.Unlock()
 		return nil
 	}
 	u.dirty = false // a write that comes while we seal sets it again
+	done := make(chan struct{})
+	u.sealing = done
 	u.mu.Unlock()
 	err := u.note(false, nil)
 	var r journal.Record
@@ -250,6 +269,8 @@ func (u *unsent) seal() error {
 		r, err = u.entry.Seal()
 	}
 	u.mu.Lock()
+	u.sealing = nil
+	defer close(done)
 	if err != nil {
 		u.dirty = true
 		u.mu.Unlock()

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path"
+	"slices"
 	"sync"
 	"time"
 
@@ -121,7 +122,7 @@ func (up *uploader) launch(ctx context.Context) time.Duration {
 func (u *unsent) freeze(stop context.CancelFunc) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.dropped || u.dirty || u.path == "" || u.state == journal.Abandoned {
+	if u.dropped || u.dirty || u.sealing != nil || u.path == "" || u.state == journal.Abandoned {
 		return false
 	}
 	u.frozen, u.busy = true, stop
@@ -337,7 +338,7 @@ func (up *uploader) first(ctx context.Context, u *unsent, r journal.Record) erro
 		if err != nil {
 			return err
 		}
-		if err := u.entry.Update(func(r *journal.Record) { r.Copies = copies }); err != nil {
+		if err := u.entry.Update(func(r *journal.Record) { r.Copies = slices.Clone(copies) }); err != nil {
 			return local(err)
 		}
 		r.Copies = copies
@@ -485,7 +486,7 @@ func (up *uploader) further(ctx context.Context, u *unsent, r journal.Record) er
 		if err := v.putReplica(ctx, u, r, up.replica(c)); err != nil {
 			return err
 		}
-		if err := u.entry.Update(func(rec *journal.Record) { rec.Copies = r.Copies }); err != nil {
+		if err := u.entry.Update(func(rec *journal.Record) { rec.Copies = slices.Clone(r.Copies) }); err != nil {
 			return local(err)
 		}
 	}
