@@ -249,7 +249,7 @@ func (s *session) serve(ctx context.Context, o mountOptions) (err error) {
 	tell := readyTo(os.Getenv(readyEnv))
 	defer func() { err = tell(err) }()
 
-	syscall.Umask(0)
+	syscall.Umask(0o077) // for the files of the catalogue; modes of files in the mount come from the caller alone
 	raiseFiles()
 	signal.Ignore(syscall.SIGHUP) // the end of a terminal is not the end of a mount
 	var log *slog.Logger
