@@ -465,3 +465,23 @@ func TestRandom(t *testing.T) {
 		}
 	}
 }
+
+// TestElevator: from the head upwards, what fits, and only then from the start.
+func TestElevator(t *testing.T) {
+	c := &cart{}
+	for i, size := range []int64{10, 500, 10, 20, 10} { // at 0, 100, 200, 300, 400
+		c.queueRecall(&recall{f: &file{id: uint64(i), pos: int64(i) * 100, size: size}})
+	}
+	for _, k := range []struct {
+		head, room int64
+		wrap       bool
+		want       int
+	}{
+		{0, 1000, false, 0}, {1, 1000, false, 1}, {100, 1000, false, 1}, {100, 499, false, 2}, {250, 1000, false, 3}, {250, 15, false, 4},
+		{401, 1000, false, -1}, {401, 1000, true, 0}, {401, 5, true, -1}, {450, 10, true, 0}, {101, 500, true, 2},
+	} {
+		if got := c.next(k.head, k.room, k.wrap); got != k.want {
+			t.Errorf("head %d, room %d, wrap %v: %d, want %d", k.head, k.room, k.wrap, got, k.want)
+		}
+	}
+}
