@@ -410,9 +410,36 @@ func TestClosedAndLocked(t *testing.T) {
 		}
 	}
 	open(t, testOptions(dir))
-	if in, err := os.Stat(dir); err != nil || in.Mode().Perm()&0o077 != 0 && in.Mode().Perm() != 0o755 {
-		t.Fatal(in.Mode(), err)
+}
+
+// A clock that stands still makes ids alike but for their random part.
+func TestCreateWithIDThatIsThere(t *testing.T) {
+	o := testOptions(t.TempDir())
+	j := open(t, o)
+	e := create(t, j, "abc")
+	calls := 0
+	again := &existing{fail: func(name string) bool { calls++; return calls <= 2 && filepath.Ext(name) == ".rec" }}
+	j.fs, j.files.fs = again, again
+	seal(t, create(t, j, "def"))
+	again.fail = func(name string) bool { return filepath.Ext(name) == ".rec" }
+	if _, err := j.Create(Record{}); !errors.Is(err, os.ErrExist) {
+		t.Fatal(err)
 	}
+	again.fail = func(string) bool { return false }
+	seal(t, e)
+}
+
+// existing says that files to be created are there.
+type existing struct {
+	osFS
+	fail func(string) bool
+}
+
+func (x *existing) OpenFile(name string, flag int, perm os.FileMode) (File, error) {
+	if flag&os.O_EXCL != 0 && x.fail(name) {
+		return nil, os.ErrExist
+	}
+	return x.osFS.OpenFile(name, flag, perm)
 }
 
 func TestFoldersArePrivate(t *testing.T) {

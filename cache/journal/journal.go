@@ -185,25 +185,36 @@ func (j *Journal) Create(r Record) (*Entry, error) {
 		return nil, fmt.Errorf("create entry: %w", err)
 	}
 	defer j.files.leave()
-	e := j.newEntry(j.newID())
 	st := stored{Record: r.clone()}
-	st.keepOwn(Record{ID: e.id, Created: j.now()})
 	st.State = Writing
-	e.st = st
-	e.hash.h = j.newHash()
-	failures, _ := j.dirSync.epoch()
-	e.dirEpoch = failures
-	if err := e.newRecordFile(e.recPath(), st, false); err != nil {
+	e, err := j.createFiles(st)
+	for tries := 0; errors.Is(err, os.ErrExist) && tries < 3; tries++ { // an id that was there
+		e, err = j.createFiles(st)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("create entry: %w", err)
 	}
-	if _, err := j.files.acquire(&e.data, true); err != nil {
-		j.discard(e.recPath())
-		return nil, fmt.Errorf("create entry: %w", err)
-	}
-	j.files.release(&e.data)
 	j.mu.Lock()
 	j.entries[e.id] = e
 	j.mu.Unlock()
+	return e, nil
+}
+
+// createFiles makes an entry with its two files, or nothing.
+func (j *Journal) createFiles(st stored) (*Entry, error) {
+	e := j.newEntry(j.newID())
+	st.keepOwn(Record{ID: e.id, Created: j.now()})
+	e.st = st
+	e.hash.h = j.newHash()
+	e.dirEpoch, _ = j.dirSync.epoch()
+	if err := e.newRecordFile(e.recPath(), st, false); err != nil {
+		return nil, err
+	}
+	if _, err := j.files.acquire(&e.data, true); err != nil {
+		j.discard(e.recPath())
+		return nil, err
+	}
+	j.files.release(&e.data)
 	return e, nil
 }
 

@@ -62,7 +62,8 @@ func (e *Entry) erase(durable bool) error {
 
 // TakeData hands the data file of a SAFE entry over, to the cache: adopt may rename it
 // away, and nothing is written to it any more. When adopt returns nil the entry is gone;
-// when it fails the entry stays as it was, and so must the file.
+// when it fails the entry stays as it was, and so must the file. Meanwhile the entry can be
+// read, and what would change it waits; adopt must not call that.
 //
 // A crash at any moment leaves either the entry with its file, or the file where adopt
 // put it: a SAFE record without data is dropped silently by Open.

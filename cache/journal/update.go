@@ -29,8 +29,9 @@ func (e *Entry) failRecord(err error) error {
 // Update changes the record; the change is durable when it returns nil. f gets a copy
 // and must not call the entry; what belongs to the journal (see Record) stays as it is.
 //
-// f may set State only on a sealed entry, and not on a Damaged one: otherwise nothing is
-// changed and the error is ErrWriting or ErrDamaged. An uploader whose work took a while
+// f may set State only on a sealed entry, and a Damaged one stays SEALED (one that has come
+// further has good copies elsewhere): otherwise nothing is changed and the error is
+// ErrWriting or ErrDamaged. An uploader whose work took a while
 // compares Seq in f, because the entry may have been changed and sealed again.
 //
 // It needs no space on the disk unless the record outgrows its slot.
@@ -54,7 +55,7 @@ func (e *Entry) update(f func(*Record), durable bool) error {
 	st.keepOwn(old.Record)
 	switch {
 	case st.State == old.State:
-	case old.Damaged:
+	case old.Damaged && (old.State == Sealed || old.State.Open()):
 		return e.wrap("update", fmt.Errorf("to %s: %w: %s", st.State, ErrDamaged, old.Error))
 	case old.State.Open():
 		return e.wrap("update", fmt.Errorf("to %s: %w", st.State, ErrWriting))
