@@ -23,7 +23,7 @@ const (
 )
 
 const about = `A lake is named by its folder, its lake.yaml, or a name found in ~/.config/tarn or /etc/tarn:
-with --lake, or TARN_LAKE. Lake paths are absolute, /ctao/dl3/run.fits. A path inside a mount
+with --lake, or TARN_LAKE, or by being the only one mounted. Lake paths are absolute, /ctao/dl3/run.fits. A path inside a mount
 finds its lake by itself, and relative paths work there.
 
 Flags may stand anywhere. Results go to stdout, all else to stderr. With --json every listing
@@ -58,6 +58,7 @@ func newApp(t *terminal) *cli.App {
 			&cli.BoolFlag{Name: "version", Aliases: []string{"V"}, Usage: "print the version"},
 		},
 		Before: func(c *cli.Context) error {
+			t.verbose = max(t.verbose, 0) // the parser begins to count at -1
 			for _, kv := range c.StringSlice("set") {
 				if err := s.addSetting(kv); err != nil {
 					return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,7 +34,8 @@ func (s *session) addSetting(kv string) error {
 
 // pick finds the lake file that a command is about, and turns paths in a mount into
 // lake paths. --lake decides; then paths inside mounts, which must all be of one lake;
-// then TARN_LAKE; then the mount that the working directory is in.
+// then TARN_LAKE; then the mount that the working directory is in; then the only lake
+// that is mounted on this machine.
 func (s *session) pick(paths ...string) (file string, lakePaths []string, err error) {
 	mounts, err := config.SystemMounts()
 	if err != nil {
@@ -79,7 +81,19 @@ func (s *session) pick(paths ...string) (file string, lakePaths []string, err er
 			return m.Lake, lakePaths, nil
 		}
 	}
-	return "", nil, control.Fail(config.ErrNoLake, "", "no lake is named: there is no --lake and no TARN_LAKE, and no path in a mount")
+	if lakes := mountedLakes(mounts); len(lakes) == 1 {
+		return lakes[0], lakePaths, nil
+	}
+	return "", nil, control.Fail(config.ErrNoLake, "", "no lake is named: there is no --lake and no TARN_LAKE, no path in a mount, and not just one mount")
+}
+
+func mountedLakes(mounts []config.MountOf) (out []string) {
+	for _, m := range mounts {
+		if !slices.Contains(out, m.Lake) {
+			out = append(out, m.Lake)
+		}
+	}
+	return out
 }
 
 // load reads the lake file, the environment's and the flags' settings over it.

@@ -46,6 +46,7 @@ func (s *Service) importTree(ctx context.Context, req ImportRequest, out *stream
 			// A client that has gone ends ctx, which ends the import.
 			_ = out.item(Failure{Path: Text(source), Error: Describe(err)})
 		},
+		OnTape: s.onTape(req.RSE),
 		Progress: func(p importer.Progress) {
 			out.progress(Progress{What: "imported", Files: p.Files, TotalFiles: p.TotalFiles, Bytes: p.Bytes, TotalBytes: p.TotalBytes})
 		},
@@ -61,6 +62,31 @@ func (s *Service) importTree(ctx context.Context, req ImportRequest, out *stream
 		return nil, Fail(ErrNothing, "", "%s holds nothing that is not in the lake already", req.Source.Quote())
 	}
 	return ImportResult{res.Added, res.Files, res.Directories, res.Skipped, res.Failed, res.Bytes, s.Now().Sub(began)}, nil
+}
+
+// bufferEvicter is a tape system that can be told to empty its disk buffer.
+type bufferEvicter interface {
+	EvictBuffer(ctx context.Context, paths ...string) error
+}
+
+// onTape gives the function that waits until files are on tape and out of the buffer
+// before it, where the tape system can do that: what was imported is NEARLINE.
+func (s *Service) onTape(rse string) func(ctx context.Context, pfns []string) error {
+	r, ok := s.Lake.RSE(rse)
+	if !ok || r.Tape == nil {
+		return nil
+	}
+	b, ok := r.Tape.(bufferEvicter)
+	if !ok {
+		return nil
+	}
+	return func(ctx context.Context, pfns []string) error {
+		err := b.EvictBuffer(ctx, pfns...)
+		if errors.Is(err, backends.ErrBusy) {
+			return nil // somebody reads it already, so it stays for a while
+		}
+		return err
+	}
 }
 
 // seed keeps head and tail of a file that goes to tape, so that `file` and header

@@ -44,10 +44,15 @@ type Options struct {
 	Meta    backends.Meta // for every file
 	Workers int           // files at one time; default 4
 
-	// Seed, if any, is called with each file that was stored and its bytes, which are verified.
+	// Seed, if any, is called with each file that was stored at a tape RSE and its bytes,
+	// which are verified.
 	Seed func(in backends.Info, r io.ReaderAt)
 	// Failed, if any, is called with each entry that could not be imported.
 	Failed func(source string, err error)
+	// OnTape, if any, is called in batches with the paths at a tape RSE of the files that
+	// were registered, in order, from one goroutine; it returns when they are on tape. It
+	// holds the import back when it is slower.
+	OnTape func(ctx context.Context, pfns []string) error
 	// Progress, if any, is called from one goroutine, at most every Every (default 200 ms), and at the end.
 	Progress func(Progress)
 	Every    time.Duration
@@ -292,24 +297,80 @@ func (r *run) run(ctx context.Context) error {
 	defer tick.Wait()
 	defer close(ticker)
 
+	tape := r.tapeWriter(ctx)
 	// The end of ctx ends the sequence and not the transaction, so that what was stored
 	// is registered.
-	err := r.register(context.WithoutCancel(ctx), r.entries(order))
+	err := r.register(context.WithoutCancel(ctx), r.entries(order, tape.add))
 	stop()
 	for j := range order { // a worker may wait to hand over
 		<-j.done
 	}
+	tapeErr := tape.end()
 	switch {
 	case err != nil:
 		return err
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
+	case walkErr != nil:
+		return walkErr
 	}
-	return walkErr
+	return tapeErr
 }
 
-// entries turns finished jobs into what the catalogue takes.
-func (r *run) entries(order <-chan *job) iter.Seq2[backends.Entry, error] {
+// tapeWriter waits, beside the import, until what was stored at a tape RSE is on tape.
+type tapeWriter struct {
+	pfns chan string
+	done chan error
+}
+
+// tapeBatch is how many files one call of Options.OnTape is for.
+const tapeBatch = 256
+
+func (r *run) tapeWriter(ctx context.Context) *tapeWriter {
+	t := &tapeWriter{done: make(chan error, 1)}
+	if r.o.OnTape == nil || r.rse.Tape == nil {
+		t.done <- nil
+		return t
+	}
+	t.pfns = make(chan string, 4*tapeBatch)
+	go func() {
+		var err error
+		batch := make([]string, 0, tapeBatch)
+		flush := func() {
+			if len(batch) > 0 && err == nil {
+				err = r.o.OnTape(ctx, batch)
+			}
+			batch = batch[:0]
+		}
+		for p := range t.pfns {
+			if batch = append(batch, p); len(batch) == tapeBatch {
+				flush()
+			}
+		}
+		flush()
+		t.done <- err
+	}()
+	return t
+}
+
+func (t *tapeWriter) add(reps []backends.Replica) {
+	for _, r := range reps {
+		if t.pfns != nil {
+			t.pfns <- r.PFN
+		}
+	}
+}
+
+// end waits; the writer's goroutine has ended then.
+func (t *tapeWriter) end() error {
+	if t.pfns != nil {
+		close(t.pfns)
+	}
+	return <-t.done
+}
+
+// entries turns finished jobs into what the catalogue takes; stored is told of copies.
+func (r *run) entries(order <-chan *job, stored func([]backends.Replica)) iter.Seq2[backends.Entry, error] {
 	return func(yield func(backends.Entry, error) bool) {
 		for j := range order {
 			<-j.done
@@ -329,6 +390,7 @@ func (r *run) entries(order <-chan *job) iter.Seq2[backends.Entry, error] {
 				if !j.isDir {
 					r.files.Add(1)
 				}
+				stored(j.entry.Replicas)
 			}
 		}
 	}

@@ -198,7 +198,7 @@ func (r *run) file(ctx context.Context, j *job) (e backends.Entry, has bool, err
 			return e, false, err
 		}
 		r.bytes.Add(e.Info.Size - last)
-		if r.o.Seed != nil {
+		if r.o.Seed != nil && r.rse.Tape != nil {
 			r.o.Seed(e.Info, f)
 		}
 	} else {
@@ -211,7 +211,7 @@ func (r *run) file(ctx context.Context, j *job) (e backends.Entry, has bool, err
 // digest reads the whole file; a file that grows or shrinks meanwhile is an error.
 func (r *run) digest(ctx context.Context, f *os.File, size int64) (backends.Checksums, error) {
 	h := checksum.New(r.l.Algs()...)
-	buf := make([]byte, 1<<20)
+	buf := make([]byte, min(size+1, 1<<20)) // of many small files, much larger ones would be most of the work
 	for {
 		if err := ctx.Err(); err != nil {
 			return backends.Checksums{}, err
