@@ -75,7 +75,7 @@ func stage(b *testing.B, l *Library, paths ...string) {
 func TestMemoryPerFile(t *testing.T) {
 	n, _ := strconv.Atoi(os.Getenv("TARN_LIBRARY_FILES"))
 	if n == 0 {
-		n = 50000
+		n = 20000
 	}
 	l := open(t, Options{Cartridges: 4})
 	body := []byte("small file")

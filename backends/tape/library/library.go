@@ -51,7 +51,8 @@ type Options struct {
 	// has work, and how far recalls go before migrations.
 	Patience time.Duration
 	// Spread chooses the cartridge of a new file, modulo Cartridges; one without room is
-	// passed over. nil fills one cartridge after the other.
+	// passed over. It is called under the lock, so it must not call the library. nil fills one
+	// cartridge after the other.
 	Spread func(path string) int
 	// Colocate keeps the files of one folder on one cartridge while it has room.
 	Colocate bool
