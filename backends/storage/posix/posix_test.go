@@ -349,6 +349,32 @@ func TestStaleUploadsGo(t *testing.T) {
 	want(t, "stat of an upload", err, backends.ErrName)
 }
 
+// What a crash of this machine's own process left goes at once, what is being written stays.
+func TestOwnUnfinishedUploadsGo(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, Options{Dir: dir})
+	u, err := s.Create(t.Context(), "f", 5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead := host() + "DEAD"
+	if err := os.WriteFile(filepath.Join(dir, uploads, dead), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := open(t, Options{Dir: dir}).Clean(t.Context()); n != 0 || err != nil { // Open has done it
+		t.Errorf("clean: %d, %v", n, err)
+	}
+	if got := leftovers(t, s); len(got) != 1 || got[0] == dead {
+		t.Errorf("left %q", got)
+	}
+	if _, err := u.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := u.Commit(t.Context(), backends.Checksums{Adler32: "062c0215"}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestFileOfObject(t *testing.T) {
 	s := open(t, Options{})
 	put(s, "f", []byte("hello"))

@@ -5,11 +5,13 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"os"
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -63,8 +65,7 @@ func (s *Storage) Create(ctx context.Context, p string, size int64) (backends.Up
 		if err := u.reserve(); err != nil {
 			return err
 		}
-		u.tmp = uploads + "/" + rand.Text()
-		f, err := r.OpenFile(u.tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		f, err := u.openTemporary(r)
 		if err != nil {
 			u.unreserve(u.reserved)
 			return err
@@ -83,6 +84,52 @@ func (s *Storage) Create(ctx context.Context, p string, size int64) (backends.Up
 		return nil, err
 	}
 	return u, nil
+}
+
+// host begins the names of this machine's temporaries.
+var host = sync.OnceValue(func() string {
+	name, _ := os.Hostname() // without one all nameless machines are the same
+	h := fnv.New32a()
+	h.Write([]byte(name)) // never fails
+	return fmt.Sprintf("%08x-", h.Sum32())
+})
+
+// openTemporary makes the file that is written to. It is locked as long as it is open,
+// which is what tells clean that somebody still writes it.
+func (u *upload) openTemporary(r *root) (*os.File, error) {
+	for {
+		u.tmp = uploads + "/" + host() + rand.Text()
+		f, err := r.OpenFile(u.tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		// Not all file systems have locks: there what a crash leaves stays for a day.
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		var st unix.Stat_t
+		if err != unix.EWOULDBLOCK && (unix.Fstat(int(f.Fd()), &st) != nil || st.Nlink > 0) {
+			return f, nil
+		}
+		if err := f.Close(); err != nil { // clean was quicker than our lock
+			return nil, err
+		}
+	}
+}
+
+// abandoned tells whether nobody writes a temporary any more: one of this machine is
+// not locked, another one was not written to for a day.
+func (s *Storage) abandoned(r *root, name string, fi os.FileInfo) bool {
+	if s.o.Now().Sub(fi.ModTime()) >= stale {
+		return true
+	}
+	if !strings.HasPrefix(name, host()) {
+		return false
+	}
+	f, err := r.OpenFile(uploads+"/"+name, os.O_RDWR, 0)
+	if err != nil {
+		return false
+	}
+	defer f.Close() // and with it the lock
+	return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
 }
 
 // reserve counts the announced bytes against what is free above the floor.
@@ -302,8 +349,8 @@ func (u *upload) Abort() error {
 	return nil
 }
 
-// Clean removes what uploads that ended with a crash more than a day ago have left, and
-// tells how many there were. Open does it as well.
+// Clean removes what uploads that ended with a crash have left, on this machine at once
+// and on others after a day, and tells how many there were. Open does it as well.
 func (s *Storage) Clean(ctx context.Context) (n int, err error) {
 	if s.o.ReadOnly {
 		return 0, nil
@@ -330,13 +377,15 @@ func (s *Storage) clean(r *root) (n int, err error) {
 	}
 	for _, e := range es {
 		fi, err := e.Info()
-		if err != nil || s.o.Now().Sub(fi.ModTime()) < stale {
+		if err != nil || !s.abandoned(r, e.Name(), fi) {
 			continue
 		}
-		if err := r.Remove(uploads + "/" + e.Name()); err != nil {
+		switch err := r.Remove(uploads + "/" + e.Name()); {
+		case err == nil:
+			n++
+		case !errors.Is(err, syscall.ENOENT): // committed just now
 			return n, err
 		}
-		n++
 	}
 	return n, nil
 }
