@@ -2,11 +2,13 @@ package vfs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path"
 	"strings"
 
 	"tarn/backends"
+	"tarn/cache/journal"
 )
 
 // RenameNoReplace is RENAME_NOREPLACE of renameat2(2).
@@ -209,7 +211,16 @@ func (v *FS) move(u *unsent, p string) error {
 			return err
 		}
 	}
-	return u.note(true, nil)
+	return u.noteIfKept(true, nil)
+}
+
+// noteIfKept is note for what may become safe, or be replaced, at the same time: then the
+// journal has no record of it any more, and needs none.
+func (u *unsent) noteIfKept(durable bool, more func(*journal.Record)) error {
+	if err := u.note(durable, more); !errors.Is(err, journal.ErrRemoved) {
+		return err
+	}
+	return nil
 }
 
 func (v *FS) renameFile(ctx context.Context, from, to *spot) error {

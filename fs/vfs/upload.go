@@ -409,6 +409,7 @@ func (up *uploader) register(ctx context.Context, u *unsent, r journal.Record) e
 	if err != nil {
 		return err
 	}
+	r.Meta = u.entry.Record().Meta // it may have changed since, but not any more
 	sums := checksum.FromMap(r.Sums)
 	u.mu.Lock()
 	in := backends.Info{

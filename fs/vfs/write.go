@@ -108,13 +108,8 @@ func (v *FS) copyForWriting(ctx context.Context, n *Node, info backends.Info, fr
 		}
 	}
 
-	// From here on it is seen; the name must not change meanwhile.
-	v.tree.RLock()
-	defer v.tree.RUnlock()
-	if p := n.Parent(); p != nil {
-		p.dir.RLock()
-		defer p.dir.RUnlock()
-	}
+	// From here on it is seen.
+	defer v.holdName(n)()
 	u := v.newUnsent(e)
 	u.mu.Lock()
 	u.reserved, u.dirty = size, true
@@ -140,6 +135,21 @@ func (v *FS) copyForWriting(ctx context.Context, n *Node, info backends.Info, fr
 		v.setName(u, n.Path())
 	}
 	return u, nil
+}
+
+// holdName keeps n's name as it is, and n from being registered, until the function that
+// it returns is called.
+func (v *FS) holdName(n *Node) (release func()) {
+	v.tree.RLock()
+	p := n.Parent()
+	if p == nil {
+		return v.tree.RUnlock
+	}
+	p.dir.RLock()
+	return func() {
+		p.dir.RUnlock()
+		v.tree.RUnlock()
+	}
 }
 
 // contentReader reads the current content of n from its first byte.
@@ -200,8 +210,7 @@ func (v *FS) SetAttr(ctx context.Context, n *Node, s SetAttr) error {
 	if s.Change == (backends.Change{}) {
 		return nil
 	}
-	v.tree.RLock()
-	defer v.tree.RUnlock()
+	defer v.holdName(n)()
 	n.mu.Lock()
 	u := n.work
 	unlinked := n.unlinked
@@ -277,7 +286,7 @@ func (u *unsent) setAttr(c backends.Change, now time.Time) error {
 	}
 	u.ctime = now
 	u.mu.Unlock()
-	return u.note(false, nil)
+	return u.noteIfKept(false, nil)
 }
 
 // did is the DID of n's place in the catalogue.

@@ -281,6 +281,7 @@ func (v *FS) SetMeta(ctx context.Context, n *Node, m backends.Meta) error {
 	if n == v.root {
 		return fmt.Errorf("set metadata of /: %w", backends.ErrImmutable)
 	}
+	defer v.holdName(n)()
 	n.mu.Lock()
 	u := n.work
 	n.mu.Unlock()
