@@ -169,10 +169,13 @@ func (e *entry) punchOut(stay *ranges.Set) error {
 	return e.change(d, func() error { return punchGaps(d, e.lay, stay) })
 }
 
+// watermark is so many percent of the limit, which may be the greatest number.
+func watermark(limit, percent int64) int64 { return limit - limit/100*(100-percent) }
+
 // wakeEvictor starts background eviction if there is more than the high watermark.
 func (c *Cache) wakeEvictor() {
 	c.mu.Lock()
-	high := c.used+c.reserved+c.unsent > c.limit/100*highPercent
+	high := c.used+c.reserved+c.unsent > watermark(c.limit, highPercent)
 	c.mu.Unlock()
 	if high {
 		select {
@@ -187,10 +190,10 @@ func (c *Cache) wakeEvictor() {
 func (c *Cache) evictToWatermark() {
 	c.mu.Lock()
 	limit := c.limit
-	high := c.used+c.reserved+c.unsent > limit/100*highPercent
+	high := c.used+c.reserved+c.unsent > watermark(limit, highPercent)
 	c.mu.Unlock()
 	if high {
-		c.evictDownTo(limit / 100 * lowPercent)
+		c.evictDownTo(watermark(limit, lowPercent))
 	}
 	_ = c.keepFloor()
 }

@@ -227,12 +227,9 @@ func (fl *fill) finish() {
 	}
 	e.mu.Unlock()
 	e.tidy()
-	for b := range e.lay.Count() {
-		if fl.whyNot == nil || fl.c.mem.Len() == 0 {
-			break
-		}
-		fl.c.mem.Remove(memKey{e, b})
-	}
+	e.mu.Lock()
+	fl.forgetMemLocked(true)
+	e.mu.Unlock()
 }
 
 // openForWrite opens the data file, making it, with the size of the content.
@@ -344,12 +341,7 @@ func (fl *fill) reset(doubt bool) {
 			e.dropBlockLocked(b)
 		}
 	}
-	if fl.whyNot != nil {
-		for b := range e.lay.Count() {
-			fl.c.mem.Remove(memKey{e, b})
-		}
-	}
-	clear(fl.window)
+	fl.forgetMemLocked(true)
 	fl.pos, fl.gained, fl.blend = 0, 0, false
 }
 

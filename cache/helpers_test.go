@@ -391,3 +391,5 @@ func exampleDir() string {
 	}
 	return filepath.Join(d, "cache")
 }
+
+func logger(l *logLines) *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }

@@ -79,6 +79,7 @@ func (fl *fill) proved(ctx context.Context) error {
 		e.crc[b] = crc
 	}
 	e.known.Fill()
+	fl.forgetMemLocked(false)
 	for w := range e.waiters {
 		if w.goal == goalProof {
 			e.wakeLocked(w, nil)
@@ -112,19 +113,13 @@ func (fl *fill) take(ctx context.Context, b int, buf []byte) ([]byte, error) {
 			}
 			fl.cond.Wait()
 		}
-		stored, m := e.have.Has(b), fl.window[b]
+		stored, m := e.have.Has(b), fl.memLocked(b)
 		e.mu.Unlock()
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
 		if !stored {
-			if m == nil {
-				m, _ = fl.c.mem.Get(memKey{e, b})
-			}
-			if m != nil {
-				return m.data, nil
-			}
-			continue // it went since
+			return m.data, nil
 		}
 		d := fl.file
 		if d == nil {

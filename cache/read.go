@@ -41,9 +41,9 @@ func (f *File) view(off int64, n int) (v view) {
 	}
 	crc := e.crc[v.first]
 	v.there = e.have.Has(v.first)
-	if !v.there && e.fill != nil && !e.fill.store {
-		if m, ok := e.c.mem.Get(memKey{e, v.first}); ok && (!e.known.Has(v.first) || m.crc == crc) {
-			v.there, v.mem, crc = true, m, m.crc
+	if !v.there && e.fill != nil {
+		if v.mem = e.fill.memLocked(v.first); v.mem != nil {
+			v.there, crc = true, v.mem.crc
 		}
 	}
 	if !e.known.Full() && !f.allowedLocked(v.first) {

@@ -70,7 +70,7 @@ func TestReadAtEdges(t *testing.T) {
 // 200 readers of one content share one Fetch; one that is killed returns at once and
 // harms nobody.
 func TestManyReadersOneFetch(t *testing.T) {
-	data := random(2, 64*kb4)
+	data := random(2, 24*kb4)
 	c := open(t, options(t))
 	gate := make(chan struct{})
 	r := &remote{data: data, onFetch: func(ctx context.Context, n int, bad error) error {
@@ -231,7 +231,7 @@ func TestPartialStaysAndIsResumed(t *testing.T) {
 // A random read at the end of a cold content does not wait behind the fill, even when all
 // read-ahead is stuck.
 func TestDemandedBlocksComeFirst(t *testing.T) {
-	data := random(5, 4096*kb4)
+	data := random(5, 1024*kb4)
 	c := open(t, options(t))
 	r := &remote{data: data}
 	stuck := make(chan struct{})
@@ -246,7 +246,7 @@ func TestDemandedBlocksComeFirst(t *testing.T) {
 		return r.plain(p, off)
 	}
 	f := mustOpen(t, c, contentOf(data), r)
-	for _, off := range []int64{0, int64(len(data)) - 100, 2000 * kb4, 1000*kb4 + 7} {
+	for _, off := range []int64{0, int64(len(data)) - 100, 700 * kb4, 300*kb4 + 7} {
 		f := mustOpen(t, c, contentOf(data), r) // its own: one that goes through the content does not get the end
 		p := make([]byte, 100)
 		if _, err := f.ReadAt(timeout(t), p, off); err != nil || !bytes.Equal(p, data[off:off+100]) {

@@ -93,8 +93,32 @@ func (fl *fill) missingLocked(b int) bool {
 	return !fl.busy.Has(b) && !fl.hereLocked(b)
 }
 
-func (fl *fill) hereLocked(b int) bool {
-	return fl.e.have.Has(b) || !fl.store && (fl.window[b] != nil || fl.c.mem.Contains(memKey{fl.e, b}))
+func (fl *fill) hereLocked(b int) bool { return fl.e.have.Has(b) || fl.memLocked(b) != nil }
+
+// memLocked is block b if it is in memory.
+func (fl *fill) memLocked(b int) *memBlock {
+	if fl.store {
+		return nil
+	}
+	m := fl.window[b]
+	if m == nil {
+		m, _ = fl.c.mem.Get(memKey{fl.e, b})
+	}
+	return m
+}
+
+// forgetMemLocked drops the blocks in memory, or those with another checksum than is known.
+func (fl *fill) forgetMemLocked(all bool) {
+	if fl.whyNot == nil {
+		return
+	}
+	for b := range fl.e.lay.Count() {
+		k := memKey{fl.e, b}
+		if m, ok := fl.c.mem.Peek(k); ok && (all || m.crc != fl.e.crc[b]) {
+			fl.c.mem.Remove(k)
+		}
+	}
+	clear(fl.window)
 }
 
 // demandedLocked is a run of blocks that a reader waits for.

@@ -46,8 +46,8 @@ func (f *File) await(ctx context.Context, w want) (*memBlock, error) {
 		e.mu.Unlock()
 		return nil, ErrNotResident
 	}
-	if w.goal == goalWhole && e.fill != nil && !e.fill.store && e.fill.whyNot != nil {
-		err := e.fill.whyNot
+	if fl := e.fill; w.goal == goalWhole && fl != nil && !fl.stopped && !fl.store && fl.whyNot != nil {
+		err := fl.whyNot
 		e.mu.Unlock()
 		return nil, err
 	}
@@ -80,7 +80,7 @@ func (e *entry) satisfiedLocked(w want) bool {
 	case goalWhole:
 		return e.whole
 	}
-	return e.have.Has(w.first)
+	return e.have.Has(w.first) || e.fill != nil && e.fill.memLocked(w.first) != nil
 }
 
 // abandon takes a waiter away that stopped waiting. The last one to go cancels the fill,
