@@ -384,3 +384,39 @@ func (r *cutRun) checkEntry(e *Entry, p *promise) {
 	p.ack(true)
 	p.record = e.Record()
 }
+
+// Lazy updates, torn or lost in any mixture, also around a kill, never cost the durable
+// record under them.
+func TestLazyUpdatesKeepTheRecord(t *testing.T) {
+	for seed := uint64(1); seed <= 300; seed++ {
+		rnd := rand.New(rand.NewPCG(seed, 2))
+		disk := newCrashFS(rnd)
+		o := testOptions("/j")
+		o.FS = disk
+		j := open(t, o)
+		e := create(t, j, "abc")
+		sealed := seal(t, e)
+		for n := range 1 + rnd.IntN(5) {
+			if rnd.IntN(3) == 0 {
+				crash(t, j)
+				disk.kill()
+				j = open(t, o)
+				e = j.Entries()[0]
+			}
+			// Longer than a sector, so that half of it is not all of it.
+			long := string(bytes.Repeat([]byte{byte('a' + n)}, 1500))
+			if err := e.UpdateLazy(func(r *Record) { r.Base = long }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		crash(t, j)
+		disk.cutAs(2)
+		j = open(t, o)
+		if len(j.Entries()) != 1 {
+			t.Fatalf("seed %d: the record is lost", seed)
+		}
+		if r := j.Entries()[0].Record(); r.State != Sealed || r.Seq != sealed.Seq {
+			t.Fatalf("seed %d: %+v", seed, r)
+		}
+	}
+}
