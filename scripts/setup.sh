@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Installs the programs that the tests and the demo use, where this is Debian and we are root; says what is missing
+# elsewhere. Quick when everything is there. Go itself and its modules are the go command's business.
+set -euo pipefail
+
+declare -A package=(
+  [fusermount3]=fuse3 [getfattr]=attr [rsync]=rsync [sqlite3]=sqlite3 [git]=git [file]=file [tar]=tar [gcc]=gcc
+  [strace]=strace [setpriv]=util-linux [flock]=util-linux [python3]=python3 [vim]=vim [fuser]=psmisc [make]=make
+)
+optional=(strace sqlite3 python3 vim fuser) # their tests skip without them
+
+missing=()
+for p in "${!package[@]}"; do
+  command -v "$p" >/dev/null || missing+=("$p")
+done
+
+if ! command -v go >/dev/null; then
+  echo "setup: Go is not installed: see https://go.dev/doc/install (go.mod names the version; any newer go command fetches it)" >&2
+  exit 1
+fi
+
+if [ ${#missing[@]} -gt 0 ]; then
+  packages=$(for p in "${missing[@]}"; do echo "${package[$p]}"; done | sort -u | tr '\n' ' ')
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    echo "setup: installing $packages"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq
+    # shellcheck disable=SC2086
+    apt-get install -y -qq --no-install-recommends $packages >/dev/null
+  else
+    needed=()
+    for p in "${missing[@]}"; do
+      [[ " ${optional[*]} " == *" $p "* ]] || needed+=("$p")
+    done
+    if [ ${#needed[@]} -gt 0 ]; then
+      echo "setup: these programs are missing: ${needed[*]}" >&2
+      echo "setup: as root: apt-get install $packages" >&2
+      exit 1
+    fi
+    echo "setup: without ${missing[*]} some tests are skipped (as root: apt-get install $packages)"
+  fi
+fi
+
+if [ ! -e /dev/fuse ]; then
+  echo "setup: there is no /dev/fuse: load the module with 'modprobe fuse', or give the container --device /dev/fuse --cap-add SYS_ADMIN" >&2
+  exit 1
+fi
