@@ -109,6 +109,22 @@ func (l *Lake) ClearFailedRecalls() int {
 	return n
 }
 
+// Settle tells the tape systems now of the cancels and releases that wait for company, and
+// returns when they were told: what nobody reads any more can be evicted then.
+func (l *Lake) Settle(ctx context.Context) error {
+	c := l.recalls
+	for _, s := range c.tapes {
+		select {
+		case <-s.settle():
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-c.ctx.Done():
+			return fmt.Errorf("settle recalls: the lake %w", backends.ErrClosed)
+		}
+	}
+	return nil
+}
+
 // Stats counts since New.
 type Stats struct {
 	Recalls       int64 `json:"recalls"`        // begun, of distinct contents

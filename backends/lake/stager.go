@@ -21,6 +21,7 @@ type stager struct {
 	requests []*request
 	leaving  []leave
 	leaveAt  time.Time // when those are told; they wait for company as stages do
+	told     []chan struct{}
 
 	// Of the goroutine.
 	wait   time.Duration // between polls
@@ -76,7 +77,7 @@ func (q *request) leaveLocked(r *recall) {
 }
 
 func (s *stager) leavingLocked(x leave) {
-	if len(s.leaving) == 0 {
+	if len(s.leaving)+len(s.told) == 0 {
 		s.leaveAt = time.Now().Add(s.c.hold)
 		ring(s.wake)
 	}
@@ -130,7 +131,7 @@ func (s *stager) work(ctx context.Context) time.Time {
 		due = append(due, b.recalls...)
 		return true
 	})
-	leave := len(s.leaving) > 0 && !s.leaveAt.After(now)
+	leave := len(s.leaving)+len(s.told) > 0 && !s.leaveAt.After(now)
 	s.c.mu.Unlock()
 	for part := range slices.Chunk(due, s.c.o.MaxBulk) {
 		s.stage(ctx, part)
@@ -177,7 +178,7 @@ func (s *stager) work(ctx context.Context) time.Time {
 			earliest(s.poll)
 		}
 	}
-	if len(s.leaving) > 0 {
+	if len(s.leaving)+len(s.told) > 0 {
 		earliest(s.leaveAt)
 	}
 	return next
@@ -402,9 +403,14 @@ func (s *stager) unanswered(q *request, err error) {
 // leave cancels and releases what is not needed any more, one call for each request.
 func (s *stager) leave(ctx context.Context) {
 	s.c.mu.Lock()
-	list := s.leaving
-	s.leaving = nil
+	list, told := s.leaving, s.told
+	s.leaving, s.told = nil, nil
 	s.c.mu.Unlock()
+	defer func() {
+		for _, ch := range told {
+			close(ch)
+		}
+	}()
 	type call struct {
 		req     *request
 		release bool
@@ -442,4 +448,15 @@ func (s *stager) leave(ctx context.Context) {
 		}
 		s.c.mu.Unlock()
 	}
+}
+
+// settle makes leave run now and gives what is closed when it has.
+func (s *stager) settle() <-chan struct{} {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	ch := make(chan struct{})
+	s.told = append(s.told, ch)
+	s.leaveAt = time.Now()
+	ring(s.wake)
+	return ch
 }

@@ -189,6 +189,9 @@ func (s *Service) queueNote() string {
 // evict drops the local copies of every file at and below some paths.
 func (s *Service) evict(ctx context.Context, req PathsRequest, out *stream) (any, error) {
 	var c Count
+	if err := s.Lake.Settle(ctx); err != nil {
+		return c, err // or what was read a moment ago would be held still
+	}
 	p := Progress{What: "evicted"}
 	err := s.eachFile(ctx, req.Paths, func(path string, in backends.Info) error {
 		freed, err := s.FS.Evict(ctx, in)
@@ -260,11 +263,15 @@ func (s *Service) recalls(_ context.Context, _ struct{}, out *stream) (any, erro
 	return nil, nil
 }
 
-// each does f for every id, sends a Failure for those that could not be done, and counts.
+// each does f for every id, sends a Failure for those that could not be done, and
+// counts. The failure of a single one is the error.
 func each(req IDsRequest, out *stream, f func(id string) error) (Count, error) {
 	var c Count
 	for _, id := range req.IDs {
 		if err := f(id); err != nil {
+			if len(req.IDs) == 1 {
+				return c, err
+			}
 			c.Failed++
 			if err := out.item(Failure{Path: Text(id), Error: Describe(err)}); err != nil {
 				return c, err
