@@ -315,6 +315,7 @@ func (h *Handle) Allocate(ctx context.Context, mode uint32, off, size int64) err
 	if err != nil {
 		return err
 	}
+	defer u.wrote()
 	if err := u.grow(off + size); err != nil {
 		return err
 	}

@@ -215,7 +215,9 @@ func (v *FS) place(parent *Node, name string, info backends.Info, u *unsent) *No
 	n := v.nodes[info.Inode]
 	if n == nil {
 		n = newNode(v, info)
-		n.work = u
+		if u != nil && !u.gone() {
+			n.work = u
+		}
 		if info.IsDir() {
 			n.path = path.Join(parent.pathLocked(), name)
 		}
@@ -378,7 +380,7 @@ func (v *FS) List(ctx context.Context, n *Node, after string) ([]Entry, error) {
 		}
 	}
 	for i := range out {
-		if u := v.byInode[out[i].Info.Inode]; u != nil {
+		if u := v.newestLocked(out[i].Info.Inode); u != nil {
 			u.fill(&out[i].Info)
 		}
 	}

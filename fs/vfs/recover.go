@@ -60,6 +60,9 @@ func (v *FS) recover(ctx context.Context) error {
 		}
 		u := v.newUnsent(e)
 		u.dirty = false // WRITING here was synced before the crash: Verify seals it as it is
+		// Copies of this content are elsewhere by now, under names of this entry: what
+		// replaces it must be another one.
+		u.frozen = u.state != journal.Writing && u.state != journal.Sealed
 		if !registeredState(u.state) {
 			v.setName(u, u.path)
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"path"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -287,8 +288,13 @@ func (v *FS) adopt(ctx context.Context, u *unsent, p string) error {
 	if err := u.seal(); err != nil {
 		return err
 	}
+	if err := u.grow(u.entry.Size()); err != nil {
+		v.log.Warn("unsent files exceed the cache's limit", "err", err)
+	}
 	v.mu.Lock()
-	v.byInode[u.inode] = u
+	if !slices.Contains(v.byInode[u.inode], u) {
+		v.byInode[u.inode] = append(v.byInode[u.inode], u)
+	}
 	v.mu.Unlock()
 	v.setName(u, p)
 	return nil

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"sync"
 	"time"
 
@@ -38,8 +39,10 @@ type unsent struct {
 	dirty    bool               // written to since the last Seal
 	sealing  chan struct{}      // closed when the Seal that runs is done; nil: none runs
 	known    bool               // the bytes were sealed, or compared with what was sealed, in this process
+	pending  int                // writes under way
 	frozen   bool               // its upload has begun: a new writer copies
 	dropped  bool               // unlinked, superseded or cancelled
+	ended    bool               // its entry is no more: removed, or taken into the cache
 	reserved int64              // bytes reserved in the cache's limit
 	prev     *unsent            // sealed content that this one replaces once it is sealed itself
 	why      string             // last error of the upload
@@ -62,7 +65,7 @@ func (v *FS) newUnsent(e *journal.Entry) *unsent {
 	}
 	v.mu.Lock()
 	v.unsent[u.id] = u
-	v.byInode[u.inode] = u
+	v.byInode[u.inode] = append(v.byInode[u.inode], u)
 	v.mu.Unlock()
 	return u
 }
@@ -98,6 +101,9 @@ func (v *FS) nameLocked(u *unsent, p string) {
 	if v.names[dir] == nil {
 		v.names[dir] = map[string]*unsent{}
 	}
+	if old := v.names[dir][name]; old != nil && old != u {
+		old.at = "" // an older content, which u hides
+	}
 	v.names[dir][name] = u
 }
 
@@ -106,7 +112,8 @@ func (v *FS) forget(u *unsent) {
 	v.mu.Lock()
 	v.nameLocked(u, "")
 	delete(v.unsent, u.id)
-	if v.byInode[u.inode] == u {
+	left := slices.DeleteFunc(v.byInode[u.inode], func(w *unsent) bool { return w == u })
+	if v.byInode[u.inode] = left; len(left) == 0 {
 		delete(v.byInode, u.inode)
 	}
 	v.mu.Unlock()
@@ -128,7 +135,26 @@ func (v *FS) unsentAt(dir, name string) *unsent {
 func (v *FS) unsentOf(inode uint64) *unsent {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.byInode[inode]
+	return v.newestLocked(inode)
+}
+
+func (v *FS) newestLocked(inode uint64) *unsent {
+	if all := v.byInode[inode]; len(all) > 0 {
+		return all[len(all)-1]
+	}
+	return nil
+}
+
+// contents lists the unsent contents of the inodes, the newest of each last.
+func (v *FS) contents(inodes ...uint64) (out []*unsent) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for i, inode := range inodes {
+		if !slices.Contains(inodes[:i], inode) {
+			out = append(out, v.byInode[inode]...)
+		}
+	}
+	return out
 }
 
 func registeredState(s journal.State) bool {
@@ -144,7 +170,7 @@ func (u *unsent) registered() bool {
 func (u *unsent) gone() bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.dropped
+	return u.dropped || u.ended
 }
 
 // fill puts u's attributes into in.
@@ -195,14 +221,24 @@ func (u *unsent) grow(size int64) error {
 	return nil
 }
 
-// write stores p at off; append ignores off.
+// write stores p at off.
 func (u *unsent) write(p []byte, off int64) (int, error) {
+	defer u.wrote()
 	if err := u.grow(off + int64(len(p))); err != nil {
 		return 0, err
 	}
 	u.touch()
 	n, err := u.entry.WriteAt(p, off)
 	return n, local(err)
+}
+
+// wrote ends a write that workFor let begin. A seal that came between the two covers it
+// or does not: there is something to be sealed again.
+func (u *unsent) wrote() {
+	u.mu.Lock()
+	u.pending--
+	u.dirty = true
+	u.mu.Unlock()
 }
 
 // touch marks the content as changed now.
@@ -295,11 +331,14 @@ func (u *unsent) changedLocked() {
 	u.waiters = nil
 }
 
-// drop ends u's life: its upload is stopped, its bytes are deleted unless an open
-// handle still reads them (the journal's descriptor keeps them until Remove).
+// drop ends u's life: its upload is stopped, its bytes are deleted.
 func (v *FS) drop(u *unsent) {
 	u.mu.Lock()
-	u.dropped = true
+	if u.ended {
+		u.mu.Unlock()
+		return
+	}
+	u.dropped, u.ended = true, true
 	u.path = ""
 	stop := u.busy
 	prev := u.prev
@@ -335,7 +374,7 @@ func (v *FS) orphan(u *unsent) {
 	v.mu.Lock()
 	v.nameLocked(u, "")
 	v.mu.Unlock()
-	if err := u.note(false, nil); err != nil {
+	if err := u.noteIfKept(false, nil); err != nil {
 		v.log.Error("note an unlinked file in the journal", "id", u.id, "err", err)
 	}
 }

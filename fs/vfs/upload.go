@@ -122,7 +122,7 @@ func (up *uploader) launch(ctx context.Context) time.Duration {
 func (u *unsent) freeze(stop context.CancelFunc) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.dropped || u.dirty || u.sealing != nil || u.path == "" || u.state == journal.Abandoned {
+	if u.dropped || u.ended || u.dirty || u.sealing != nil || u.pending > 0 || u.path == "" || u.state == journal.Abandoned {
 		return false
 	}
 	u.frozen, u.busy = true, stop
@@ -181,15 +181,14 @@ func (up *uploader) one(ctx context.Context, u *unsent) (again bool, wait time.D
 func (up *uploader) supersede(u *unsent) {
 	v := up.v
 	var old []*unsent
-	v.mu.Lock()
-	if v.byInode[u.inode] == u {
-		for _, w := range v.unsent {
-			if w != u && w.inode == u.inode && !w.registered() {
-				old = append(old, w)
-			}
+	for _, w := range v.contents(u.inode) {
+		if w == u {
+			break // those after it are newer
+		}
+		if !w.registered() {
+			old = append(old, w)
 		}
 	}
-	v.mu.Unlock()
 	for _, w := range old {
 		v.drop(w)
 		up.clean(w)
@@ -252,7 +251,9 @@ func (up *uploader) advance(ctx context.Context, u *unsent) error {
 		var err error
 		switch r.State {
 		case journal.Writing: // found after a crash, synced: sealed by the look at it
-			err = u.proved()
+			if err = u.proved(); err == nil && u.entry.State() == journal.Writing {
+				err = errNotYet // a write came in between; its close queues it again
+			}
 		case journal.Sealed:
 			err = up.first(ctx, u, r)
 		case journal.Uploaded:
@@ -551,6 +552,9 @@ func (v *FS) settle(u *unsent) {
 	if err != nil {
 		v.log.Error("take a safe file out of the journal", "path", string(r.Path), "err", err)
 	}
+	u.mu.Lock()
+	u.ended = true // before the node is looked at: from here on nobody gives it u any more
+	u.mu.Unlock()
 	if node := v.Known(u.inode); node != nil {
 		node.mu.Lock()
 		if node.work == u {

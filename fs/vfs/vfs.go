@@ -103,7 +103,7 @@ type FS struct {
 	mu      sync.Mutex
 	nodes   map[uint64]*Node              // live ones by inode
 	names   map[string]map[string]*unsent // unsent files not yet registered: directory path, name
-	byInode map[uint64]*unsent            // the newest unsent content of a file, until it is safe
+	byInode map[uint64][]*unsent          // the unsent contents of a file until they are safe, the newest last
 	unsent  map[string]*unsent            // all of them, by journal id
 }
 
@@ -128,7 +128,7 @@ func New(o Options) (*FS, error) {
 		opt: o, lake: o.Lake, cache: o.Cache, jrnl: o.Journal, log: o.Log, now: o.Now,
 		nodes:   map[uint64]*Node{},
 		names:   map[string]map[string]*unsent{},
-		byInode: map[uint64]*unsent{},
+		byInode: map[uint64][]*unsent{},
 		unsent:  map[string]*unsent{},
 	}
 	v.ctx, v.cancel = context.WithCancelCause(context.Background())

@@ -2,6 +2,7 @@ package vfs_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -27,20 +28,32 @@ import (
 
 // world is an embedded lake with a disk and a tape RSE, and the state to reopen it.
 type world struct {
-	t    *testing.T
-	dir  string
-	opt  vfs.Options
-	cat  *embedded.Catalogue
-	disk *posix.Storage
-	tape *library.Library
-	lake *lake.Lake
-	hot  *cache.Cache
-	jrnl *journal.Journal
-	v    *vfs.FS
+	t     *testing.T
+	dir   string
+	opt   vfs.Options
+	limit int64   // limit of the hot cache, 0: 1 GiB
+	slow  float64 // speed of the tape library, 0: as fast as it goes
+	cat   *embedded.Catalogue
+	disk  *posix.Storage
+	tape  *library.Library
+	lake  *lake.Lake
+	hot   *cache.Cache
+	jrnl  *journal.Journal
+	v     *vfs.FS
 }
 
 func newWorld(t *testing.T, o vfs.Options) *world {
-	w := &world{t: t, dir: t.TempDir(), opt: o}
+	return (&world{t: t, dir: t.TempDir(), opt: o}).start()
+}
+
+// newSlowWorld is newWorld with a tape library that needs minutes to write a file, so
+// that what is registered does not become SAFE.
+func newSlowWorld(t *testing.T, o vfs.Options) *world {
+	return (&world{t: t, dir: t.TempDir(), opt: o, slow: 1}).start()
+}
+
+func (w *world) start() *world {
+	t := w.t
 	w.open()
 	t.Cleanup(w.close)
 	n, err := w.v.Mkdir(ctx, w.v.Root(), "ctao", 0o755, vfs.Caller{})
@@ -71,7 +84,7 @@ func (w *world) open() {
 	}
 	w.disk, err = posix.Open(posix.Options{Dir: filepath.Join(w.dir, "disk"), Log: log})
 	must(t, err)
-	w.tape, err = library.Open(library.Options{Dir: filepath.Join(w.dir, "tape"), Speed: 1e5, Cartridges: 4, Log: log})
+	w.tape, err = library.Open(library.Options{Dir: filepath.Join(w.dir, "tape"), Speed: cmp.Or(w.slow, 1e5), Cartridges: 4, Log: log})
 	must(t, err)
 	w.lake, err = lake.New(lake.Options{
 		Catalogue: w.cat, Namespace: w.cat, Versions: w.cat, Rules: w.cat, Log: log, HoldWindow: 20 * time.Millisecond,
@@ -82,7 +95,7 @@ func (w *world) open() {
 		WriteRules: []backends.Rule{{Copies: 1, Expression: "rse_type=DISK"}, {Copies: 1, Expression: "rse_type=TAPE"}},
 	})
 	must(t, err)
-	w.hot, err = cache.Open(cache.Options{Dir: filepath.Join(w.dir, "hot"), Limit: 1 << 30, Log: log,
+	w.hot, err = cache.Open(cache.Options{Dir: filepath.Join(w.dir, "hot"), Limit: cmp.Or(w.limit, 1<<30), Log: log,
 		NewHash: func(a ...string) cache.Hasher { return checksum.New(a...) }})
 	must(t, err)
 	w.jrnl, err = journal.Open(journal.Options{Dir: filepath.Join(w.dir, "journal"), Algs: checksum.Default, Log: log,

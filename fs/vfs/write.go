@@ -2,16 +2,19 @@ package vfs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
 
 	"tarn/backends"
+	"tarn/backends/checksum"
+	"tarn/cache"
 	"tarn/cache/journal"
 )
 
-// workFor gives the unsent content of n that may be written now, marked dirty. Where
-// there is none yet, or its upload has begun, a copy of the current content is made,
+// workFor gives the unsent content of n that may be written now, until wrote is called.
+// Where there is none yet, or its upload has begun, a copy of the current content is made,
 // of which only the first size bytes are wanted (all with -1). The copy may recall.
 func (v *FS) workFor(ctx context.Context, n *Node, size int64) (*unsent, error) {
 	for {
@@ -39,14 +42,6 @@ func (v *FS) workFor(ctx context.Context, n *Node, size int64) (*unsent, error) 
 
 		n.mu.Lock()
 		n.making = nil
-		if err == nil {
-			n.work = nu
-			if n.unlinked {
-				n.mu.Unlock()
-				v.orphan(nu)
-				n.mu.Lock()
-			}
-		}
 		n.mu.Unlock()
 		close(made)
 		return nu, err
@@ -63,10 +58,12 @@ func (u *unsent) claim(emptied bool) bool {
 		return false
 	}
 	u.dirty = true
+	u.pending++
 	return true
 }
 
-// copyForWriting makes the journal entry for a new content of n.
+// copyForWriting makes a new content of n, a copy of from or else of the published one,
+// with a first write begun.
 func (v *FS) copyForWriting(ctx context.Context, n *Node, info backends.Info, from *unsent, size int64) (*unsent, error) {
 	if size < 0 || size > info.Size {
 		size = info.Size
@@ -111,15 +108,20 @@ func (v *FS) copyForWriting(ctx context.Context, n *Node, info backends.Info, fr
 	// From here on it is seen.
 	defer v.holdName(n)()
 	u := v.newUnsent(e)
+	n.mu.Lock()
+	n.work = u
+	unlinked := n.unlinked
+	n.mu.Unlock()
+	replaced := unlinked && from != nil
 	u.mu.Lock()
-	u.reserved, u.dirty = size, true
-	replaced := false
+	u.reserved, u.dirty, u.pending = size, true, 1
 	if from != nil {
 		from.mu.Lock()
-		if !from.frozen {
-			u.prev, replaced = from, true
-		}
+		replaced = replaced || !from.frozen
 		from.mu.Unlock()
+	}
+	if replaced {
+		u.prev = from
 	}
 	u.mu.Unlock()
 	if replaced {
@@ -128,10 +130,9 @@ func (v *FS) copyForWriting(ctx context.Context, n *Node, info backends.Info, fr
 		v.nameLocked(from, "")
 		v.mu.Unlock()
 	}
-	n.mu.Lock()
-	named := !n.unlinked
-	n.mu.Unlock()
-	if named {
+	if unlinked {
+		v.orphan(u)
+	} else {
 		v.setName(u, n.Path())
 	}
 	return u, nil
@@ -141,27 +142,56 @@ func (v *FS) copyForWriting(ctx context.Context, n *Node, info backends.Info, fr
 // it returns is called.
 func (v *FS) holdName(n *Node) (release func()) {
 	v.tree.RLock()
-	p := n.Parent()
-	if p == nil {
-		return v.tree.RUnlock
-	}
-	p.dir.RLock()
-	return func() {
-		p.dir.RUnlock()
-		v.tree.RUnlock()
+	for {
+		p := n.Parent()
+		if p == nil {
+			return v.tree.RUnlock
+		}
+		p.dir.RLock()
+		if n.Parent() == p {
+			return func() {
+				p.dir.RUnlock()
+				v.tree.RUnlock()
+			}
+		}
+		p.dir.RUnlock() // it was moved while we waited
 	}
 }
 
 // contentReader reads the current content of n from its first byte.
 func (v *FS) contentReader(ctx context.Context, n *Node, info backends.Info, from *unsent) (io.ReaderAt, func(), error) {
-	if from != nil {
-		return from.entry, func() {}, nil
+	var f *cache.File
+	if from == nil {
+		var err error
+		if f, err = v.openCached(n, info); err != nil {
+			return nil, nil, err
+		}
 	}
-	f, err := v.openCached(n, info)
-	if err != nil {
-		return nil, nil, err
+	read := func(p []byte, off int64) (int, error) {
+		if f == nil {
+			k, err := from.entry.ReadAt(p, off)
+			if !errors.Is(err, journal.ErrRemoved) || !from.registered() {
+				return k, err
+			}
+			if f, err = v.openCached(n, from.published()); err != nil { // it became safe meanwhile
+				return 0, err
+			}
+		}
+		return f.ReadAt(ctx, p, off)
 	}
-	return readerAt(func(p []byte, off int64) (int, error) { return f.ReadAt(ctx, p, off) }), func() { f.Close() }, nil
+	return readerAt(read), func() {
+		if f != nil {
+			f.Close()
+		}
+	}, nil
+}
+
+// published is what the catalogue knew of u's content when it was registered.
+func (u *unsent) published() backends.Info {
+	r := u.entry.Record()
+	in := backends.Info{Type: backends.File, Inode: u.inode, DID: u.did(), Size: r.Size, Checksums: checksum.FromMap(r.Sums)}
+	in.Generation = backends.GenerationOf(in.DID, in.Size, in.Checksums)
+	return in
 }
 
 type readerAt func(p []byte, off int64) (int, error)
@@ -177,6 +207,7 @@ func (v *FS) truncate(ctx context.Context, n *Node, size int64) error {
 	if err != nil {
 		return err
 	}
+	defer u.wrote()
 	if err := u.grow(size); err != nil {
 		return err
 	}
@@ -200,10 +231,12 @@ func (v *FS) SetAttr(ctx context.Context, n *Node, s SetAttr) error {
 		if n.IsDir() {
 			return fmt.Errorf("truncate %s: %w", n.Path(), backends.ErrIsDir)
 		}
-		if err := v.truncate(ctx, n, *s.Size); err != nil {
-			return err
+		err := v.truncate(ctx, n, *s.Size)
+		// Also after an error: what is there must not stay unsealed with nobody to close it.
+		if cerr := v.closeIdle(ctx, n); err == nil {
+			err = cerr
 		}
-		if err := v.closeIdle(ctx, n); err != nil {
+		if err != nil {
 			return err
 		}
 	}

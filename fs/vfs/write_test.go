@@ -1,0 +1,170 @@
+package vfs_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"tarn/backends"
+	"tarn/cache/journal"
+	"tarn/fs/vfs"
+)
+
+// until polls for a while.
+func until(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !f(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within 20 s: %s", what)
+		}
+	}
+}
+
+// state is the state of the unsent content at p, "" for none.
+func (w *world) state(p string) journal.State {
+	for _, u := range w.v.Uploads() {
+		if u.Path == p {
+			return u.State
+		}
+	}
+	return ""
+}
+
+// registered waits until p is in the catalogue and waits for its tape copy.
+func (w *world) registered(p string) {
+	w.t.Helper()
+	until(w.t, p+" is registered", func() bool { return w.state(p) == journal.Ruled })
+}
+
+func (w *world) openFile(p string, flags int) *vfs.Handle {
+	w.t.Helper()
+	n, err := w.v.Resolve(ctx, p)
+	must(w.t, err)
+	defer n.Forget(1)
+	h, err := w.v.Open(ctx, n, flags, vfs.Caller{})
+	must(w.t, err)
+	return h
+}
+
+func (w *world) shut(h *vfs.Handle) {
+	w.t.Helper()
+	must(w.t, h.Flush(ctx, vfs.Caller{}))
+	h.Release()
+}
+
+// TestWriteAfterRestart: what was registered before a crash is not written in place after
+// it, even before its upload is taken up again: its copies belong to that content (W7).
+func TestWriteAfterRestart(t *testing.T) {
+	w := newSlowWorld(t, vfs.Options{Delay: time.Millisecond})
+	const files = 40
+	name := func(i int) string { return fmt.Sprintf("/ctao/f%02d", i) }
+	var old, now [files][]byte
+	for i := range files {
+		old[i] = random(5000)
+		w.write(name(i), old[i])
+	}
+	for i := range files {
+		w.registered(name(i))
+	}
+	w.opt.Uploads = 1 // most of them wait for their turn after the restart
+	w.reopen()
+	for i := range files {
+		h := w.openFile(name(i), os.O_RDWR)
+		now[i] = bytes.Clone(old[i])
+		copy(now[i][500:], "CHANGED")
+		_, err := h.WriteAt(ctx, []byte("CHANGED"), 500)
+		must(t, err)
+		w.shut(h)
+	}
+	for i := range files {
+		var past backends.Past
+		until(t, "the new content is registered", func() bool {
+			for p, err := range w.cat.Pasts(ctx, backends.DID{Scope: "ctao", Name: name(i)}) {
+				must(t, err)
+				past = p
+				return true
+			}
+			return false
+		})
+		for _, r := range past.Replicas {
+			if r.RSE != "DISK" {
+				continue
+			}
+			got, err := os.ReadFile(filepath.Join(w.dir, "disk", r.PFN))
+			must(t, err)
+			if !bytes.Equal(got, old[i]) {
+				t.Errorf("%s: the replica of the old generation was overwritten", name(i))
+			}
+		}
+		w.want(name(i), now[i])
+	}
+}
+
+// TestFailedTruncate: a truncate for which there is no room leaves a closed file closed,
+// and on its way (W6).
+func TestFailedTruncate(t *testing.T) {
+	w := (&world{t: t, dir: t.TempDir(), opt: vfs.Options{Delay: 200 * time.Millisecond}, limit: 64 << 20}).start()
+	b := random(1000)
+	w.write("/ctao/f", b)
+	n, err := w.v.Resolve(ctx, "/ctao/f")
+	must(t, err)
+	size := int64(1 << 40)
+	if err := w.v.SetAttr(ctx, n, vfs.SetAttr{Size: &size}); !errors.Is(err, backends.ErrNoSpace) {
+		t.Fatalf("truncate to 1 TiB: %v", err)
+	}
+	n.Forget(1)
+	w.want("/ctao/f", b)
+	w.drain()
+	if _, err := w.cat.Stat(ctx, backends.DID{Scope: "ctao", Name: "/ctao/f"}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestUnlinkedCopy: a file that is unlinked while its upload runs and then written into
+// leaves nothing in the journal after its last close.
+func TestUnlinkedCopy(t *testing.T) {
+	w := newSlowWorld(t, vfs.Options{})
+	b := random(1 << 20)
+	w.write("/ctao/f", b)
+	w.registered("/ctao/f")
+	h := w.openFile("/ctao/f", os.O_RDWR)
+	must(t, w.unlink("/ctao/f"))
+	_, err := h.WriteAt(ctx, []byte("x"), 1<<19)
+	must(t, err)
+	b[1<<19] = 'x'
+	got := make([]byte, len(b))
+	_, err = h.ReadAt(ctx, got, 0, vfs.Caller{})
+	must(t, err)
+	if !bytes.Equal(got, b) {
+		t.Fatal("wrong bytes through the handle")
+	}
+	w.shut(h)
+	if up := w.v.Uploads(); len(up) != 0 {
+		t.Fatalf("left: %+v", up)
+	}
+}
+
+// TestWriteWhileSettling: a file can be written at any moment of its way into the cache.
+func TestWriteWhileSettling(t *testing.T) {
+	w := newWorld(t, vfs.Options{Delay: time.Millisecond})
+	b := random(4 << 20)
+	for i := range 12 {
+		w.write("/ctao/f", b)
+		h := w.openFile("/ctao/f", os.O_RDWR)
+		for w.state("/ctao/f") != "" && i%3 != 0 {
+			time.Sleep(time.Millisecond)
+		}
+		b[i]++
+		if _, err := h.WriteAt(ctx, b[i:i+1], int64(i)); err != nil {
+			t.Fatal(err)
+		}
+		w.shut(h)
+		w.want("/ctao/f", b)
+	}
+	w.drain()
+	w.want("/ctao/f", b)
+}
