@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -329,7 +330,8 @@ func (e *Entry) compare(st stored) (bad string, err error) {
 		return bad, err
 	}
 	compared := 0
-	for alg, want := range st.Sums {
+	for _, alg := range slices.Sorted(maps.Keys(st.Sums)) {
+		want := st.Sums[alg]
 		got, ok := sums[alg]
 		if ok && got != want {
 			return fmt.Sprintf("%s of the content is %s, sealed was %s", alg, got, want), nil
