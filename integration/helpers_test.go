@@ -11,9 +11,10 @@ import (
 	"time"
 )
 
-// keepEnds is a lake.local.yaml whose hot cache keeps 16 KiB of the ends of a file: as
-// much as the kernel reads ahead of somebody who wants one block.
-const keepEnds = "cache: {block: 4K, head: 16K, tail: 16K}\n"
+// keepEnds is a lake.local.yaml whose hot cache keeps little of the ends of a file, so
+// that small files are not whole by that: at the start as much as the kernel reads ahead of
+// somebody who wants one block.
+const keepEnds = "cache: {block: 4K, head: 16K, tail: 1K}\n"
 
 // lakeStat is one of the lake's counters in .tarn/stats.
 func (s *site) lakeStat(name string) int {
@@ -135,4 +136,16 @@ func (s *site) within(d time.Duration, what string, ok func() bool) {
 // path is a path below the mountpoint.
 func (s *site) path(elem ...string) string {
 	return filepath.Join(append([]string{s.mnt}, elem...)...)
+}
+
+// json decodes a file of the mount.
+func (s *site) json(name string, to any) {
+	s.t.Helper()
+	b, err := os.ReadFile(s.path(name))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := json.Unmarshal(b, to); err != nil {
+		s.t.Fatalf("%s: %v\n%s", name, err, b)
+	}
 }
