@@ -253,15 +253,14 @@ func (v *FS) Unlink(ctx context.Context, dir *Node, name string) error {
 	if err := v.deletable(p); err != nil {
 		return err
 	}
+	s := &spot{u: u, cat: cat, found: found}
+	gone := v.contents(s.inodes()...)
 	if found {
 		if err := v.remove(ctx, cat.DID); err != nil {
 			return fmt.Errorf("unlink %s: %w", p, err)
 		}
-		if u == nil {
-			u = v.unsentOf(cat.Inode)
-		}
 	}
-	v.unname(dir, name, u)
+	v.unname(dir, name, gone)
 	dir.changed(v.now())
 	return nil
 }
@@ -274,20 +273,18 @@ func (v *FS) remove(ctx context.Context, did backends.DID) error {
 	return ns.Remove(ctx, did)
 }
 
-// unname is the end of a name: the live node becomes nameless, its unsent content
-// goes with the last handle, or now.
-func (v *FS) unname(dir *Node, name string, u *unsent) {
-	n := dir.child(name)
-	if n != nil {
+// unname is the end of a name and of the unsent contents that had it: the live node
+// becomes nameless, and what its handles have open goes with the last of them.
+func (v *FS) unname(dir *Node, name string, gone []*unsent) {
+	var kept *unsent
+	if n := dir.child(name); n != nil {
 		n.hold()
 		defer n.Forget(1)
 		n.mu.Lock()
 		n.unlinked = true
-		open := n.handles > 0
-		if n.work != nil {
-			u = n.work
-		}
-		if !open {
+		if n.handles > 0 {
+			kept = n.work
+		} else {
 			n.work = nil
 		}
 		n.mu.Unlock()
@@ -300,13 +297,14 @@ func (v *FS) unname(dir *Node, name string, u *unsent) {
 			p.forgetLocked(1)
 		}
 		v.mu.Unlock()
-		if u != nil && open {
-			v.orphan(u)
-			return
+	}
+	for _, u := range gone {
+		if u != kept {
+			v.drop(u)
 		}
 	}
-	if u != nil {
-		v.drop(u)
+	if kept != nil {
+		v.orphan(kept)
 	}
 }
 

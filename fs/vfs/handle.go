@@ -352,10 +352,7 @@ func (h *Handle) Fsync() error {
 	if !u.unsealed() {
 		return nil
 	}
-	if err := u.note(false, nil); err != nil {
-		return err
-	}
-	return local(u.entry.Sync())
+	return u.sync()
 }
 
 // Release is the end of the handle; the last writer's seals what Flush did not see
@@ -416,10 +413,7 @@ func (v *FS) closeWriter(ctx context.Context, n *Node, own int) error {
 		return nil
 	}
 	if writers > own {
-		if err := u.note(false, nil); err != nil {
-			return err
-		}
-		return local(u.entry.Sync())
+		return u.sync()
 	}
 	return v.publish(ctx, n, u)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sort"
 	"strings"
 
@@ -55,8 +56,15 @@ func (v *FS) recover(ctx context.Context) error {
 			v.log.Warn("unfinished file kept aside", "path", u.path, "id", u.id, "bytes", e.Size())
 			continue
 		}
-		if old := last[string(r.Path)]; old != nil && !old.registered() {
-			v.drop(old) // a newer content was sealed for the same name
+		// A newer content was sealed for the same name. But one that is registered stands
+		// there only until the other file, which was moved over it, is.
+		old := last[string(r.Path)]
+		if old != nil && old.registered() {
+			old = nil
+		}
+		if old != nil && (old.inode == r.Inode || !registeredState(r.State)) {
+			v.drop(old)
+			old = nil
 		}
 		u := v.newUnsent(e)
 		u.dirty = false // WRITING here was synced before the crash: Verify seals it as it is
@@ -69,7 +77,10 @@ func (v *FS) recover(ctx context.Context) error {
 		if err := u.grow(e.Size()); err != nil {
 			v.log.Warn("unsent files exceed the cache's limit", "err", err)
 		}
-		last[u.path] = u
+		if old == nil {
+			last[u.path] = u
+		}
+		u.promised = true
 		v.up.add(u, 0)
 	}
 	return nil
@@ -107,19 +118,21 @@ func (v *FS) finishIntents(ctx context.Context, byID map[string]*journal.Entry) 
 }
 
 func (v *FS) applyRename(in intent, byID map[string]*journal.Entry) error {
-	if e := byID[in.Drop]; e != nil {
-		if err := e.Remove(); err != nil {
-			return fmt.Errorf("finish rename: %w", err)
+	for _, id := range in.Drop {
+		if e := byID[id]; e != nil {
+			if err := e.Remove(); err != nil {
+				return fmt.Errorf("finish rename: %w", err)
+			}
+			delete(byID, id)
 		}
-		delete(byID, in.Drop)
 	}
-	for _, e := range byID {
+	for id, e := range byID {
 		p := string(e.Record().Path)
 		var to string
 		switch {
-		case p == in.From && in.Move != noMove:
+		case slices.Contains(in.Move, id):
 			to = in.To
-		case strings.HasPrefix(p, in.From+"/"):
+		case in.Tree && strings.HasPrefix(p, in.From+"/"):
 			to = in.To + p[len(in.From):]
 		default:
 			continue

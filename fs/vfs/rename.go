@@ -33,6 +33,17 @@ func (s *spot) inode() uint64 {
 	return s.cat.Inode
 }
 
+// inodes are those of what stands there: an unsent file may hide a published one.
+func (s *spot) inodes() (out []uint64) {
+	if s.u != nil {
+		out = append(out, s.u.inode)
+	}
+	if s.found {
+		out = append(out, s.cat.Inode)
+	}
+	return out
+}
+
 func (v *FS) look(ctx context.Context, s *spot) (err error) {
 	s.path = path.Join(s.dir.Path(), s.name)
 	s.u, s.cat, s.found, err = v.lookupLocked(ctx, s.dir, s.name)
@@ -154,7 +165,7 @@ func (v *FS) renameDir(ctx context.Context, from, to *spot) error {
 	done := func() {}
 	if len(below) > 0 {
 		var err error
-		if done, err = v.putIntent(intent{From: from.path, To: to.path}); err != nil {
+		if done, err = v.putIntent(intent{From: from.path, To: to.path, Tree: true}); err != nil {
 			return err
 		}
 	}
@@ -167,7 +178,11 @@ func (v *FS) renameDir(ctx context.Context, from, to *spot) error {
 	}
 	v.reposition(from, to)
 	for _, u := range below {
-		if err := v.move(u, to.path+u.where()[len(from.path):]); err != nil {
+		rest, ok := strings.CutPrefix(u.where(), from.path+"/")
+		if !ok {
+			continue // replaced meanwhile by a newer content
+		}
+		if err := v.move(u, to.path+"/"+rest); err != nil {
 			return fmt.Errorf("the directory is renamed, but the journal of a file below is not: %w", err)
 		}
 	}
@@ -194,8 +209,7 @@ func (u *unsent) where() string {
 	return u.path
 }
 
-// move gives u, and the sealed content that it is about to replace, another path,
-// durably.
+// move gives u another path, durably.
 func (v *FS) move(u *unsent, p string) error {
 	v.mu.Lock()
 	if u.at != "" {
@@ -204,13 +218,7 @@ func (v *FS) move(u *unsent, p string) error {
 	v.mu.Unlock()
 	u.mu.Lock()
 	u.path = p
-	prev := u.prev
 	u.mu.Unlock()
-	if prev != nil {
-		if err := v.move(prev, p); err != nil {
-			return err
-		}
-	}
 	return u.noteIfKept(true, nil)
 }
 
@@ -223,63 +231,47 @@ func (u *unsent) noteIfKept(durable bool, more func(*journal.Record)) error {
 	return nil
 }
 
+// renameFile moves a file with all its unsent contents, and ends those of the file that
+// it replaces. What takes more than one durable step is noted before the first.
 func (v *FS) renameFile(ctx context.Context, from, to *spot) error {
-	u := from.u
-	if !from.found { // only the journal knows it
-		victim := to.u
-		done := func() {}
-		if victim != nil {
-			var err error
-			if done, err = v.putIntent(intent{From: from.path, To: to.path, Move: u.id, Drop: victim.id}); err != nil {
-				return err
-			}
-		}
-		if to.exists() {
-			v.unname(to.dir, to.name, victim)
-		}
-		if err := v.move(u, to.path); err != nil {
-			return err
-		}
-		done()
-		v.reposition(from, to)
-		return nil
-	}
-	if u == nil {
-		u = v.unsentOf(from.cat.Inode) // registered, and on its way to further copies
+	moved, lost := v.contents(from.inodes()...), v.contents(to.inodes()...)
+	steps := len(moved) + len(lost)
+	if from.found {
+		steps++
 	}
 	done := func() {}
-	if u != nil || to.u != nil {
+	if steps > 1 {
 		in := intent{From: from.path, To: to.path}
-		if u != nil {
-			in.Move = u.id
-		} else {
-			in.Move = noMove
+		for _, u := range moved {
+			in.Move = append(in.Move, u.id)
 		}
-		if to.u != nil {
-			in.Drop = to.u.id
+		for _, u := range lost {
+			in.Drop = append(in.Drop, u.id)
 		}
 		var err error
 		if done, err = v.putIntent(in); err != nil {
 			return err
 		}
 	}
-	if err := v.catRename(ctx, from, to); err != nil {
-		done()
-		return err
-	}
-	if to.exists() {
-		victim := to.u
-		if victim == nil {
-			victim = v.unsentOf(to.cat.Inode)
-		}
-		v.unname(to.dir, to.name, victim)
-	}
-	if u != nil {
-		if err := v.move(u, to.path); err != nil {
+	if from.found {
+		if err := v.catRename(ctx, from, to); err != nil {
+			done()
 			return err
 		}
 	}
+	if to.exists() {
+		v.unname(to.dir, to.name, lost)
+	}
+	var failed error
+	for _, u := range moved {
+		if err := v.move(u, to.path); err != nil {
+			failed = err
+		}
+	}
 	v.reposition(from, to)
+	if failed != nil {
+		return fmt.Errorf("the file is renamed, but the journal does not have it yet: %w", failed)
+	}
 	done()
 	return nil
 }

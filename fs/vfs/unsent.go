@@ -40,6 +40,7 @@ type unsent struct {
 	sealing  chan struct{}      // closed when the Seal that runs is done; nil: none runs
 	known    bool               // the bytes were sealed, or compared with what was sealed, in this process
 	pending  int                // writes under way
+	promised bool               // a Sync or Seal was begun: a crash may bring it back
 	frozen   bool               // its upload has begun: a new writer copies
 	dropped  bool               // unlinked, superseded or cancelled
 	ended    bool               // its entry is no more: removed, or taken into the cache
@@ -272,6 +273,17 @@ func (u *unsent) note(durable bool, more func(*journal.Record)) error {
 	return local(u.entry.UpdateLazy(f))
 }
 
+// sync makes what was written so far durable, without completing it.
+func (u *unsent) sync() error {
+	u.mu.Lock()
+	u.promised = true
+	u.mu.Unlock()
+	if err := u.note(false, nil); err != nil {
+		return err
+	}
+	return local(u.entry.Sync())
+}
+
 // unsealed tells whether there are bytes that no finished Seal covers.
 func (u *unsent) unsealed() bool {
 	u.mu.Lock()
@@ -296,6 +308,7 @@ func (u *unsent) seal() error {
 		return nil
 	}
 	u.dirty = false // a write that comes while we seal sets it again
+	u.promised = true
 	done := make(chan struct{})
 	u.sealing = done
 	u.mu.Unlock()
@@ -356,6 +369,9 @@ func (v *FS) drop(u *unsent) {
 	if err := u.entry.Remove(); err != nil {
 		v.log.Error("remove unsent file", "id", u.id, "err", err)
 	}
+	if stop == nil { // else the upload that ends cleans up
+		v.goDo(func(context.Context) { v.up.clean(u) })
+	}
 }
 
 // orphan takes u's name away while handles are open: nothing of it will be uploaded,
@@ -364,7 +380,7 @@ func (v *FS) orphan(u *unsent) {
 	u.mu.Lock()
 	u.path = ""
 	u.dropped = true
-	stop := u.busy
+	stop, promised := u.busy, u.promised
 	u.changedLocked()
 	u.mu.Unlock()
 	if stop != nil {
@@ -374,21 +390,20 @@ func (v *FS) orphan(u *unsent) {
 	v.mu.Lock()
 	v.nameLocked(u, "")
 	v.mu.Unlock()
-	if err := u.noteIfKept(false, nil); err != nil {
+	// What promised nothing is not brought back anyway.
+	if err := u.noteIfKept(promised, nil); err != nil {
 		v.log.Error("note an unlinked file in the journal", "id", u.id, "err", err)
 	}
 }
 
-// intent is a rename that touches the catalogue and the journal: noted before, undone
-// or finished after a crash.
+// intent is a rename of several durable steps: noted before, undone or finished after a
+// crash.
 type intent struct {
 	From, To string
-	Move     string `json:",omitempty"` // journal id of the unsent content that moves along
-	Drop     string `json:",omitempty"` // journal id of the unsent content that is replaced
+	Move     []string `json:",omitempty"` // journal ids of the unsent contents that move along
+	Drop     []string `json:",omitempty"` // journal ids of the unsent contents that are replaced
+	Tree     bool     `json:",omitempty"` // a directory: all unsent contents below move
 }
-
-// noMove is intent.Move when nothing of the journal moves along.
-const noMove = "-"
 
 func (v *FS) putIntent(in intent) (done func(), err error) {
 	b, err := json.Marshal(in)

@@ -191,14 +191,13 @@ func (up *uploader) supersede(u *unsent) {
 	}
 	for _, w := range old {
 		v.drop(w)
-		up.clean(w)
 	}
 }
 
 // clean removes what a dropped content left at the storages before it was registered.
 func (up *uploader) clean(u *unsent) {
 	r := u.entry.Record()
-	if registeredState(r.State) {
+	if registeredState(r.State) || len(r.Copies) == 0 {
 		return // the catalogue knows the copies, and deletes them after the grace period
 	}
 	ctx, cancel := context.WithTimeout(up.v.ctx, 30*time.Second)
@@ -388,9 +387,9 @@ func (up *uploader) replica(c journal.Copy) backends.Replica {
 // directory, so that no rename or unlink comes between.
 func (up *uploader) register(ctx context.Context, u *unsent, r journal.Record) error {
 	v := up.v
-	parent, err := v.Resolve(ctx, path.Dir(string(r.Path)))
+	parent, err := v.Resolve(ctx, path.Dir(u.where()))
 	if err != nil {
-		return fmt.Errorf("register %s: its directory: %w", r.Path, err)
+		return fmt.Errorf("register %s: its directory: %w", u.where(), err)
 	}
 	defer parent.Forget(1)
 	v.tree.RLock()
@@ -430,6 +429,9 @@ func (up *uploader) register(ctx context.Context, u *unsent, r journal.Record) e
 	if err := v.attach(ctx, parent.Info(), did); err != nil {
 		return fmt.Errorf("attach %s: %w", p, err)
 	}
+	if err := v.refresh(ctx, in); err != nil {
+		return fmt.Errorf("register %s: %w", p, err)
+	}
 	if err := u.reach(journal.Registered, nil); err != nil {
 		return err
 	}
@@ -446,33 +448,81 @@ func (up *uploader) register(ctx context.Context, u *unsent, r journal.Record) e
 	return nil
 }
 
+// refresh gives the file the attributes of in. Where it had this very content already,
+// it kept those of the older one.
+func (v *FS) refresh(ctx context.Context, in backends.Info) error {
+	ns := v.lake.Namespace()
+	if ns == nil || !v.lake.Catalogue().Traits().Attributes {
+		return nil
+	}
+	has, err := v.lake.Catalogue().Stat(ctx, in.DID)
+	if err != nil || has.Mode == in.Mode && has.UID == in.UID && has.GID == in.GID && has.MTime.Equal(in.MTime) {
+		return err
+	}
+	return ns.Update(ctx, in.DID, backends.Change{Mode: &in.Mode, UID: &in.UID, GID: &in.GID, MTime: &in.MTime})
+}
+
 // rule adds the write rules to the file.
 func (up *uploader) rule(ctx context.Context, u *unsent) error {
 	rules := up.v.lake.Rules()
 	if rules == nil {
 		return nil
 	}
-	did := u.did()
-	for _, r := range up.v.lake.WriteRules() {
-		r.DID = did
-		if _, err := rules.AddRule(ctx, r); err != nil {
-			return fmt.Errorf("add rule %q for %s: %w", r.Expression, did, err)
+	err := up.v.inPlace(ctx, u, func(in backends.Info) error {
+		for _, r := range up.v.lake.WriteRules() {
+			r.DID = in.DID
+			if _, err := rules.AddRule(ctx, r); err != nil {
+				return fmt.Errorf("add rule %q for %s: %w", r.Expression, in.DID, err)
+			}
 		}
+		return nil
+	})
+	if isGone(err) {
+		return nil // removed or replaced meanwhile
 	}
-	return nil
+	return err
 }
 
-// did is the DID that u was registered under, after all renames.
-func (u *unsent) did() backends.DID {
-	if n := u.fs.Known(u.inode); n != nil {
-		defer n.Forget(1)
-		if d := n.did(); d.Scope != "" {
-			return d
-		}
-	}
+// inPlace runs do on u's file as the catalogue has it, while no name in its directory
+// changes. ErrNotExist when it was removed, ErrStale when it has another content by now.
+func (v *FS) inPlace(ctx context.Context, u *unsent, do func(in backends.Info) error) error {
 	p := u.where()
-	return backends.DID{Scope: scopeOf(p), Name: p}
+	parent, err := v.Resolve(ctx, path.Dir(p))
+	if err == nil {
+		defer parent.Forget(1)
+	} else if !isNotExist(err) {
+		return err
+	}
+	v.tree.RLock()
+	defer v.tree.RUnlock()
+	if parent != nil {
+		parent.dir.RLock()
+		defer parent.dir.RUnlock()
+	}
+	if now := u.where(); now != p || parent != nil && parent.Path() != path.Dir(p) {
+		return fmt.Errorf("%s: it is being renamed: %w", p, backends.ErrTemporary)
+	}
+	if err != nil {
+		return err
+	}
+	in, err := v.lake.Lookup(ctx, parent.Info(), path.Base(p))
+	if err != nil {
+		return err
+	}
+	if !u.sameAs(in) {
+		return fmt.Errorf("%s: %w", p, backends.ErrStale)
+	}
+	return do(in)
 }
+
+// sameAs tells whether in is of the content that u was sealed with.
+func (u *unsent) sameAs(in backends.Info) bool {
+	r := u.entry.Record()
+	return in.Type == backends.File && in.Size == r.Size && checksum.FromMap(r.Sums).Match(in.Checksums) == nil
+}
+
+// isGone tells whether err says that a file is not there any more with the content it had.
+func isGone(err error) bool { return isNotExist(err) || errors.Is(err, backends.ErrStale) }
 
 // further makes the other copies and waits until those on tape are on tape.
 func (up *uploader) further(ctx context.Context, u *unsent, r journal.Record) error {
@@ -485,7 +535,10 @@ func (up *uploader) further(ctx context.Context, u *unsent, r journal.Record) er
 			return err
 		}
 		r.Copies[i].State = journal.Verified
-		if err := v.putReplica(ctx, u, r, up.replica(c)); err != nil {
+		err := v.inPlace(ctx, u, func(in backends.Info) error {
+			return v.lake.Catalogue().PutReplica(ctx, in.DID, in.Generation, up.replica(c))
+		})
+		if err != nil && !isGone(err) { // else the copy goes with its generation
 			return err
 		}
 		if err := u.entry.Update(func(rec *journal.Record) { rec.Copies = slices.Clone(r.Copies) }); err != nil {
@@ -510,23 +563,11 @@ func (up *uploader) further(ctx context.Context, u *unsent, r journal.Record) er
 	return nil
 }
 
-func (v *FS) putReplica(ctx context.Context, u *unsent, r journal.Record, rep backends.Replica) error {
-	did := u.did()
-	gen := backends.GenerationOf(did, r.Size, checksum.FromMap(r.Sums))
-	err := v.lake.Catalogue().PutReplica(ctx, did, gen, rep)
-	if errors.Is(err, backends.ErrStale) || errors.Is(err, backends.ErrNotExist) {
-		return nil // replaced or removed meanwhile: the copy goes with its generation
-	}
-	return err
-}
-
 // settle ends the unsent life of a content that is safe: its bytes become a clean file
 // of the hot cache, or go when there is no room.
 func (v *FS) settle(u *unsent) {
 	r := u.entry.Record()
-	did := u.did()
-	in := backends.Info{DID: did, Size: r.Size, Checksums: checksum.FromMap(r.Sums)}
-	in.Generation = backends.GenerationOf(did, r.Size, in.Checksums)
+	in := u.published()
 	u.mu.Lock()
 	n := u.reserved
 	u.reserved = 0

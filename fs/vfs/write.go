@@ -188,8 +188,18 @@ func (v *FS) contentReader(ctx context.Context, n *Node, info backends.Info, fro
 
 // published is what the catalogue knew of u's content when it was registered.
 func (u *unsent) published() backends.Info {
+	if n := u.fs.Known(u.inode); n != nil {
+		defer n.Forget(1)
+		n.mu.Lock()
+		in := n.info
+		n.mu.Unlock()
+		if in.Generation != "" && u.sameAs(in) {
+			return in
+		}
+	}
 	r := u.entry.Record()
-	in := backends.Info{Type: backends.File, Inode: u.inode, DID: u.did(), Size: r.Size, Checksums: checksum.FromMap(r.Sums)}
+	in := backends.Info{Type: backends.File, Inode: u.inode, Size: r.Size, Checksums: checksum.FromMap(r.Sums)}
+	in.DID = backends.DID{Scope: scopeOf(string(r.Path)), Name: string(r.Path)}
 	in.Generation = backends.GenerationOf(in.DID, in.Size, in.Checksums)
 	return in
 }
