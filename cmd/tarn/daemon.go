@@ -271,7 +271,12 @@ func (s *session) serve(ctx context.Context, o mountOptions) (err error) {
 	defer func() { err = errors.Join(err, lk.Close()) }()
 	srv, err := tarnfs.Mount(o.fsOptions(lk, log))
 	if err != nil {
-		return control.Fail(control.ErrFatal, "", "%v", err)
+		hint := "what fusermount3 said stands above"
+		if os.Getenv(readyEnv) != "" {
+			hint = "what fusermount3 said is in " + logPath(o.cfg)
+		}
+		return control.Fail(control.ErrFatal, hint+"; in a container it needs --device /dev/fuse --cap-add SYS_ADMIN, and with AppArmor --security-opt apparmor=unconfined",
+			"%s: the kernel or fusermount3 refuses the mount", strings.TrimSpace(err.Error()))
 	}
 	var once sync.Once
 	stop := make(chan struct{})

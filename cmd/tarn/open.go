@@ -230,9 +230,9 @@ func (o *opened) makeScopes() error {
 
 func (o *opened) openCache() (err error) {
 	c := o.cfg.Cache
-	for _, dir := range []string{c.Path, o.cfg.Journal.Path} {
-		if err := makeFolder(dir); err != nil {
-			return err
+	for _, f := range []struct{ key, dir string }{{"cache.path", c.Path}, {"journal.path", o.cfg.Journal.Path}} {
+		if err := makeFolder(f.dir); err != nil {
+			return o.folderFault(f.key, err)
 		}
 	}
 	o.cache, err = cache.Open(cache.Options{
@@ -241,7 +241,7 @@ func (o *opened) openCache() (err error) {
 		NewHash: func(algs ...string) cache.Hasher { return checksum.New(algs...) },
 	})
 	if err != nil {
-		return fmt.Errorf("open the hot cache %s: %w", c.Path, busy(err))
+		return o.folderFault("cache.path", fmt.Errorf("open the hot cache %s: %w", c.Path, busy(err)))
 	}
 	o.onClose(o.cache.Close)
 	o.journal, err = journal.Open(journal.Options{
@@ -249,10 +249,26 @@ func (o *opened) openCache() (err error) {
 		NewHash: func(algs ...string) journal.Hasher { return checksum.New(algs...) },
 	})
 	if err != nil {
-		return fmt.Errorf("open the journal %s: %w", o.cfg.Journal.Path, busy(err))
+		return o.folderFault("journal.path", fmt.Errorf("open the journal %s: %w", o.cfg.Journal.Path, busy(err)))
 	}
 	o.onClose(o.journal.Close)
 	return nil
+}
+
+// folderFault adds to an error of the local disk where its folder is named.
+func (o *opened) folderFault(key string, err error) error {
+	hint := "make it writable for this user, or let " + key + " in " + o.cfg.File() + " name another folder"
+	for _, bad := range []error{syscall.EROFS, syscall.EACCES, syscall.EPERM} {
+		if errors.Is(err, bad) {
+			return control.Fail(err, hint, "%v", err)
+		}
+	}
+	for _, bad := range []error{syscall.ENOTDIR, syscall.EEXIST, syscall.ELOOP} {
+		if errors.Is(err, bad) {
+			return control.Fail(control.ErrFatal, hint, "%v", err)
+		}
+	}
+	return err
 }
 
 // busy translates the cache's and the journal's word for a lock that another process has.
