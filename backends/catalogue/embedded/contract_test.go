@@ -24,6 +24,9 @@ func open(t testing.TB, o Options) *Catalogue {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		if tt, ok := t.(*testing.T); ok && c.broken.Load() == nil && c.gate.n.Load() == 0 {
+			checkRecords(tt, c)
+		}
 		if err := c.Close(); err != nil {
 			t.Error(err)
 		}
@@ -43,22 +46,37 @@ func TestContractOnDisk(t *testing.T) {
 	})
 }
 
-func TestContractReopenedAfterEveryChange(t *testing.T) {
-	backendstest.Catalogue(t, func(t *testing.T, now func() time.Time) backendstest.Opened {
-		o := Options{Dir: t.TempDir(), Now: now}
-		c := open(t, o)
-		var again func(t *testing.T) backendstest.Opened
-		again = func(t *testing.T) backendstest.Opened {
-			if err := c.Close(); err != nil {
-				t.Fatal(err)
-			}
-			c = open(t, o)
-			out := opened(c)
-			out.Reopen = again
-			return out
+func TestContractReopenedAfterEveryChange(t *testing.T) { backendstest.Catalogue(t, reopened) }
+
+// reopened gives a catalogue on disk that can be closed and opened again.
+func reopened(t *testing.T, now func() time.Time) backendstest.Opened {
+	o := Options{Dir: t.TempDir(), Now: now}
+	c := open(t, o)
+	out := opened(c)
+	var again func(t *testing.T) backendstest.Opened
+	again = func(t *testing.T) backendstest.Opened {
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
 		}
+		c = open(t, o)
 		out := opened(c)
 		out.Reopen = again
 		return out
+	}
+	out.Reopen = again
+	return out
+}
+
+// Random changes against plain maps; after every 50 the records are checked among one
+// another and the lake is opened again.
+func TestModel(t *testing.T) {
+	check := func(t *testing.T, o backendstest.Opened) { checkRecords(t, o.Catalogue.(*Catalogue)) }
+	t.Run("in memory", func(t *testing.T) {
+		backendstest.CatalogueModel(t, func(t *testing.T, now func() time.Time) backendstest.Opened {
+			return opened(open(t, Options{InMemory: true, Now: now}))
+		}, 2000, check)
+	})
+	t.Run("on disk", func(t *testing.T) {
+		backendstest.CatalogueModel(t, reopened, 300, check)
 	})
 }

@@ -133,6 +133,43 @@ func usedLength(t *testing.T, path string) int64 {
 	return int64(len(strings.TrimRight(string(b), "\x00")))
 }
 
+// The database itself would take these for the traces of a crash, and go on.
+func TestShortenedFilesAreDamage(t *testing.T) {
+	dir := damageLake(t, false)
+	manifest := filepath.Join(dir, "db", "MANIFEST")
+	st, err := os.Stat(manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(manifest, st.Size()-1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(small(Options{Dir: dir})); !errors.Is(err, backends.ErrDamaged) || !strings.Contains(err.Error(), "MANIFEST") {
+		t.Errorf("with a shorter MANIFEST: %v", err)
+	}
+
+	dir = damageLake(t, true)
+	logs, err := filepath.Glob(filepath.Join(dir, "db", "*.mem"))
+	if err != nil || len(logs) == 0 {
+		t.Fatal(err, logs)
+	}
+	b, err := os.ReadFile(logs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !logIsWhole(b) {
+		t.Fatal("a good log does not verify")
+	}
+	b[usedLength(t, logs[0])/2] ^= 1
+	// A log before the last one loses its second half.
+	if err := os.WriteFile(filepath.Join(dir, "db", "00000.mem"), b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(small(Options{Dir: dir})); !errors.Is(err, backends.ErrDamaged) || !strings.Contains(err.Error(), "00000.mem") {
+		t.Errorf("with a damaged log before the last: %v", err)
+	}
+}
+
 func TestLostFilesAreDamage(t *testing.T) {
 	whole := damageLake(t, false)
 	for _, pattern := range []string{"MANIFEST", "*.sst", "*"} {

@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"context"
 	"encoding/json"
 	"math"
 	"reflect"
@@ -14,9 +15,18 @@ import (
 // checkRecords tests what must be true of the records among one another.
 func checkRecords(t *testing.T, c *Catalogue) {
 	t.Helper()
-	err := c.read(t.Context(), func(v *view) error {
-		tops := map[uint64]int{}
-		err := v.scan(nil, nil, func(key, val []byte) (bool, error) {
+	err := c.read(context.Background(), func(v *view) error {
+		pasts := map[uint64]uint64{} // by inode
+		err := v.scan([]byte{prefixPast}, nil, func(key, val []byte) (bool, error) {
+			var p past
+			err := p.decode(val)
+			pasts[p.entry.Inode]++
+			return true, err
+		})
+		if err != nil {
+			return err
+		}
+		return v.scan(nil, nil, func(key, val []byte) (bool, error) {
 			switch key[0] {
 			case prefixEntry, prefixScope:
 				var e entry
@@ -44,6 +54,14 @@ func checkRecords(t *testing.T, c *Catalogue) {
 					return false, err
 				}
 				ino := keyInode(key, 0)
+				if p.pasts != pasts[ino] {
+					t.Errorf("inode %d counts %d pasts, there are %d", ino, p.pasts, pasts[ino])
+				}
+				if p.state == tomb {
+					if has, err := v.hasPasts(ino); err != nil || !has {
+						t.Errorf("tomb of inode %d is kept for nothing, %v", ino, err)
+					}
+				}
 				if p.state == live {
 					if _, _, err := v.entryOf(ino); err != nil {
 						t.Errorf("place of inode %d: %v", ino, err)
@@ -76,12 +94,21 @@ func checkRecords(t *testing.T, c *Catalogue) {
 				if _, err := v.didOf(p.parent); err != nil {
 					t.Errorf("past %q: %v", key, err)
 				}
-			case prefixTop:
-				tops[keyInode(key, 0)]++
+			case prefixRule:
+				var r rule
+				if err := r.decode(val); err != nil {
+					return false, err
+				}
+				id := backends.RuleID(key[1:])
+				p, err := v.placeOf(r.inode)
+				of, err2 := v.has(ruleOfKey(r.inode, id))
+				in, err3 := v.has(ruleInKey(r.State, id))
+				if p == nil || p.state == tomb || !of || !in || err != nil || err2 != nil || err3 != nil {
+					t.Errorf("rule %s is on %+v, indexed %v %v, %v %v %v", id, p, of, in, err, err2, err3)
+				}
 			}
 			return true, nil
 		})
-		return err
 	})
 	if err != nil {
 		t.Error(err)

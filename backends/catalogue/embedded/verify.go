@@ -38,6 +38,9 @@ func (c *Catalogue) verifyStored(o Options, db string) error {
 		}
 		total += st.Size()
 	}
+	if err := verifyLogs(db); err != nil {
+		return err
+	}
 	whole := total <= o.VerifyBytes
 	for _, t := range tables {
 		if err := verifyTable(context.Background(), t, whole); err != nil {
