@@ -261,10 +261,12 @@ func (h *Handle) wait(ctx context.Context, pid uint32) (context.Context, func())
 	}
 	h.reads[r] = struct{}{}
 	h.mu.Unlock()
+	end := h.node.fs.keep(h.node)
 	return ctx, func() {
 		h.mu.Lock()
 		delete(h.reads, r)
 		h.mu.Unlock()
+		end(ctx.Err() != nil)
 		cancel()
 	}
 }

@@ -42,6 +42,7 @@ type Node struct {
 	work     *unsent       // content written here that is not yet safe, nil: published only
 	making   chan struct{} // closed when the copy for a new work is done
 	writers  int           // open handles that may write
+	keeper   *keeper       // while reads wait for the published content
 	handles  int           // open handles
 	unlinked bool          // no name is left
 	lastErr  string        // for user.tarn.error
