@@ -68,7 +68,7 @@ func (r *rawFS) readDir(in *fuse.ReadIn, out *fuse.DirEntryList, plus bool) fuse
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	off := in.Offset
-	if off == 0 || off < d.base && off >= 2 {
+	if off < d.base && (off == 0 || d.base > 2) {
 		d.page, d.base, d.after, d.end = nil, 2, "", false // rewound
 	}
 	for off < 2 {
@@ -109,7 +109,10 @@ func (r *rawFS) readDir(in *fuse.ReadIn, out *fuse.DirEntryList, plus bool) fuse
 			if eo == nil {
 				return fuse.OK
 			}
-			r.entry(r.vfs.Place(d.node, *e), eo)
+			if n := r.vfs.Place(context.Background(), d.node, *e); n != nil {
+				r.entry(n, eo)
+				out.FixMode(eo.Attr.Mode)
+			}
 		}
 		off++
 		added++

@@ -1,10 +1,12 @@
 package vfs
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,8 +31,8 @@ func (n *Node) newAttrs(mode uint32, c Caller, dir bool) (uint32, uint32, uint32
 	return mode, c.UID, gid
 }
 
-// editing takes the locks for a change of the names in dir.
-func (v *FS) editing(dir *Node) (done func(), err error) {
+// editing takes the locks for a change of the names in dir, and in the directories with.
+func (v *FS) editing(dir *Node, with ...*Node) (done func(), err error) {
 	if v.opt.ReadOnly {
 		return nil, fmt.Errorf("change %s: the mount %w", dir.Path(), backends.ErrReadOnly)
 	}
@@ -38,15 +40,30 @@ func (v *FS) editing(dir *Node) (done func(), err error) {
 		return nil, fmt.Errorf("change %s: %w", dir.Path(), backends.ErrNotDir)
 	}
 	v.tree.RLock()
-	dir.dir.Lock()
+	locked := lockDirs(append(with, dir)...)
 	return func() {
-		dir.dir.Unlock()
+		locked()
 		v.tree.RUnlock()
 	}, nil
 }
 
+// lockDirs locks directories in the order in which they must be.
+func lockDirs(dirs ...*Node) (unlock func()) {
+	slices.SortFunc(dirs, func(a, b *Node) int { return cmp.Compare(a.ino, b.ino) })
+	dirs = slices.Compact(dirs)
+	for _, d := range dirs {
+		d.dir.Lock()
+	}
+	return func() {
+		for _, d := range dirs {
+			d.dir.Unlock()
+		}
+	}
+}
+
 // changed notes that a name in n changed at this time.
 func (n *Node) changed(at time.Time) {
+	n.names.Add(1)
 	n.mu.Lock()
 	n.touched = at
 	n.mu.Unlock()
@@ -322,13 +339,11 @@ func (v *FS) Rmdir(ctx context.Context, dir *Node, name string) error {
 	if err := v.deletable(p); err != nil {
 		return err
 	}
-	done, err := v.editing(dir)
+	done, err := v.editing(dir, n)
 	if err != nil {
 		return err
 	}
 	defer done()
-	n.dir.Lock()
-	defer n.dir.Unlock()
 	v.mu.Lock()
 	unsent := len(v.names[n.path])
 	v.mu.Unlock()

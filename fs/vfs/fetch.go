@@ -63,6 +63,9 @@ func (v *FS) fetcher(n *Node, in backends.Info) cache.Fetch {
 	return func(ctx context.Context, bad error) (cache.Source, error) {
 		if bad != nil && last != nil && (errors.Is(bad, cache.ErrCorrupt) || errors.Is(bad, backends.ErrCorrupt)) {
 			v.stats.corrupt.Add(1)
+			// The kernel's pages of it go too. Not here: it waits for pages that are being
+			// read, and those wait for this fetch.
+			go v.notifyContent(n.ino)
 			if served := last.Served(); len(served) == 1 {
 				if err := v.lake.DeclareBad(ctx, v.current(n, in), served[0], bad); err != nil {
 					v.log.Error("declare a replica bad", "did", in.DID.String(), "rse", served[0], "err", err)

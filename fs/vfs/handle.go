@@ -67,11 +67,18 @@ func (v *FS) Open(ctx context.Context, n *Node, flags int, caller Caller) (*Hand
 		return nil, err
 	}
 	n.mu.Lock()
-	n.handles++
-	if canWrite(flags) {
-		n.writers++
+	dead := n.unlinked && n.handles == 0 // between the look-up of its name and now
+	if !dead {
+		n.handles++
+		if canWrite(flags) {
+			n.writers++
+		}
 	}
 	n.mu.Unlock()
+	if dead {
+		n.Forget(1)
+		return nil, fmt.Errorf("open %s: unlinked meanwhile: %w", n.Path(), backends.ErrStale)
+	}
 	if flags&os.O_TRUNC != 0 && n.Info().Size != 0 {
 		if err := v.truncate(ctx, n, 0); err != nil {
 			h.Release()

@@ -10,6 +10,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tarn/backends"
@@ -28,6 +29,9 @@ type Node struct {
 
 	// dir guards the names in this directory; see the package comment.
 	dir sync.RWMutex
+	// names counts the changes of what is in this directory, so that an entry that was
+	// listed before one is looked at again. It changes under dir.
+	names atomic.Uint64
 
 	// guarded by FS.mu
 	parent   *Node // nil for the root and for what has lost its name
@@ -344,6 +348,8 @@ func (v *FS) Resolve(ctx context.Context, p string) (*Node, error) {
 type Entry struct {
 	Name string
 	Info backends.Info
+
+	names uint64 // Node.names of the directory when it was listed
 }
 
 // page is how many catalogue entries one call of List reads at most.
@@ -363,11 +369,12 @@ func (v *FS) List(ctx context.Context, n *Node, after string) ([]Entry, error) {
 	defer n.dir.RUnlock()
 	var out []Entry
 	full := false
+	names := n.names.Load()
 	for e, err := range v.lake.List(ctx, n.Info(), after) {
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, Entry(e))
+		out = append(out, Entry{e.Name, e.Info, names})
 		if len(out) == page {
 			full = true
 			break
@@ -377,7 +384,7 @@ func (v *FS) List(ctx context.Context, n *Node, after string) ([]Entry, error) {
 	var here []Entry
 	for name, u := range v.names[n.pathLocked()] {
 		if name > after && (!full || name <= out[len(out)-1].Name) {
-			here = append(here, Entry{name, u.info()})
+			here = append(here, Entry{name, u.info(), names})
 		}
 	}
 	for i := range out {
@@ -408,12 +415,21 @@ func (v *FS) List(ctx context.Context, n *Node, after string) ([]Entry, error) {
 }
 
 // Place gives the node of an entry that List returned, with a reference, for
-// READDIRPLUS. It makes no call to the catalogue.
-func (v *FS) Place(parent *Node, e Entry) *Node {
-	if u := v.unsentAt(parent.Path(), e.Name); u != nil {
-		return v.place(parent, e.Name, u.info(), u)
+// READDIRPLUS. It makes no call to the catalogue, unless something in the directory
+// changed since: then it is nil for a name that is gone.
+func (v *FS) Place(ctx context.Context, parent *Node, e Entry) *Node {
+	v.tree.RLock()
+	defer v.tree.RUnlock()
+	parent.dir.RLock()
+	defer parent.dir.RUnlock()
+	if parent.names.Load() != e.names {
+		u, cat, found, err := v.lookupLocked(ctx, parent, e.Name)
+		if err != nil || u == nil && !found {
+			return nil
+		}
+		return v.nodeOf(parent, e.Name, u, cat)
 	}
-	return v.place(parent, e.Name, e.Info, v.unsentOf(e.Info.Inode))
+	return v.nodeOf(parent, e.Name, v.unsentAt(parent.Path(), e.Name), e.Info)
 }
 
 // Readlink gives a symbolic link's text.

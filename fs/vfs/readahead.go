@@ -123,10 +123,11 @@ func (r *readAhead) fetch(ctx context.Context, dir *Node, d *run, after string, 
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			n := v.Place(dir, e)
-			defer n.Forget(1)
-			if err := v.fill(ctx, n); err != nil && ctx.Err() == nil {
-				v.log.Debug("recall ahead", "path", n.Path(), "err", err)
+			if n := v.Place(ctx, dir, e); n != nil {
+				defer n.Forget(1)
+				if err := v.fill(ctx, n); err != nil && ctx.Err() == nil {
+					v.log.Debug("recall ahead", "path", n.Path(), "err", err)
+				}
 			}
 			r.mu.Lock()
 			d.busy--

@@ -75,22 +75,16 @@ func (v *FS) Rename(ctx context.Context, fromDir *Node, fromName string, toDir *
 		v.tree.RLock()
 		defer v.tree.RUnlock()
 	}
-	a, b := fromDir, toDir
-	if b.ino < a.ino {
-		a, b = b, a
-	}
-	a.dir.Lock()
-	defer a.dir.Unlock()
-	if a != b {
-		b.dir.Lock()
-		defer b.dir.Unlock()
-	}
+	defer lockDirs(fromDir, toDir)()
 	from, to := &spot{dir: fromDir, name: fromName}, &spot{dir: toDir, name: toName}
 	if err := v.look(ctx, from); err != nil {
 		return err
 	}
 	if err := v.look(ctx, to); err != nil {
 		return err
+	}
+	if from.exists() && from.isDir() != n.IsDir() {
+		return fmt.Errorf("rename %s: something else has its name by now: %w", from.path, backends.ErrBusy)
 	}
 	now := v.now()
 	if from.u != nil {
@@ -290,6 +284,7 @@ func (v *FS) reposition(from, to *spot) {
 	walk = func(n *Node) {
 		if n.isDir {
 			n.path = path.Join(n.parent.pathLocked(), n.name)
+			n.names.Add(1) // what is below has other DIDs
 		}
 		all = append(all, n)
 		for _, c := range n.children {

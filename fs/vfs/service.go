@@ -71,7 +71,10 @@ func (v *FS) walk(ctx context.Context, n *Node, above []uint64, yield func(Walke
 				}
 				continue
 			}
-			c := v.Place(n, e)
+			c := v.Place(ctx, n, e)
+			if c == nil {
+				continue
+			}
 			ok := v.walk(ctx, c, above, yield)
 			c.Forget(1)
 			if !ok {
@@ -107,7 +110,7 @@ func (v *FS) Find(ctx context.Context, root string, q query.Expr) iter.Seq2[Walk
 		}
 		prefix := strings.TrimSuffix(root, "/") + "/"
 		for _, u := range v.unsentBelow(prefix) {
-			if u.registered() || !q.Match(u.lookup) {
+			if u.registered() || u.aside() || !q.Match(u.lookup) {
 				continue
 			}
 			if !yield(Walked{u.where(), u.info()}, nil) {
@@ -115,6 +118,13 @@ func (v *FS) Find(ctx context.Context, root string, q query.Expr) iter.Seq2[Walk
 			}
 		}
 	}
+}
+
+// aside tells whether u is an unfinished file that a crash left: not in the tree.
+func (u *unsent) aside() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.state == journal.Abandoned
 }
 
 // lookup gives a key of an unsent file to a query.
@@ -297,6 +307,7 @@ func (v *FS) adopt(ctx context.Context, u *unsent, p string) error {
 	}
 	v.mu.Unlock()
 	v.setName(u, p)
+	dir.changed(v.now())
 	return nil
 }
 
@@ -334,14 +345,24 @@ func (v *FS) CancelUpload(ctx context.Context, id string) error {
 		}
 		defer done()
 	}
+	if u.registered() {
+		return fmt.Errorf("upload %s of %s is registered meanwhile: %w", id, p, backends.ErrImmutable)
+	}
 	if n != nil {
 		n.mu.Lock()
-		if n.work == u {
+		open := n.handles > 0
+		if n.work == u && !open {
 			n.work = nil
 		}
 		n.mu.Unlock()
+		if open {
+			return fmt.Errorf("upload %s: %s is open: %w", id, p, backends.ErrBusy)
+		}
 	}
 	v.drop(u)
+	if dir != nil {
+		dir.changed(v.now())
+	}
 	return nil
 }
 
@@ -377,9 +398,13 @@ func (v *FS) Undelete(ctx context.Context, p, handle string) error {
 	if v.unsentAt(dir.Path(), path.Base(p)) != nil {
 		return fmt.Errorf("undelete %s: a newer content is not uploaded yet: %w", p, backends.ErrBusy)
 	}
+	if in, err := v.lake.Lookup(ctx, dir.Info(), path.Base(p)); err == nil && v.unsentOf(in.Inode) != nil {
+		return fmt.Errorf("undelete %s: the content that is there is not safe yet: %w", p, backends.ErrBusy)
+	}
 	if err := ver.Undelete(ctx, handle); err != nil {
 		return err
 	}
+	dir.changed(v.now())
 	if c := dir.child(path.Base(p)); c != nil {
 		in, err := v.lake.Lookup(ctx, dir.Info(), path.Base(p))
 		if err == nil && in.Inode == c.ino {
@@ -400,6 +425,7 @@ func (v *FS) Changed(ctx context.Context, p string) {
 		return
 	}
 	defer dir.Forget(1)
+	dir.names.Add(1)
 	v.notifyEntry(dir.ino, path.Base(p))
 	v.notifyContent(dir.ino)
 }

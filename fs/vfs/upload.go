@@ -438,6 +438,7 @@ func (up *uploader) register(ctx context.Context, u *unsent, r journal.Record) e
 	v.mu.Lock()
 	v.nameLocked(u, "")
 	v.mu.Unlock()
+	parent.names.Add(1)
 	if n := v.Known(u.inode); n != nil {
 		n.mu.Lock()
 		n.info = in

@@ -100,6 +100,11 @@ type FS struct {
 	stats stats
 	free  atomic.Int64 // bytes free for new files, as last asked
 
+	closing struct {
+		sync.Mutex
+		begun bool
+	}
+
 	mu      sync.Mutex
 	nodes   map[uint64]*Node              // live ones by inode
 	names   map[string]map[string]*unsent // unsent files not yet registered: directory path, name
@@ -171,18 +176,21 @@ func (v *FS) notifyEntry(parent uint64, name string) {
 // Close stops uploads and recalls where they are and waits for them; what is unsent
 // stays in the journal. The lake, the cache and the journal are the caller's.
 func (v *FS) Close() error {
+	v.closing.Lock()
+	v.closing.begun = true
+	v.closing.Unlock()
 	v.cancel(backends.ErrClosed)
 	v.wg.Wait()
 	return nil
 }
 
-// goDo runs f on a goroutine that Close waits for.
+// goDo runs f on a goroutine that Close waits for; not at all once Close has begun.
 func (v *FS) goDo(f func(ctx context.Context)) {
-	v.wg.Add(1)
-	go func() {
-		defer v.wg.Done()
-		f(v.ctx)
-	}()
+	v.closing.Lock()
+	defer v.closing.Unlock()
+	if !v.closing.begun {
+		v.wg.Go(func() { f(v.ctx) })
+	}
 }
 
 // ErrTooManyFiles is a descriptor limit met on the local disk (EMFILE, ENFILE).

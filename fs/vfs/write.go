@@ -271,6 +271,9 @@ func (v *FS) SetAttr(ctx context.Context, n *Node, s SetAttr) error {
 		if err := ns.Update(ctx, did, s.Change); err != nil {
 			return err
 		}
+		if p := n.Parent(); p != nil {
+			p.names.Add(1)
+		}
 		if u != nil { // dirty again after its registration: both have them
 			if err := u.setAttr(s.Change, v.now()); err != nil {
 				return err

@@ -283,8 +283,11 @@ func (v *FS) SetMeta(ctx context.Context, n *Node, m backends.Meta) error {
 	}
 	defer v.holdName(n)()
 	n.mu.Lock()
-	u := n.work
+	u, unlinked := n.work, n.unlinked
 	n.mu.Unlock()
+	if unlinked { // its DID may be another file's by now
+		return fmt.Errorf("set metadata of %s: it is unlinked: %w", n.Path(), backends.ErrStale)
+	}
 	if u != nil && !u.registered() {
 		return u.note(false, func(r *journal.Record) {
 			all := backends.Meta(r.Meta).Clone()
