@@ -138,6 +138,10 @@ func (s *Service) putTarget(ctx context.Context, req PutRequest) (*vfs.Node, str
 		return nil, "", Fail(ErrNoDirectory, "", "%s is not a directory of the lake", req.Path.Quote())
 	}
 	dir, err := s.node(ctx, path.Dir(path.Clean(p)))
+	if errors.Is(err, backends.ErrNotExist) {
+		e := Describe(err)
+		return nil, "", Fail(ErrNoDirectory, e.Hint, "%s", e.Message)
+	}
 	if err != nil {
 		return nil, "", err
 	}
