@@ -152,9 +152,15 @@ func unknownCommand(path []string, got string, cmds []*cli.Command) error {
 
 // nearest gives `; did you mean x?`, when something is near.
 func nearest(got string, names []string) string {
-	best, dist := "", 3
+	got, _, _ = strings.Cut(got, "=")
+	begin := strings.TrimLeft(got, "-")
+	best, dist := "", 5 // twice the edits; a wrong first letter counts for half a one
 	for _, n := range names {
-		if d := cliDistance(got, n); d < dist {
+		d := 2 * cliDistance(got, n)
+		if begin != "" && !strings.HasPrefix(strings.TrimLeft(n, "-"), begin[:1]) {
+			d++
+		}
+		if d < dist {
 			best, dist = n, d
 		}
 	}

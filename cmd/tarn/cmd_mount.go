@@ -254,6 +254,9 @@ func (s *session) umount(ctx context.Context, point string, now, force bool, wai
 		return err
 	}
 	left, err := s.settle(ctx, client, now, wait)
+	if err == nil && left.Files > 0 && force {
+		err = control.Call[struct{}](ctx, client, "leave", struct{}{}, nil, nil, nil)
+	}
 	if cerr := client.Close(); err == nil {
 		err = cerr
 	}

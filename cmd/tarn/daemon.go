@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -278,11 +279,10 @@ func (s *session) serve(ctx context.Context, o mountOptions) (err error) {
 		return control.Fail(control.ErrFatal, hint+"; in a container it needs --device /dev/fuse --cap-add SYS_ADMIN, and with AppArmor --security-opt apparmor=unconfined",
 			"%s: the kernel or fusermount3 refuses the mount", strings.TrimSpace(err.Error()))
 	}
-	var once sync.Once
-	stop := make(chan struct{})
+	var leave atomic.Bool
 	d := control.Daemon{PID: os.Getpid(), Lake: o.cfg.File(), Mountpoint: o.point, Started: s.t.now(), Version: versionString()}
 	svc := lk.service()
-	svc.Daemon, svc.Shutdown = d, func() { once.Do(func() { close(stop) }) }
+	svc.Daemon, svc.Leave = d, func() { leave.Store(true) }
 	ln, closeSocket, err := control.Listen(o.cfg.Run, d)
 	if err != nil {
 		return errors.Join(err, srv.Unmount())
@@ -300,14 +300,14 @@ func (s *session) serve(ctx context.Context, o mountOptions) (err error) {
 	select {
 	case <-gone:
 		log.Info("unmounted", "mountpoint", o.point)
-	case <-stop:
-		err = errors.Join(err, unmountOrDetach(ctx, srv, o.point, gone, log))
 	case <-ctx.Done():
 		log.Info("asked to end", "why", context.Cause(ctx))
 		err = errors.Join(err, unmountOrDetach(context.WithoutCancel(ctx), srv, o.point, gone, log))
 	}
 	notifySystemd("STOPPING=1")
-	s.drainAtEnd(lk, o.cfg.Journal.Drain.D(), log)
+	if !leave.Load() {
+		drainAtEnd(lk, o.cfg.Journal.Drain.D(), log)
+	}
 	end, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	return errors.Join(err, api.Close(end), svc.Close(), closeSocket())
@@ -369,7 +369,7 @@ func unmountOrDetach(ctx context.Context, srv *tarnfs.Server, point string, gone
 }
 
 // drainAtEnd sends what is unsent, for a bounded time; the rest stays in the journal.
-func (s *session) drainAtEnd(lk *opened, limit time.Duration, log *slog.Logger) {
+func drainAtEnd(lk *opened, limit time.Duration, log *slog.Logger) {
 	if lk.fs.Stats().Unsent == 0 || limit <= 0 {
 		return
 	}
@@ -495,7 +495,7 @@ func usersOf(point string) (out []string) {
 // opened by who comes next.
 func waitGone(ctx context.Context, pid int) error {
 	for range 1200 {
-		if pid == 0 || errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+		if !running(pid) {
 			return nil
 		}
 		select {
@@ -505,4 +505,16 @@ func waitGone(ctx context.Context, pid int) error {
 		}
 	}
 	return control.Fail(backends.ErrTemporary, "", "the daemon (pid %d) is still ending after a minute", pid)
+}
+
+// running tells whether the process exists and has not ended: one that has ended and
+// was not waited for by its parent is a zombie.
+func running(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	s := string(b)
+	s = strings.TrimSpace(s[strings.LastIndexByte(s, ')')+1:]) // the name in parentheses may hold anything
+	return s != "" && s[0] != 'Z' && s[0] != 'X'
 }

@@ -41,7 +41,7 @@ func (s *Service) importTree(ctx context.Context, req ImportRequest, out *stream
 	res, err := importer.Run(ctx, s.Lake, importer.Options{
 		Source: string(req.Source), Target: string(req.Target), RSE: req.RSE,
 		RegisterOnly: req.RegisterOnly, Folder: s.Folders[req.RSE], Replace: req.Replace,
-		Meta: req.Meta, Workers: req.Workers, Now: s.Now, Seed: s.seed,
+		Meta: req.Meta, Workers: req.Workers, Now: s.Now, Log: s.Log, Seed: s.seed,
 		Failed: func(source string, err error) {
 			// A client that has gone ends ctx, which ends the import.
 			_ = out.item(Failure{Path: Text(source), Error: Describe(err)})

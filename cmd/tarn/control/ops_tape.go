@@ -400,11 +400,12 @@ type ExplainEntry struct {
 	Text        Text            `json:"text"`
 }
 
-func (s *Service) shutdown(_ context.Context, _ struct{}, _ *stream) (any, error) {
-	if s.Shutdown == nil {
+// leave makes the end of the mount not wait for uploads.
+func (s *Service) leave(_ context.Context, _ struct{}, _ *stream) (any, error) {
+	if s.Leave == nil {
 		return nil, ErrNoDaemon
 	}
-	s.Shutdown()
+	s.Leave()
 	return nil, nil
 }
 

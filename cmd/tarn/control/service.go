@@ -22,11 +22,11 @@ type Service struct {
 	Lake  *lake.Lake
 	Cache *cache.Cache
 
-	Name     string                // of the lake
-	Folders  map[string]string     // of the RSEs that are plain folders, for imports that register what lies there
-	Kick     func(...backends.DID) // makes the replication look at the rules on these, or at all; may be nil
-	Shutdown func()                // asks the daemon to end; nil where there is none
-	Daemon   Daemon                // zero where there is none
+	Name    string                // of the lake
+	Folders map[string]string     // of the RSEs that are plain folders, for imports that register what lies there
+	Kick    func(...backends.DID) // makes the replication look at the rules on these, or at all; may be nil
+	Leave   func()                // tells the daemon to leave unsent files in the journal when it ends; nil where there is none
+	Daemon  Daemon                // zero where there is none
 
 	Log *slog.Logger
 	Now func() time.Time // default time.Now
@@ -82,7 +82,7 @@ func (s *Service) Handler() http.Handler {
 		"cache/limit":    operation(s.cacheLimit),
 		"pasts":          operation(s.pasts),
 		"undelete":       operation(s.undelete),
-		"shutdown":       operation(s.shutdown),
+		"leave":          operation(s.leave),
 		"content":        s.content,
 		"put":            s.put,
 	} {

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"log/slog"
 	"os"
 	"path"
 	"path/filepath"
@@ -57,6 +58,7 @@ type Options struct {
 	Progress func(Progress)
 	Every    time.Duration
 	Now      func() time.Time
+	Log      *slog.Logger
 }
 
 // Progress is how far an import is. The totals grow while the tree is counted.
@@ -112,6 +114,9 @@ func newRun(ctx context.Context, l *lake.Lake, o Options) (*run, error) {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
 	}
 	rse, ok := l.RSE(o.RSE)
 	if !ok {
@@ -387,7 +392,7 @@ func (r *run) entries(order <-chan *job, stored func([]backends.Replica)) iter.S
 			case !yield(j.entry, nil):
 				return
 			default:
-				if !j.isDir {
+				if !j.isDir && !j.link {
 					r.files.Add(1)
 				}
 				stored(j.entry.Replicas)

@@ -9,6 +9,7 @@ import (
 	"path"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"tarn/backends"
 	"tarn/backends/checksum"
@@ -189,12 +190,14 @@ func (r *run) file(ctx context.Context, j *job) (e backends.Entry, has bool, err
 	rep := backends.Replica{RSE: r.rse.Name, PFN: filepath.ToSlash(pfn), State: backends.Available, Verified: r.o.Now()}
 	if !r.o.RegisterOnly {
 		last := int64(0)
-		rep, err = r.l.Store(ctx, r.rse, r.l.NewPFN(e.Info.DID, ""), f, e.Info.Size, e.Info.Checksums, func(n int64) {
+		pfn = r.l.NewPFN(e.Info.DID, "")
+		rep, err = r.l.Store(ctx, r.rse, pfn, f, e.Info.Size, e.Info.Checksums, func(n int64) {
 			r.bytes.Add(n - last)
 			last = n
 		})
 		if err != nil {
 			r.bytes.Add(-last)
+			r.discard(ctx, pfn)
 			return e, false, err
 		}
 		r.bytes.Add(e.Info.Size - last)
@@ -206,6 +209,16 @@ func (r *run) file(ctx context.Context, j *job) (e backends.Entry, has bool, err
 	}
 	e.Replicas = []backends.Replica{rep}
 	return e, false, nil
+}
+
+// discard removes what a failed or interrupted store may have left; its path is never
+// used again, so nothing else can be there.
+func (r *run) discard(ctx context.Context, pfn string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	if err := r.rse.Storage.Remove(ctx, pfn); err != nil && !errors.Is(err, backends.ErrNotExist) {
+		r.o.Log.Warn("a copy stays behind", "rse", r.rse.Name, "pfn", pfn, "err", err)
+	}
 }
 
 // digest reads the whole file; a file that grows or shrinks meanwhile is an error.

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"tarn/cmd/tarn/control"
+)
+
+func testTerminal() *terminal {
+	return &terminal{in: strings.NewReader(""), out: io.Discard, err: io.Discard, now: time.Now}
+}
+
+func TestArrange(t *testing.T) {
+	app := newApp(testTerminal())
+	for in, want := range map[string]string{
+		"tarn":                                    "tarn",
+		"tarn ls /a --json":                       "tarn --json ls -- /a",
+		"tarn --lake x ls -lR /a":                 "tarn --lake=x ls --long --recursive -- /a",
+		"tarn ls /a --lake=x -q":                  "tarn --lake=x --quiet ls -- /a",
+		"tarn rule add /a E -n 2":                 "tarn rule add --copies=2 -- /a E",
+		"tarn rule add /a --copies=2 E":           "tarn rule add --copies=2 -- /a E",
+		"tarn ls -- -x --json":                    "tarn ls -- -x --json",
+		"tarn find help":                          "tarn find -- help",
+		"tarn ls -h":                              "tarn ls --help --",
+		"tarn help ls":                            "tarn help ls",
+		"tarn --version":                          "tarn --version",
+		"tarn -vv ls":                             "tarn --verbose --verbose ls --",
+		"tarn bringonline /a -f -":                "tarn stage --file=- -- /a",
+		"tarn put - /a":                           "tarn put -- - /a",
+		"tarn mount -f L M -o ro -o cache.path=x": "tarn mount --foreground --options=ro --options=cache.path=x -- L M",
+		"tarn rule":                               "tarn rule",
+		"tarn du -D1 /a":                          "",
+	} {
+		got, err := arrange(app, strings.Fields(in))
+		if want == "" {
+			if err == nil {
+				t.Errorf("%s: %v, want an error", in, got)
+			}
+			continue
+		}
+		if err != nil || !reflect.DeepEqual(got, strings.Fields(want)) {
+			t.Errorf("%s:\n got %v, %v\nwant %s", in, got, err, want)
+		}
+	}
+}
+
+func TestArrangeTellsWhatIsWrong(t *testing.T) {
+	app := newApp(testTerminal())
+	for in, want := range map[string]string{
+		"tarn lss":           `tarn has no command "lss"; did you mean ls?`,
+		"tarn mnt":           `did you mean mount?`,
+		"tarn rule lst":      `tarn rule has no command "lst"; did you mean ls?`,
+		"tarn ls --log":      `tarn ls has no flag --log; did you mean --long?`,
+		"tarn ls -lx":        `tarn ls has no flag -lx`,
+		"tarn stage --pin":   `--pin needs a value`,
+		"tarn ls --longg=no": `did you mean --long?`,
+		"tarn qqqqqqq":       `tarn has no command "qqqqqqq"`,
+	} {
+		_, err := arrange(app, strings.Fields(in))
+		if err == nil || !strings.Contains(err.Error(), want) || control.Describe(err).Code != control.CodeUsage || control.Describe(err).Hint == "" {
+			t.Errorf("%s: error is %v, want one with %q, code 2 and a hint", in, err, want)
+		}
+	}
+}
+
+func FuzzArrange(f *testing.F) {
+	for _, s := range []string{"ls -lR /a --json", "rule add -n 2 -- x", "--lake", "-", "-- --", "mount -o a=b", "-vvv=3 ls"} {
+		f.Add(s)
+	}
+	app := newApp(testTerminal())
+	f.Fuzz(func(t *testing.T, s string) {
+		out, err := arrange(app, append([]string{"tarn"}, strings.Split(s, " ")...))
+		if err != nil && !errors.Is(err, control.ErrUsage) {
+			t.Errorf("%q: error of another kind: %v", s, err)
+		}
+		if err == nil && (len(out) == 0 || out[0] != "tarn") {
+			t.Errorf("%q gives %q", s, out)
+		}
+	})
+}
+
+// Every command that a person can meet has a help text, and no flag hides a global one.
+func TestEveryCommandIsDescribed(t *testing.T) {
+	app := newApp(testTerminal())
+	for _, c := range app.Commands {
+		for _, sub := range append(c.Subcommands, c) {
+			if sub.Usage == "" || sub.Action == nil {
+				t.Errorf("command %s %s has no usage or does nothing", c.Name, sub.Name)
+			}
+			for _, f := range sub.Flags {
+				for _, n := range f.Names() {
+					if findFlag(app.Flags, n) != nil {
+						t.Errorf("flag %s of %s hides a global one", n, sub.Name)
+					}
+				}
+			}
+		}
+		if c.Category == "" && !c.Hidden {
+			t.Errorf("command %s is in no group", c.Name)
+		}
+	}
+}
+
+func TestMountHelperArguments(t *testing.T) {
+	got := fromMountHelper([]string{"/sbin/mount.tarn", "/srv/lake", "/lake", "-s", "-n", "-o", "ro,_netdev", "-t", "fuse.tarn"})
+	if want := []string{"tarn", "mount", "/srv/lake", "/lake", "-o", "ro,_netdev"}; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestMountOptions(t *testing.T) {
+	settings := map[string]string{}
+	var o mountOptions
+	for _, opt := range splitOptions("ro,allow-other,nosuid,_netdev,x-systemd.automount,cache_size=5G,checksums.x=[a,b],uid=7,nonempty,,umask=022") {
+		if err := mountOption(opt, &o, func(_, k, v string) { settings[k] = v }); err != nil {
+			t.Error(err)
+		}
+	}
+	want := map[string]string{
+		"mount.read_only": "true", "mount.allow_other": "true", "cache.limit": "5G", "checksums.x": "[a,b]", "mount.uid": "7", "mount.umask": "022",
+	}
+	if !reflect.DeepEqual(settings, want) || !reflect.DeepEqual(o.kernel, []string{"nosuid"}) || !o.nonempty {
+		t.Errorf("settings %v, kernel %v, nonempty %v", settings, o.kernel, o.nonempty)
+	}
+	for _, bad := range []string{"rw2", "cash_size=3"} {
+		if err := mountOption(bad, &o, func(_, _, _ string) {}); !errors.Is(err, control.ErrUsage) {
+			t.Errorf("%s: %v, want a usage error", bad, err)
+		}
+	}
+}

@@ -1,0 +1,302 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tarn/cmd/tarn/config"
+	"tarn/cmd/tarn/control"
+)
+
+// TestMain lets the test binary be tarn itself: `tarn mount` starts its own program as
+// the daemon, and a mount must not be used by the process that serves it.
+func TestMain(m *testing.M) {
+	if os.Getenv("TARN_TEST_IS_TARN") != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// needFUSE skips where mounting is not possible; under CI that is a failure.
+func needFUSE(t *testing.T) {
+	t.Helper()
+	err := checkFUSE(false)
+	if err == nil {
+		return
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatalf("no FUSE: %v", err)
+	}
+	t.Skipf("no FUSE: %v", err)
+}
+
+// mounted is a lake that a daemon of its own serves.
+type mounted struct {
+	tester
+	point string
+	cfg   *config.Config
+}
+
+func mountDemo(t *testing.T, args ...string) mounted {
+	t.Helper()
+	needFUSE(t)
+	m := mounted{tester: newDemoLake(t), point: filepath.Join(t.TempDir(), "mnt")}
+	if err := os.Mkdir(m.point, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if m.cfg, err = config.Load(filepath.Join(m.lake, "lake.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	m.mount(args...)
+	t.Cleanup(func() {
+		d, err := control.ReadDaemon(m.cfg.Run)
+		if t.Failed() {
+			b, _ := os.ReadFile(logPath(m.cfg))
+			t.Logf("log of the daemon:\n%s", b)
+		}
+		for unix.Unmount(m.point, unix.MNT_DETACH) == nil {
+		}
+		if err == nil {
+			if p, err := os.FindProcess(d.PID); err == nil {
+				_ = p.Signal(syscall.SIGKILL) // it may have ended
+			}
+		}
+	})
+	return m
+}
+
+func (m mounted) mount(args ...string) {
+	m.t.Helper()
+	m.t.Setenv("TARN_TEST_IS_TARN", "1")
+	m.ok(append([]string{"mount", m.lake, m.point}, args...)...)
+}
+
+func TestMountServesAndUnmounts(t *testing.T) {
+	m := mountDemo(t)
+	out, err := exec.Command("sh", "-c", `cd "$1/user.ada" && echo hello > f && cat f && mkdir d && mv f d/g && ls -R && stat -f -c %T .`, "sh", m.point).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "hello") || !strings.Contains(string(out), "g") {
+		t.Fatalf("plain tools: %v\n%s", err, out)
+	}
+	// The daemon answers the commands, by --lake and by a path in the mount.
+	if got := m.ok("cat", "/user.ada/d/g"); got != "hello\n" {
+		t.Errorf("cat by lake path gives %q", got)
+	}
+	c := tester{t: t}
+	if got := c.ok("cat", filepath.Join(m.point, "user.ada/d/g")); got != "hello\n" {
+		t.Errorf("cat by a path in the mount gives %q", got)
+	}
+	t.Run("relative path", func(t *testing.T) {
+		t.Chdir(filepath.Join(m.point, "user.ada"))
+		c := tester{t: t}
+		if got := c.ok("cat", "d/g"); got != "hello\n" {
+			t.Errorf("cat by a relative path gives %q", got)
+		}
+		if got := c.ok("ls"); got != "d/\n" {
+			t.Errorf("ls of the working directory gives %q", got)
+		}
+	})
+	var st struct {
+		Alive  bool
+		Status struct{ Daemon control.Daemon }
+	}
+	if err := json.Unmarshal([]byte(c.ok("status", "--json", m.point)), &st); err != nil || !st.Alive || st.Status.Daemon.Mountpoint != m.point {
+		t.Errorf("status gives %+v, %v", st, err)
+	}
+	if got := c.ok("status"); !strings.Contains(got, m.point) || !strings.Contains(got, "hot cache") {
+		t.Errorf("status gives\n%s", got)
+	}
+	m.fails(control.CodeOther, []string{"is mounted already", "tarn umount"}, "mount", m.lake, m.point)
+	other := filepath.Join(t.TempDir(), "other")
+	if err := os.Mkdir(other, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	m.fails(control.CodeFatal, []string{"process", "mounted at " + m.point}, "mount", m.lake, other)
+
+	// In use: not taken away, and who uses it is named.
+	f, err := os.Open(filepath.Join(m.point, "user.ada"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.fails(control.CodeFatal, []string{"is in use"}, "umount", m.point)
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+	if got := m.ok("umount", m.point); !strings.Contains(got, "everything is safe") {
+		t.Errorf("umount says %q", got)
+	}
+	for _, p := range []string{"control.sock", "daemon.json"} {
+		if _, err := os.Stat(filepath.Join(m.cfg.Run, p)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is left: %v", p, err)
+		}
+	}
+	if got := m.ok("replicas", "/user.ada/d/g"); strings.Count(got, "AVAILABLE") != 2 {
+		t.Errorf("after umount the file has not two copies:\n%s", got)
+	}
+	if got := m.ok("status", "--lake", m.lake); !strings.Contains(got, "no lake is mounted") {
+		t.Errorf("status gives %q", got)
+	}
+}
+
+// umount --now does not wait, and does not lose anything.
+func TestUmountNow(t *testing.T) {
+	m := mountDemo(t, "-o", "journal.delay=1h")
+	if err := os.WriteFile(filepath.Join(m.point, "user.ada/f"), []byte("unsent"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got := m.ok("uploads", "ls"); !strings.Contains(got, "SEALED") {
+		t.Errorf("uploads ls gives %q", got)
+	}
+	m.fails(control.CodeTemporary, []string{"1 file is not safe elsewhere yet", "uploads ls"}, "umount", "--now", m.point)
+	if got := m.ok("umount", "--now", "--force", m.point); !strings.Contains(got, "1 file stays in the journal") {
+		t.Errorf("umount --now --force says %q", got)
+	}
+	if got := m.ok("uploads", "ls"); !strings.Contains(got, "/user.ada/f") {
+		t.Errorf("it is not in the journal:\n%s", got)
+	}
+	m.mount()
+	b, err := os.ReadFile(filepath.Join(m.point, "user.ada/f"))
+	if err != nil || string(b) != "unsent" {
+		t.Errorf("after mounting again: %q, %v", b, err)
+	}
+	m.ok("umount", m.point)
+	if got := m.ok("uploads", "ls"); got != "" {
+		t.Errorf("umount left unsent files:\n%s", got)
+	}
+}
+
+// A mount whose daemon was killed is said to be dead, taken away, or replaced; never
+// stacked.
+func TestDeadMount(t *testing.T) {
+	m := mountDemo(t)
+	kill := func() {
+		t.Helper()
+		d, err := control.ReadDaemon(m.cfg.Run)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Kill(d.PID, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		for i := 0; !deadMount(m.point); i++ {
+			if i == 500 {
+				t.Fatal("the mount of a killed daemon does not die")
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	kill()
+	if got := m.ok("status", m.point); !strings.Contains(got, "its daemon has died") {
+		t.Errorf("status of a dead mount gives %q", got)
+	}
+	if got := m.ok("ls", "/"); got != "ctao/\nuser.ada/\n" {
+		t.Errorf("without its daemon the lake lists %q", got)
+	}
+	m.mount() // over the dead one
+	mounts, err := config.SystemMounts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, x := range mounts {
+		if x.Point == m.point {
+			n++
+		}
+	}
+	if n != 1 {
+		t.Errorf("%d mounts at the mountpoint", n)
+	}
+	if _, err := os.ReadDir(m.point); err != nil {
+		t.Errorf("the new mount: %v", err)
+	}
+	kill()
+	m.ok("umount", m.point)
+	if deadMount(m.point) {
+		t.Error("umount left a dead mount")
+	}
+}
+
+// SIGTERM is a clean end: what was written is sent first.
+func TestTerminate(t *testing.T) {
+	m := mountDemo(t, "-o", "journal.delay=1h")
+	if err := os.WriteFile(filepath.Join(m.point, "user.ada/f"), []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	d, err := control.ReadDaemon(m.cfg.Run)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(d.PID, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := waitGone(t.Context(), d.PID); err != nil {
+		t.Fatal(err)
+	}
+	if got := m.ok("replicas", "/user.ada/f"); strings.Count(got, "AVAILABLE") != 2 {
+		t.Errorf("after SIGTERM the file has not two copies:\n%s", got)
+	}
+}
+
+// A stage without --wait is accepted and goes on in the daemon.
+func TestStageInTheBackground(t *testing.T) {
+	m := mountDemo(t)
+	src := t.TempDir()
+	writeTree(t, src, map[string]string{"a": strings.Repeat("a", 100_000), "b": strings.Repeat("b", 100_000)})
+	m.ok("import", src, "/ctao/s", "--rse", "PIC-TAPE")
+	out, _, err := m.run("stage", "/ctao/s")
+	if e := control.Describe(err); e == nil || e.Code != control.CodeStaging || out != "stage-1\n" {
+		t.Fatalf("stage gives %q, %v; want a token and exit code 11", out, err)
+	}
+	for range 500 {
+		if out = m.ok("recalls", "ls"); strings.Contains(out, "stage-1") && strings.Contains(out, "ended") {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	if !strings.Contains(out, "2 of 2 files online, 0 failed") {
+		t.Errorf("recalls ls gives\n%s", out)
+	}
+	if out := m.ok("ls", "-l", "/ctao/s"); strings.Count(out, "ONLINE_AND_NEARLINE") != 2 {
+		t.Errorf("after staging:\n%s", out)
+	}
+	if out, _, err := m.run("stage", "/ctao/s"); err != nil || !strings.Contains(out, "all of 2 files online already") {
+		t.Errorf("a second time: %q, %v", out, err)
+	}
+	m.ok("cache", "limit", "1G")
+	m.ok("pin", "--for", "1h", "/ctao/s")
+	m.fails(control.CodePartial, []string{"2 files failed"}, "evict", "/ctao/s")
+	m.ok("unpin", "/ctao/s")
+	m.ok("evict", "/ctao/s")
+	if out := m.ok("cache", "scrub"); !strings.Contains(out, "0 damaged") {
+		t.Errorf("scrub says %q", out)
+	}
+}
+
+// The foreground daemon says why it cannot start, and so does the one behind.
+func TestMountReportsWhatIsWrong(t *testing.T) {
+	needFUSE(t)
+	c := newDemoLake(t)
+	t.Setenv("TARN_TEST_IS_TARN", "1")
+	point := t.TempDir()
+	if err := os.RemoveAll(filepath.Join(c.lake, "catalogue")); err != nil {
+		t.Fatal(err)
+	}
+	c.fails(control.CodeFatal, []string{"catalogue's folder", "is not there", "tarn init"}, "mount", c.lake, point)
+	if err := os.WriteFile(filepath.Join(c.lake, "catalogue"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := c.run("mount", c.lake, point)
+	if err == nil {
+		t.Error("a catalogue folder that is a file is accepted")
+	}
+}
