@@ -149,3 +149,13 @@ func (s *site) json(name string, to any) {
 		s.t.Fatalf("%s: %v\n%s", name, err, b)
 	}
 }
+
+// tapeWith is a lake.local.yaml text with the demo's storages, whose tape library has these
+// settings.
+func tapeWith(settings string) string {
+	return `rses:
+  - {name: LAPALMA-DISK, kind: disk, path: rse/LAPALMA-DISK, attributes: {country: ES}}
+  - {name: PIC-DISK, kind: disk, path: rse/PIC-DISK, attributes: {country: ES}, distance: 1}
+  - {name: CNAF-DISK, kind: disk, path: rse/CNAF-DISK, attributes: {country: IT}, distance: 2}
+  - {name: PIC-TAPE, kind: tape, path: rse/PIC-TAPE, attributes: {country: ES}, distance: 3, tape: {` + settings + "}}\n"
+}
