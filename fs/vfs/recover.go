@@ -41,10 +41,13 @@ func (v *FS) recover(ctx context.Context) error {
 			continue // dropped by an intent
 		}
 		switch {
-		case len(r.Path) == 0: // unlinked while it was open
-			if err := e.Remove(); err != nil {
-				return fmt.Errorf("remove an unlinked file from the journal: %w", err)
-			}
+		case len(r.Path) == 0: // unlinked while it was open, or replaced
+			v.up.discard(lost(v, e))
+			continue
+		case registeredState(r.State) && v.outdated(ctx, r):
+			u := lost(v, e)
+			u.last = string(r.Path)
+			v.up.discard(u)
 			continue
 		}
 		if r.State == journal.Abandoned {

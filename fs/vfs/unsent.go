@@ -28,6 +28,7 @@ type unsent struct {
 
 	mu       sync.Mutex // guards the rest; after Node.mu and FS.mu; never held across I/O
 	path     string     // where it is to be registered; "" when it lost its name
+	last     string     // the path that it had then
 	mode     uint32
 	uid, gid uint32
 	mtime    time.Time
@@ -255,6 +256,9 @@ func (u *unsent) touch() {
 func (u *unsent) attrs(r *journal.Record) {
 	r.Path = []byte(u.path)
 	r.Mode, r.UID, r.GID, r.MTime = u.mode, u.uid, u.gid, u.mtime
+	if u.path == "" && u.last != "" {
+		r.Meta = map[string]any{lastPath: u.last}
+	}
 }
 
 // note writes the attributes into the record, durably or lazily.
@@ -344,7 +348,8 @@ func (u *unsent) changedLocked() {
 	u.waiters = nil
 }
 
-// drop ends u's life: its upload is stopped, its bytes are deleted.
+// drop ends u's life: its upload is stopped, its bytes and the copies that only it knows
+// are deleted.
 func (v *FS) drop(u *unsent) {
 	u.mu.Lock()
 	if u.ended {
@@ -352,7 +357,7 @@ func (v *FS) drop(u *unsent) {
 		return
 	}
 	u.dropped, u.ended = true, true
-	u.path = ""
+	u.loseNameLocked()
 	stop := u.busy
 	prev := u.prev
 	u.prev = nil
@@ -366,11 +371,14 @@ func (v *FS) drop(u *unsent) {
 	if prev != nil {
 		v.drop(prev)
 	}
-	if err := u.entry.Remove(); err != nil {
-		v.log.Error("remove unsent file", "id", u.id, "err", err)
+	if stop == nil { // else the upload that ends does it
+		v.up.discard(u)
 	}
-	if stop == nil { // else the upload that ends cleans up
-		v.goDo(func(context.Context) { v.up.clean(u) })
+}
+
+func (u *unsent) loseNameLocked() {
+	if u.path != "" {
+		u.last, u.path = u.path, ""
 	}
 }
 
@@ -378,7 +386,7 @@ func (v *FS) drop(u *unsent) {
 // and a crash does not bring it back.
 func (v *FS) orphan(u *unsent) {
 	u.mu.Lock()
-	u.path = ""
+	u.loseNameLocked()
 	u.dropped = true
 	stop, promised := u.busy, u.promised
 	u.changedLocked()

@@ -144,7 +144,7 @@ func (up *uploader) one(ctx context.Context, u *unsent) (again bool, wait time.D
 	u.mu.Unlock()
 	switch {
 	case dropped:
-		up.clean(u)
+		up.discard(u)
 		return false, 0
 	case err == nil:
 		return false, 0
@@ -174,43 +174,6 @@ func (up *uploader) one(ctx context.Context, u *unsent) (again bool, wait time.D
 		return false, 0
 	}
 	return true, backoff(attempts)
-}
-
-// supersede drops the sealed contents of u's file that are older than u and were not
-// registered yet: nobody saw them elsewhere, and u must not be overtaken by them.
-func (up *uploader) supersede(u *unsent) {
-	v := up.v
-	var old []*unsent
-	for _, w := range v.contents(u.inode) {
-		if w == u {
-			break // those after it are newer
-		}
-		if !w.registered() {
-			old = append(old, w)
-		}
-	}
-	for _, w := range old {
-		v.drop(w)
-	}
-}
-
-// clean removes what a dropped content left at the storages before it was registered.
-func (up *uploader) clean(u *unsent) {
-	r := u.entry.Record()
-	if registeredState(r.State) || len(r.Copies) == 0 {
-		return // the catalogue knows the copies, and deletes them after the grace period
-	}
-	ctx, cancel := context.WithTimeout(up.v.ctx, 30*time.Second)
-	defer cancel()
-	for _, c := range r.Copies {
-		rse, ok := up.v.lake.RSE(c.RSE)
-		if !ok {
-			continue
-		}
-		if err := rse.Storage.Remove(ctx, c.PFN); err != nil && !isNotExist(err) {
-			up.v.log.Warn("a copy of a dropped file stays behind", "rse", c.RSE, "pfn", c.PFN, "err", err)
-		}
-	}
 }
 
 // errNotYet: nothing failed, the tape copy is still only in the disk buffer.
@@ -445,6 +408,7 @@ func (up *uploader) register(ctx context.Context, u *unsent, r journal.Record) e
 		n.mu.Unlock()
 		n.Forget(1)
 	}
+	up.outdate(u)
 	v.stats.registered.Add(1)
 	return nil
 }
@@ -528,6 +492,10 @@ func isGone(err error) bool { return isNotExist(err) || errors.Is(err, backends.
 // further makes the other copies and waits until those on tape are on tape.
 func (up *uploader) further(ctx context.Context, u *unsent, r journal.Record) error {
 	v := up.v
+	if err := v.inPlace(ctx, u, func(backends.Info) error { return nil }); isGone(err) {
+		v.drop(u) // it was replaced or removed: no more copies of it are wanted
+		return err
+	}
 	for i, c := range r.Copies {
 		if c.State == journal.Verified || c.State == journal.Safe {
 			continue
@@ -539,7 +507,10 @@ func (up *uploader) further(ctx context.Context, u *unsent, r journal.Record) er
 		err := v.inPlace(ctx, u, func(in backends.Info) error {
 			return v.lake.Catalogue().PutReplica(ctx, in.DID, in.Generation, up.replica(c))
 		})
-		if err != nil && !isGone(err) { // else the copy goes with its generation
+		if isGone(err) {
+			v.drop(u) // and the copy with it
+		}
+		if err != nil {
 			return err
 		}
 		if err := u.entry.Update(func(rec *journal.Record) { rec.Copies = slices.Clone(r.Copies) }); err != nil {
