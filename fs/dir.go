@@ -30,7 +30,6 @@ func (r *rawFS) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenO
 		return fuse.Status(estale)
 	}
 	out.Fh = r.keep(&dir{node: n, base: 2})
-	out.OpenFlags = fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE
 	return fuse.OK
 }
 

@@ -18,10 +18,10 @@ import (
 // dotName is the directory about the mount itself: it can be entered, and is never listed.
 const dotName = ".tarn"
 
-// dotBit marks the ids of nodes below .tarn.
+// dotBit marks the ids of nodes below .tarn, with the bit after it clear.
 const dotBit = 1 << 63
 
-func isDot(id uint64) bool { return id&dotBit != 0 }
+func isDot(id uint64) bool { return id>>62 == dotBit>>62 }
 
 // findLimit bounds the entries of one .tarn/find/<query> directory.
 const findLimit = 100000

@@ -13,6 +13,7 @@ import (
 // file is an open file with the way the kernel does its I/O.
 type file struct {
 	*vfs.Handle
+	id   uint64 // of the FUSE inode
 	mode ioMode
 }
 
@@ -39,11 +40,14 @@ func (r *rawFS) file(fh uint64) *file {
 	return f
 }
 
-// opened fills out for a new handle.
-func (r *rawFS) opened(h *vfs.Handle, flags uint32, out *fuse.OpenOut) {
-	f := &file{Handle: h}
-	f.mode, out.OpenFlags, out.BackingID = r.enter(h, flags)
-	out.Fh = r.keep(f)
+// opened fills out for a new handle of the FUSE inode id; false when id cannot have it.
+func (r *rawFS) opened(h *vfs.Handle, id uint64, flags uint32, out *fuse.OpenOut) bool {
+	f := &file{Handle: h, id: id}
+	var ok bool
+	if f.mode, out.OpenFlags, out.BackingID, ok = r.enter(h, id, flags); ok {
+		out.Fh = r.keep(f)
+	}
+	return ok
 }
 
 func (r *rawFS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
@@ -59,7 +63,11 @@ func (r *rawFS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 	if err != nil {
 		return r.fail("open", n, "", err)
 	}
-	r.opened(h, in.Flags, out)
+	if !r.opened(h, in.NodeId, in.Flags, out) {
+		r.double(n.Inode(), in.NodeId)
+		h.Release()
+		return fuse.Status(estale)
+	}
 	return fuse.OK
 }
 
@@ -73,8 +81,12 @@ func (r *rawFS) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, o
 	if err != nil {
 		return r.fail("create", p, name, err)
 	}
-	r.opened(h, in.Flags, &out.OpenOut)
-	return r.entry(n, &out.EntryOut)
+	id := r.idOf(n.Inode())
+	for !r.opened(h, id, in.Flags, &out.OpenOut) { // a file that was there already
+		r.double(n.Inode(), id)
+		id = r.idOf(n.Inode())
+	}
+	return r.entryAs(n, id, &out.EntryOut)
 }
 
 func (r *rawFS) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {

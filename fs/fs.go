@@ -119,7 +119,8 @@ func (w logWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// rawFS is the file system as go-fuse calls it. A node's id is its inode number.
+// rawFS is the file system as go-fuse calls it. A node's id is its inode number, but for
+// twins.
 type rawFS struct {
 	fuse.RawFileSystem
 	o   Options
@@ -133,13 +134,17 @@ type rawFS struct {
 	mu     sync.Mutex // guards the rest; never held across I/O
 	fhs    map[uint64]any
 	lastFh uint64
-	io     map[uint64]*ioState // by inode, of those with open files
+	io     map[uint64]*ioState // by node id, of those with open files
+
+	twins    map[uint64]*twin // by id
+	shown    map[uint64]*twin // by inode number: the one that look-ups give
+	lastTwin uint64
 }
 
 func newRawFS(o Options) *rawFS {
 	r := &rawFS{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(), o: o, vfs: o.VFS, log: o.Log,
-		fhs: map[uint64]any{}, io: map[uint64]*ioState{},
+		fhs: map[uint64]any{}, io: map[uint64]*ioState{}, twins: map[uint64]*twin{}, shown: map[uint64]*twin{},
 	}
 	r.dot = newDotTree(r)
 	return r
@@ -153,8 +158,18 @@ func (r *rawFS) Init(s *fuse.Server) { r.srv = s }
 
 // Content drops the kernel's pages and attributes of an inode.
 func (r *rawFS) Content(inode uint64) {
-	if st := r.srv.InodeNotify(inode, 0, 0); st != fuse.OK && st != fuse.ENOENT {
-		r.log.Debug("notify inode", "inode", inode, "status", st)
+	ids := []uint64{inode}
+	r.mu.Lock()
+	for id, t := range r.twins {
+		if t.inode == inode {
+			ids = append(ids, id)
+		}
+	}
+	r.mu.Unlock()
+	for _, id := range ids {
+		if st := r.srv.InodeNotify(id, 0, 0); st != fuse.OK && st != fuse.ENOENT {
+			r.log.Debug("notify inode", "inode", inode, "status", st)
+		}
 	}
 }
 
@@ -196,7 +211,7 @@ func caller(h *fuse.InHeader) vfs.Caller {
 // node gives the live node of an id with a reference, or nil for one that the kernel
 // should not know (ESTALE).
 func (r *rawFS) node(id uint64) *vfs.Node {
-	return r.vfs.Known(id)
+	return r.vfs.Known(r.inode(id))
 }
 
 // fail is errno with the node's path.
@@ -229,7 +244,12 @@ func (r *rawFS) attr(a vfs.Attr, out *fuse.Attr) {
 
 // entry fills out for a node whose reference becomes the kernel's.
 func (r *rawFS) entry(n *vfs.Node, out *fuse.EntryOut) fuse.Status {
-	out.NodeId = n.Inode()
+	return r.entryAs(n, r.idOf(n.Inode()), out)
+}
+
+func (r *rawFS) entryAs(n *vfs.Node, id uint64, out *fuse.EntryOut) fuse.Status {
+	r.lookedUp(id)
+	out.NodeId = id
 	out.SetEntryTimeout(r.o.EntryTimeout)
 	out.SetAttrTimeout(r.o.AttrTimeout)
 	r.attr(n.Attr(), &out.Attr)
@@ -267,6 +287,8 @@ func (r *rawFS) Forget(id, count uint64) {
 	}
 	if n := r.node(id); n != nil {
 		n.Forget(int64(count) + 1)
+		r.forgetTwin(id, count)
+		r.unshow(n.Inode())
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 type ioMode uint8
 
 const (
-	// direct: each call comes here; fits any state of the inode.
+	// direct: each call comes here; fits an inode in cached mode too.
 	direct ioMode = iota
 	// cached: through the page cache of the FUSE inode.
 	cached
@@ -20,9 +20,10 @@ const (
 	passthrough
 )
 
-// ioState counts the open handles of an inode by mode. The kernel has an inode in one
-// of the modes cached and passthrough at a time, with one backing file, and answers an
-// open that does not fit with EIO; direct handles fit both (fs/fuse/iomode.c).
+// ioState counts the open handles of a FUSE inode by mode. The kernel has an inode in one
+// of the modes cached and passthrough at a time; one in passthrough has one backing file,
+// and every open that is not passthrough to that file is EIO, also a direct one
+// (fs/fuse/iomode.c). What does not fit gets a FUSE inode of its own: see twin.
 type ioState struct {
 	cached  int
 	pass    int
@@ -30,13 +31,10 @@ type ioState struct {
 	content string // what backing shows
 }
 
-// enter chooses the mode of a new handle, with the flags that tell it the kernel.
-func (r *rawFS) enter(h *vfs.Handle, flags uint32) (ioMode, uint32, int32) {
-	if h.Resident() {
-		return direct, fuse.FOPEN_DIRECT_IO, 0 // no read-ahead: it would ask for what is not here
-	}
-	ino := h.Node().Inode()
-	readOnly := flags&syscall.O_ACCMODE == syscall.O_RDONLY
+// enter chooses the mode of a new handle of the FUSE inode id, with the flags that tell it
+// the kernel; false when id is bound to another content, or to reading only.
+func (r *rawFS) enter(h *vfs.Handle, id uint64, flags uint32) (mode ioMode, out uint32, backing int32, ok bool) {
+	readOnly := flags&syscall.O_ACCMODE == syscall.O_RDONLY && !h.Resident()
 	var fd int
 	whole := false
 	if r.passthrough && readOnly {
@@ -47,39 +45,41 @@ func (r *rawFS) enter(h *vfs.Handle, flags uint32) (ioMode, uint32, int32) {
 	gen := string(h.Node().Info().Generation)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	st := r.io[ino]
+	st := r.io[id]
 	if st == nil {
 		st = &ioState{}
-		r.io[ino] = st
 	}
 	switch {
 	case st.pass > 0 && whole && st.content == gen:
 		st.pass++
-		return passthrough, fuse.FOPEN_PASSTHROUGH | fuse.FOPEN_NOFLUSH, st.backing
+		return passthrough, fuse.FOPEN_PASSTHROUGH | fuse.FOPEN_NOFLUSH, st.backing, true
 	case st.pass > 0:
-		return direct, fuse.FOPEN_DIRECT_IO, 0
-	case st.cached == 0 && whole:
+		return direct, 0, 0, false
+	case h.Resident():
+		return direct, fuse.FOPEN_DIRECT_IO, 0, true // no read-ahead: it would ask for what is not here
+	}
+	r.io[id] = st
+	if st.cached == 0 && whole {
 		// A quick ioctl, no I/O; under the lock, so that no second handle registers too.
-		id, errno := r.srv.RegisterBackingFd(&fuse.BackingMap{Fd: int32(fd)})
+		backing, errno := r.srv.RegisterBackingFd(&fuse.BackingMap{Fd: int32(fd)})
 		if errno == 0 {
-			st.pass, st.backing, st.content = 1, id, gen
-			return passthrough, fuse.FOPEN_PASSTHROUGH | fuse.FOPEN_NOFLUSH, id
+			st.pass, st.backing, st.content = 1, backing, gen
+			return passthrough, fuse.FOPEN_PASSTHROUGH | fuse.FOPEN_NOFLUSH, backing, true
 		}
 		r.log.Debug("passthrough", "path", h.Node().Path(), "errno", errno)
 	}
 	st.cached++
-	out := uint32(fuse.FOPEN_KEEP_CACHE)
+	out = fuse.FOPEN_KEEP_CACHE
 	if whole {
 		out |= fuse.FOPEN_NOFLUSH // its reads never wait: nothing to learn from a close
 	}
-	return cached, out, 0
+	return cached, out, 0, true
 }
 
 // leave takes a handle out of the count.
 func (r *rawFS) leave(f *file) {
-	ino := f.Node().Inode()
 	r.mu.Lock()
-	st := r.io[ino]
+	st := r.io[f.id]
 	var close int32
 	switch f.mode {
 	case passthrough:
@@ -91,12 +91,107 @@ func (r *rawFS) leave(f *file) {
 		st.cached--
 	}
 	if st != nil && st.cached == 0 && st.pass == 0 {
-		delete(r.io, ino)
+		delete(r.io, f.id)
 	}
 	r.mu.Unlock()
 	if close != 0 {
 		if errno := r.srv.UnregisterBackingFd(close); errno != 0 {
 			r.log.Debug("unregister backing file", "id", close, "errno", errno)
 		}
+	}
+}
+
+// twin is a further id of an inode number, a FUSE inode of its own for what a file has
+// become while handles of an older content bind the first one. An open that does not fit
+// is ESTALE, whereupon the kernel looks the name up again and is given the twin. What the
+// older handles read, and the locks they hold, is not seen through the twin.
+type twin struct {
+	id      uint64
+	inode   uint64
+	lookups uint64 // references of the kernel
+}
+
+// twinBits marks the ids of twins; see isDot.
+const twinBits = 3 << 62
+
+// inode is the inode number of a node id.
+func (r *rawFS) inode(id uint64) uint64 {
+	if id < dotBit {
+		return id
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if t := r.twins[id]; t != nil {
+		return t.inode
+	}
+	return id
+}
+
+// idOf is the id under which a file is shown now.
+func (r *rawFS) idOf(inode uint64) uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if t := r.shown[inode]; t != nil {
+		return t.id
+	}
+	return inode
+}
+
+// double shows a file under a new id, if it is still shown under the one that is bound.
+func (r *rawFS) double(inode, bound uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old := r.shown[inode]
+	switch {
+	case old == nil && bound != inode, old != nil && old.id != bound:
+		return
+	case old != nil && old.lookups == 0:
+		delete(r.twins, old.id)
+	}
+	r.lastTwin++
+	t := &twin{id: twinBits | r.lastTwin, inode: inode}
+	r.twins[t.id], r.shown[inode] = t, t
+}
+
+// lookedUp counts a reference that the kernel gets to id.
+func (r *rawFS) lookedUp(id uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if t := r.twins[id]; t != nil {
+		t.lookups++
+	}
+}
+
+// forgetTwin takes back what lookedUp counted. The id that is shown stays until the node
+// goes: the kernel forgets it between two look-ups of one open.
+func (r *rawFS) forgetTwin(id, count uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t := r.twins[id]
+	if t == nil {
+		return
+	}
+	if t.lookups -= min(count, t.lookups); t.lookups == 0 && r.shown[t.inode] != t {
+		delete(r.twins, id)
+	}
+}
+
+// unshow drops the id of an inode that the kernel does not know any more.
+func (r *rawFS) unshow(inode uint64) {
+	r.mu.Lock()
+	t := r.shown[inode]
+	r.mu.Unlock()
+	if t == nil {
+		return
+	}
+	if n := r.vfs.Known(inode); n != nil {
+		n.Forget(1)
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.shown[inode] == t && t.lookups == 0 {
+		delete(r.shown, inode)
+		delete(r.twins, t.id)
 	}
 }
