@@ -34,6 +34,7 @@ type Handle struct {
 	reads  map[*pending]struct{}
 	bytes  int64 // read through this handle
 	asked  bool  // the recall read-ahead was told
+	told   bool  // the policy was told that a resident handle does not do
 	closed bool
 }
 
@@ -114,7 +115,7 @@ func (v *FS) admit(ctx context.Context, h *Handle) error {
 		return nil // the read says what is wrong
 	}
 	h.nearline = true
-	if h.flags&syscall.O_NONBLOCK != 0 {
+	if h.flags&syscall.O_NONBLOCK != 0 && !v.policy.allowed(h.caller) {
 		if v.policy.opt.NonBlock == NonBlockEAGAIN {
 			return fmt.Errorf("open %s without waiting: %w", n.Path(), backends.ErrOffline)
 		}
@@ -224,7 +225,7 @@ func (h *Handle) ReadAt(ctx context.Context, p []byte, off int64, caller Caller)
 			h.count(k)
 			return k, nil
 		}
-		return 0, fmt.Errorf("read %s, opened with O_NONBLOCK: %w", n.Path(), backends.ErrRefused)
+		return 0, fmt.Errorf("read %s: %w: %s", n.Path(), backends.ErrRefused, h.refused())
 	}
 	ctx, done := h.wait(ctx, caller.PID)
 	defer done()
@@ -238,6 +239,24 @@ func (h *Handle) ReadAt(ctx context.Context, p []byte, off int64, caller Caller)
 		return k, local(err)
 	}
 	return k, err
+}
+
+// refused notes, once, that a reader wants more of a resident handle than is here.
+func (h *Handle) refused() string {
+	const why = "opened with O_NONBLOCK, and the rest is on tape"
+	h.mu.Lock()
+	told := h.told
+	h.told = true
+	h.mu.Unlock()
+	if told {
+		return why
+	}
+	v := h.node.fs
+	v.stats.refused.Add(1)
+	words := v.policy.refuseNonBlock(h.caller)
+	h.node.setErr(words)
+	v.log.Info("recall refused", "path", h.node.Path(), "pid", h.caller.PID, "uid", h.caller.UID, "why", words)
+	return why
 }
 
 func (h *Handle) count(k int) {

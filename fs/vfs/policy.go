@@ -169,6 +169,11 @@ func (p *policy) refuse(c Caller) string {
 	if why == "" {
 		return ""
 	}
+	return p.hold(c, info, now, why)
+}
+
+// hold notes that c was refused, and gives the reason with its cure. Needs p.mu.
+func (p *policy) hold(c Caller, info procInfo, now time.Time, why string) string {
 	why += fmt.Sprintf("; stage what is needed with `tarn stage`, or let it through with `tarn recalls allow %d`", c.PID)
 	h, ok := p.held.Get(c.PID)
 	if !ok {
@@ -177,6 +182,27 @@ func (p *policy) refuse(c Caller) string {
 	}
 	h.Why, h.Count = why, h.Count+1
 	return why
+}
+
+// refuseNonBlock notes that c met the end of what is here of a file that it opened with
+// O_NONBLOCK, and gives the words for it.
+func (p *policy) refuseNonBlock(c Caller) string {
+	info, _ := readProc(c.PID)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.hold(c, info, p.now(), fmt.Sprintf("%q (pid %d) opened it with O_NONBLOCK, and the rest is on tape", info.comm, c.PID))
+}
+
+// allowed tells whether a person let c through.
+func (p *policy) allowed(c Caller) bool {
+	info, ok := readProc(c.PID)
+	if !ok {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	pr, ok := p.procs.Get(key(c.PID, info))
+	return ok && pr.allowed
 }
 
 // get needs p.mu.
