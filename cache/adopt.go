@@ -14,15 +14,16 @@ import (
 // path is gone. When it fails the file is left as it was: ErrCorrupt, ErrNoSpace, and
 // ErrBusy while the content is being fetched. Open Files of the content go on with it.
 func (c *Cache) Adopt(ct Content, path string) error {
+	done, err := c.begin()
+	if err != nil {
+		return fmt.Errorf("adopt: %w", err)
+	}
+	defer done()
 	e, err := c.get(ct)
 	if err != nil {
 		return fmt.Errorf("adopt: %w", err)
 	}
 	defer c.put(e)
-	if err := e.ownUnfilled(); err != nil {
-		return fmt.Errorf("adopt %q: %w", ct.Key, err)
-	}
-	defer func() { <-e.owner }()
 	if err := e.adopt(path); err != nil {
 		return fmt.Errorf("adopt %q: %w", ct.Key, err)
 	}
@@ -51,12 +52,6 @@ func (e *entry) ownUnfilled() error {
 }
 
 func (e *entry) adopt(path string) error {
-	e.mu.Lock()
-	whole, sums := e.whole, e.sums
-	e.mu.Unlock()
-	if whole {
-		return os.Remove(path)
-	}
 	src, err := openData(path, os.O_RDONLY)
 	if err != nil {
 		return err
@@ -66,10 +61,25 @@ func (e *entry) adopt(path string) error {
 	if err != nil {
 		return err
 	}
+	e.mu.Lock()
+	filling := e.fill != nil && !e.fill.stopped
+	whole, sums := e.whole, e.sums
+	e.mu.Unlock()
+	if filling {
+		return ErrBusy
+	}
+	if whole {
+		return os.Remove(path)
+	}
+	// Reading may take long, so nobody is kept from the content meanwhile.
 	crc, err := e.digest(src, before.Size, sums)
 	if err != nil {
 		return err
 	}
+	if err := e.ownUnfilled(); err != nil {
+		return err
+	}
+	defer func() { <-e.owner }()
 	need, err := e.reserveMissing(nil)
 	if err != nil {
 		return err

@@ -207,6 +207,29 @@ func TestSeedRefuses(t *testing.T) {
 	wantErr(t, c.Seed(third, bytes.NewReader(thirdData)), ErrNoSpace)
 }
 
+// What a Seed brings while a fill waits for its turn reaches the readers that wait.
+func TestSeedBeforeWaitingFill(t *testing.T) {
+	o := options(t)
+	o.Head, o.Tail = 2*kb4, 2*kb4
+	c := open(t, o)
+	ct, data := numbered(2, 20*kb4)
+	f := mustOpen(t, c, ct, &remote{data: data, onFetch: func(ctx context.Context, n int, bad error) error { <-ctx.Done(); return ctx.Err() }})
+	f.e.owner <- struct{}{} // as Seed has it
+	done := make(chan error, 1)
+	go func() {
+		_, err := f.ReadAt(timeout(t), make([]byte, 10), 0)
+		done <- err
+	}()
+	eventually(t, "it waits", func() bool { return waiting(c, ct.Key) == 1 })
+	if err := f.e.seed(bytes.NewReader(data)); err != nil {
+		t.Fatal(err)
+	}
+	<-f.e.owner
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A wrong seed does not make a content unreadable for ever: the whole-file checksum has
 // the last word.
 func TestWrongSeedIsDoubted(t *testing.T) {

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // BenchmarkWarmReadAt reads 128 KiB at a time from a whole content.
@@ -40,6 +42,15 @@ func BenchmarkWarmReadAt(b *testing.B) {
 			})
 		})
 	}
+}
+
+// cpuTime is the processor time of this process.
+func cpuTime(b *testing.B) time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // localSource is a file of another folder.
@@ -90,15 +101,17 @@ func BenchmarkColdFill(b *testing.B) {
 				}
 				ct.Sums = a.Sums()
 			}
-			var cold, cp time.Duration
+			var cold, cp, cpu, cpCPU time.Duration
 			for range b.N {
 				o := options(b)
 				o.Block, o.Dir = 0, filepath.Join(dir, "cache")
 				start := time.Now()
-				if err := exec.Command("cp", from, filepath.Join(dir, "to")).Run(); err != nil {
+				cmd := exec.Command("cp", from, filepath.Join(dir, "to"))
+				if err := cmd.Run(); err != nil {
 					b.Fatal(err)
 				}
 				cp += time.Since(start)
+				cpCPU += cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 				os.Remove(filepath.Join(dir, "to"))
 				c, err := Open(o)
 				if err != nil {
@@ -108,7 +121,7 @@ func BenchmarkColdFill(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				start = time.Now()
+				start, cpu0 := time.Now(), cpuTime(b)
 				p := make([]byte, 10)
 				if _, err := f.ReadAt(context.Background(), p, size-10); err != nil {
 					b.Fatal(err)
@@ -118,6 +131,7 @@ func BenchmarkColdFill(b *testing.B) {
 					b.Fatal(err)
 				}
 				cold += time.Since(start)
+				cpu += cpuTime(b) - cpu0
 				f.Close()
 				c.Close()
 				os.RemoveAll(o.Dir)
@@ -125,11 +139,28 @@ func BenchmarkColdFill(b *testing.B) {
 			}
 			b.ReportMetric(cold.Seconds()/float64(b.N), "s/fill")
 			b.ReportMetric(cold.Seconds()/cp.Seconds(), "x-cp")
+			b.ReportMetric(cpu.Seconds()/cpCPU.Seconds(), "x-cp-cpu")
 		})
 	}
 }
 
-// Random reads at the end of a cold GiB come within 20 ms while the fill goes on.
+// slowAhead is a local file whose large reads take 10 ms, so that the fill is busy while
+// the test looks.
+type slowAhead struct{ localSource }
+
+func (s slowAhead) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	if len(p) > demandBytes {
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+	return s.localSource.ReadAt(ctx, p, off)
+}
+
+// A random read near the end of a cold GiB comes within 20 ms while the fill goes on. The
+// best of some counts, because the machine may be busy with others; one that waited for
+// the fill would take a second.
 func TestEndOfColdGiB(t *testing.T) {
 	const size = 1 << 30
 	path := filepath.Join(t.TempDir(), "sparse")
@@ -137,17 +168,16 @@ func TestEndOfColdGiB(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer w.Close()
 	if err := w.Truncate(size); err != nil {
 		t.Fatal(err)
 	}
-	w.Close()
 	o := options(t)
 	o.Block = 0
 	c := open(t, o)
-	c.chunk = 4
 	fetch := func(context.Context, error) (Source, error) {
 		f, err := os.Open(path)
-		return localSource{f}, err
+		return slowAhead{localSource{f}}, err
 	}
 	ct := Content{Key: "zeros", Size: size}
 	seq, err := c.Open(ct, fetch)
@@ -158,22 +188,22 @@ func TestEndOfColdGiB(t *testing.T) {
 	if _, err := seq.ReadAt(timeout(t), make([]byte, 4096), 0); err != nil {
 		t.Fatal(err)
 	}
-	best := time.Hour // the machine may be busy with others
-	for i := range int64(5) {
+	best := time.Hour
+	for i := range int64(20) {
 		f, err := c.Open(ct, fetch)
 		if err != nil {
 			t.Fatal(err)
 		}
 		start := time.Now()
-		if _, err := f.ReadAt(timeout(t), make([]byte, 4096), size-4096-i*(64<<20)); err != nil {
+		if _, err := f.ReadAt(timeout(t), make([]byte, 4096), size-4096-i*(20<<20)); err != nil {
 			t.Fatal(err)
 		}
 		best = min(best, time.Since(start))
 		f.Close()
 	}
-	t.Log("best of 5:", best)
-	if best > 20*time.Millisecond {
-		t.Errorf("%v", best)
+	t.Log("best:", best)
+	if best > 20*time.Millisecond || seq.Whole() {
+		t.Errorf("best %v, filled meanwhile: %v", best, seq.Whole())
 	}
 }
 
@@ -202,9 +232,9 @@ func many(t testing.TB, n int) Options {
 	return o
 }
 
-// TestRestartWithManyFiles is the promise of 10^5 contents in 5 s at a twentieth of it.
+// TestRestartWithManyFiles is the promise of 10^5 contents in 5 s at a fiftieth of it.
 func TestRestartWithManyFiles(t *testing.T) {
-	const n = 5000
+	const n = 2000
 	o := many(t, n)
 	start := time.Now()
 	c := open(t, o)

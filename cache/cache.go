@@ -49,6 +49,7 @@ const (
 	maxDemand     = 256      // demanded requests in flight over all files
 	bypassMemory  = 64 << 20 // blocks kept in memory for contents read past the cache
 	syncMin       = 8 << 20  // whole files below it are re-checked after a restart instead of synced
+	settleMax     = 1 << 30  // contents up to it are checked once more when they are whole
 	maxSources    = 5        // Sources tried without getting on
 	maxBlocks     = 1 << 26  // of one content: 64 TiB by default
 	pageSize      = 4096     // what a file's size is rounded to when it is charged
@@ -65,6 +66,7 @@ type Cache struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	group  errgroup.Group // every goroutine of the cache
+	ops    sync.WaitGroup // calls that may change the disk
 	lock   *os.File       // holds the flock
 	mem    *lru.Cache[memKey, *memBlock]
 	ahead  chan struct{} // tokens of read-ahead requests
@@ -157,7 +159,7 @@ func (o *Options) complete() error {
 	return nil
 }
 
-// Close cancels all fetches, waits for every goroutine of the cache, writes down times
+// Close cancels all fetches, waits for every goroutine and call of the cache, writes down times
 // of use and releases the directory. Files still open answer ErrClosed. Idempotent.
 func (c *Cache) Close() error {
 	c.mu.Lock()
@@ -172,6 +174,7 @@ func (c *Cache) Close() error {
 	}
 	c.mu.Unlock()
 	c.cancel(ErrClosed)
+	c.ops.Wait()
 	err := c.group.Wait()
 	for _, e := range all {
 		e.failWaiters(ErrClosed)
@@ -181,6 +184,17 @@ func (c *Cache) Close() error {
 		e.closeFiles()
 	}
 	return errors.Join(err, c.lock.Close())
+}
+
+// begin says that a call may change the disk from now on: Close waits until it is done.
+func (c *Cache) begin() (done func(), err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, ErrClosed
+	}
+	c.ops.Add(1)
+	return c.ops.Done, nil
 }
 
 // spawn runs f on the cache's group, unless the cache is closing.

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"path/filepath"
 	"testing"
@@ -107,25 +108,43 @@ func fillDisk(t *testing.T, path string) {
 	}
 }
 
-// A disk that fills up in the middle of a fill, with nothing to evict: the reader goes on
-// past the cache, and what the disk holds is accounted.
+// A disk that others fill up in the middle of a fill: older contents go for it, and when
+// there are none the reader goes on past the cache, and what the disk holds is accounted.
 func TestDiskFillsUpMidway(t *testing.T) {
-	disk := tmpfs(t, "12m")
-	o := options(t)
-	o.Dir, o.Block = filepath.Join(disk, "cache"), 64<<10
-	c := open(t, o)
-	ct, data := numbered(1, 6<<20)
-	f := mustOpen(t, c, ct, &remote{data: data})
-	p := make([]byte, 100)
-	if _, err := f.ReadAt(timeout(t), p, 0); err != nil {
-		t.Fatal(err)
-	}
-	fillDisk(t, filepath.Join(disk, "hog"))
-	wantBytes(t, f, data)
-	f.Close()
-	settled(t, c)
-	if bad := c.invariants(); bad != "" {
-		t.Error(bad)
+	for _, evictable := range []bool{true, false} {
+		disk := tmpfs(t, "12m")
+		o := options(t)
+		o.Dir, o.Block = filepath.Join(disk, "cache"), 64<<10
+		c := open(t, o)
+		if evictable {
+			for i := 2; i < 5; i++ {
+				ct, data := numbered(i, 2<<20)
+				cached(t, c, ct, data)
+			}
+		}
+		ct, data := numbered(1, 5<<20)
+		gate := make(chan struct{})
+		r := &remote{data: data}
+		r.onRead = func(ctx context.Context, n int, p []byte, off int64) (int, error) {
+			if off > 0 {
+				<-gate
+			}
+			return r.plain(p, off)
+		}
+		f := mustOpen(t, c, ct, r)
+		if _, err := f.ReadAt(timeout(t), make([]byte, 100), 0); err != nil {
+			t.Fatal(err)
+		}
+		fillDisk(t, filepath.Join(disk, "hog"))
+		close(gate)
+		wantBytes(t, f, data)
+		eventually(t, "whole, if there was something to evict", func() bool { return f.Whole() == evictable })
+		f.Close()
+		settled(t, c)
+		if bad := c.invariants(); bad != "" {
+			t.Error(bad)
+		}
+		shut(t, c)
 	}
 }
 

@@ -188,11 +188,15 @@ func (c *Cache) put(e *entry) {
 	c.wakeEvictor()
 }
 
-// discard wipes an entry nobody used a moment ago, and gives up its caller's use.
+// discard wipes an entry nobody used a moment ago, and gives up its caller's use. If
+// somebody owns the data file by now, he is a user, and the last user discards.
 func (c *Cache) discard(e *entry) {
-	e.owner <- struct{}{}
-	c.wipe(e)
-	<-e.owner
+	select {
+	case e.owner <- struct{}{}:
+		c.wipe(e)
+		<-e.owner
+	default:
+	}
 	c.put(e)
 }
 
@@ -362,7 +366,7 @@ func (e *entry) tidy() {
 	e.litter = false
 	claimed := e.have.Clone()
 	e.mu.Unlock()
-	if litter && claimed.Count() > 0 {
+	if litter && claimed.Count() > 0 && !claimed.Full() {
 		if d, err := openData(e.c.path(e.stem, dataSuffix), os.O_RDWR); err == nil {
 			err = e.change(d, func() error { return punchGaps(d, e.lay, &claimed) })
 			d.Close()

@@ -214,6 +214,11 @@ func (c *Cache) evictDownTo(target int64) {
 // Evict frees a content but for its head and tail, and tells how many bytes that gave.
 // ErrBusy when it is open, being filled or pinned; ErrNotCached.
 func (c *Cache) Evict(k Key) (freed int64, err error) {
+	done, err := c.begin()
+	if err != nil {
+		return 0, fmt.Errorf("evict %q: %w", k, err)
+	}
+	defer done()
 	c.mu.Lock()
 	e := c.entries[k]
 	if e != nil && e.open == 0 && e.refs > 0 {

@@ -17,8 +17,9 @@ type Content struct {
 	Cost time.Duration     // what fetching it again costs: eviction weighs it
 }
 
-// Source is an open remote content. ReadAt may run in parallel and reads short only at
-// the end, with io.EOF, or with an error.
+// Source is an open remote content. ReadAt may run in parallel, reads short only at the
+// end, with io.EOF, or with an error, and returns soon after its context has ended: a
+// fill that was cancelled waits for it.
 type Source interface {
 	ReadAt(ctx context.Context, p []byte, off int64) (int, error)
 	Close() error
@@ -102,14 +103,19 @@ func (f *File) Whole() bool {
 	return f.e.whole
 }
 
+// passthroughCheck is how many bytes Passthrough checks at most: an open must not wait
+// until a large file is read.
+const passthroughCheck = 64 << 20
+
 // Passthrough gives the content's own file, for reading only, if the content is whole and
-// its file unchanged since it was verified; a changed one is verified again first. It is
-// valid until Close, which closes it.
+// its file unchanged since it was verified; a changed one is verified again first. Of a
+// large one that is done in parts: each call checks at most 64 MiB, and ReadAt, which
+// checks what it reads, serves meanwhile. The file is valid until Close, which closes it.
 func (f *File) Passthrough() (*os.File, bool) {
 	if f.isClosed() {
 		return nil, false
 	}
-	d, done, ok := f.e.trusted()
+	d, done, ok := f.e.trusted(context.Background(), passthroughCheck)
 	if !ok {
 		return nil, false
 	}
@@ -132,11 +138,15 @@ func (f *File) Fill(ctx context.Context) error {
 			return fmt.Errorf("fill: %w", ErrClosed)
 		}
 		if f.Whole() {
-			if f.e.lay.Count() == 0 {
+			// Checked once more where that takes moments, so that it can be passed through.
+			if _, done, ok := f.e.trusted(ctx, settleMax); ok {
+				done()
 				return nil
 			}
-			if _, done, ok := f.e.trusted(); ok {
-				done()
+			if err := ctx.Err(); err != nil {
+				return fmt.Errorf("fill: %w", err)
+			}
+			if f.Whole() {
 				return nil
 			}
 		}

@@ -128,9 +128,11 @@ func (fl *fill) work() {
 	defer func() { <-e.owner }()
 	e.mu.Lock()
 	whole := e.whole
-	if whole { // who owned it before brought everything
-		e.wakeAllLocked(nil)
-		fl.stopped = true
+	fl.stopped = fl.stopped || whole
+	for w := range e.waiters { // who owned it before may have brought what they wait for
+		if e.satisfiedLocked(w.want) {
+			e.wakeLocked(w, nil)
+		}
 	}
 	e.mu.Unlock()
 	if whole {
@@ -221,6 +223,7 @@ func (fl *fill) finish() {
 	fl.store = false // from here on a dropped block gives its space back
 	e.mu.Unlock()
 	fl.giveBack()
+	e.settle()
 	e.mu.Lock()
 	if fl.fresh > 0 || e.whole {
 		e.dirty = true

@@ -32,6 +32,7 @@ type modelContent struct {
 	ct   Content
 	data []byte
 	mode atomic.Int32 // how its source behaves
+	rot  atomic.Bool  // its source gave wrong bytes at some time
 }
 
 type modelFile struct {
@@ -57,6 +58,7 @@ func (m *model) fetch(i int) Fetch {
 		}
 		data := mc.data
 		if mode == srcRotten && bad == nil && len(data) > 0 {
+			mc.rot.Store(true)
 			data = flipped(data, len(data)/3)
 		}
 		r := &remote{data: data}
@@ -217,6 +219,7 @@ func (m *model) read(f modelFile) string {
 	}
 	var n int
 	var err error
+	verified := m.verified(f.i)
 	resident := m.rng.IntN(4) == 0
 	if resident {
 		n, err = f.ReadResident(p, int64(off))
@@ -229,17 +232,14 @@ func (m *model) read(f modelFile) string {
 	if err == nil && n < len(p) && !resident || err == io.EOF && off+n != len(data) && off < len(data) {
 		m.t.Fatalf("read %d of %d at %d: %d, %v", len(p), len(data), off, n, err)
 	}
-	if n > 0 && !bytes.Equal(p[:n], data[off:off+n]) && (f.Whole() || !m.rotten(f.i)) {
+	if n > 0 && !bytes.Equal(p[:n], data[off:off+n]) && (verified || !m.truth[f.i].rot.Load()) {
 		m.t.Fatalf("content %d: wrong bytes at %d", f.i, off)
 	}
 	return fmt.Sprint("read ", f.i, off, len(p), err)
 }
 
-// rotten tells whether unverified bytes of a rotten replica may be about.
-func (m *model) rotten(i int) bool {
-	if m.truth[i].mode.Load() == srcRotten {
-		return true
-	}
+// verified tells whether only right bytes of a content may be given from now on.
+func (m *model) verified(i int) bool {
 	m.c.mu.Lock()
 	e := m.c.entries[m.truth[i].ct.Key]
 	m.c.mu.Unlock()
@@ -248,7 +248,7 @@ func (m *model) rotten(i int) bool {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return !e.known.Full()
+	return e.known.Full()
 }
 
 // readThrough reads a content from its beginning to its end: that must be right, or fail.
@@ -311,12 +311,6 @@ func (m *model) harm(i int) string {
 	m.c.mu.Unlock()
 	if e == nil || len(m.truth[i].data) == 0 {
 		return "nothing to harm"
-	}
-	select { // not in the microseconds of a write of the cache, which hide it
-	case e.owner <- struct{}{}:
-		defer func() { <-e.owner }()
-	default:
-		return "busy"
 	}
 	f, err := os.OpenFile(m.c.path(e.stem, dataSuffix), os.O_RDWR, 0)
 	if err != nil {

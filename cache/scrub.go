@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 )
@@ -18,6 +19,11 @@ type ScrubReport struct {
 // goroutine of the caller. Contents being filled are left out: the fill compares them.
 func (c *Cache) Scrub(ctx context.Context, progress func(done, total int64)) (ScrubReport, error) {
 	var r ScrubReport
+	done, err := c.begin()
+	if err != nil {
+		return r, fmt.Errorf("scrub: %w", err)
+	}
+	defer done()
 	var total int64
 	list := c.List()
 	for _, s := range list {
@@ -41,10 +47,6 @@ func (c *Cache) Scrub(ctx context.Context, progress func(done, total int64)) (Sc
 func (c *Cache) scrubOne(ctx context.Context, k Key, r *ScrubReport, step func()) error {
 	c.mu.Lock()
 	e := c.entries[k]
-	if c.closed {
-		c.mu.Unlock()
-		return ErrClosed
-	}
 	if e == nil || e.charge == 0 {
 		c.mu.Unlock()
 		return nil
@@ -53,10 +55,12 @@ func (c *Cache) scrubOne(ctx context.Context, k Key, r *ScrubReport, step func()
 	e.refs++
 	c.mu.Unlock()
 	defer c.put(e)
-	if e.ownUnfilled() != nil {
+	e.mu.Lock()
+	filling := e.fill != nil
+	e.mu.Unlock()
+	if filling {
 		return nil
 	}
-	defer func() { <-e.owner }()
 	r.Files++
 	bad, err := e.scrub(ctx, r, step)
 	if bad {
@@ -85,7 +89,7 @@ func (e *entry) scrub(ctx context.Context, r *ScrubReport, step func()) (bad boo
 		if b >= e.lay.Count() {
 			return bad, nil
 		}
-		if err := ctx.Err(); err != nil {
+		if err := errors.Join(ctx.Err(), context.Cause(e.c.ctx)); err != nil {
 			return bad, err
 		}
 		p := buf[:e.lay.Len(b)]

@@ -10,6 +10,11 @@ import (
 // with its checksums and is whole then. Nothing happens while the content is being
 // fetched, which brings more. ErrNoSpace; ErrCorrupt when r contradicts what is known.
 func (c *Cache) Seed(ct Content, r io.ReaderAt) error {
+	done, err := c.begin()
+	if err != nil {
+		return fmt.Errorf("seed: %w", err)
+	}
+	defer done()
 	e, err := c.get(ct)
 	if err != nil {
 		return fmt.Errorf("seed: %w", err)
@@ -52,6 +57,7 @@ func (e *entry) seed(r io.ReaderAt) error {
 		e.whole = true
 	}
 	e.mu.Unlock()
+	e.settle()
 	e.tidy()
 	return err
 }
@@ -118,7 +124,6 @@ func (e *entry) storeVerified(d *dataFile, r io.ReaderAt, b int, p []byte) (char
 	}
 	e.crc[b] = crc
 	e.known.Add(b)
-	e.checked.Add(b)
 	e.dirty = true
 	return charged, nil
 }

@@ -117,6 +117,11 @@ func (c *Cache) SetLimit(n int64) error {
 	if n == 0 {
 		n = maxLimit
 	}
+	done, err := c.begin()
+	if err != nil {
+		return fmt.Errorf("set limit: %w", err)
+	}
+	defer done()
 	c.mu.Lock()
 	c.limit = n
 	c.mu.Unlock()
@@ -137,6 +142,11 @@ func (c *Cache) ReserveUnsent(n int64) error {
 	if n < 0 {
 		return fmt.Errorf("reserve unsent: negative")
 	}
+	done, err := c.begin()
+	if err != nil {
+		return fmt.Errorf("reserve unsent: %w", err)
+	}
+	defer done()
 	if err := c.book(&c.unsent, n); err != nil {
 		return fmt.Errorf("reserve unsent: %w", err)
 	}

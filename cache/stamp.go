@@ -1,34 +1,33 @@
 package cache
 
 import (
+	"context"
 	"errors"
 	"io"
 	"io/fs"
 	"os"
 )
 
-// The stamp rule: bytes that were checked once are trusted while the stamp of the data
-// file stays as it was then. Changes of our own (writing blocks, punching holes, renaming)
-// go through change, which looks before and takes the new stamp after; any other change
-// makes every block be checked against its CRC32C again before it is used.
+// The stamp rule: bytes that were checked are trusted while the stamp of the data file
+// stays as it was then. Any change of the stamp makes every block be checked against its
+// CRC32C again before it is used; a change of our own too, because somebody else's in the
+// same moment would be hidden by it. So a content that is being filled is checked at each
+// use, and is gone through once more when it is whole and nothing is written any more.
 
 // change runs f, which changes the data file d. The caller owns the data file.
 func (e *entry) change(d *dataFile, f func() error) error {
 	e.mu.Lock()
 	e.changing = true
 	e.stGen++
-	was := e.st
 	e.mu.Unlock()
-	before, err1 := d.stamp()
 	err := f()
 	after, err2 := d.stamp()
 	e.mu.Lock()
-	if err1 != nil || err2 != nil || before != was {
-		e.checked.Clear()
-	}
+	e.checked.Clear()
 	e.st, e.changing, e.synced = after, false, false
+	e.stGen++
 	e.mu.Unlock()
-	return errors.Join(err, err1, err2)
+	return errors.Join(err, err2)
 }
 
 // reader gives the descriptor for reading, and what to do when done with it: one stays
@@ -130,43 +129,60 @@ func (e *entry) readChecked(d *dataFile, b int, buf []byte) bool {
 }
 
 // trusted gives the descriptor of a whole content of which every block is checked under
-// the present stamp; it checks what is not. False: it is not whole (any more).
-func (e *entry) trusted() (*dataFile, func(), bool) {
+// the present stamp; it checks what is not, up to so many bytes. False: it is not whole
+// (any more), or more is to be checked.
+func (e *entry) trusted(ctx context.Context, budget int64) (*dataFile, func(), bool) {
+	if !e.isWhole() {
+		return nil, nil, false
+	}
 	e.verify <- struct{}{}
 	defer func() { <-e.verify }()
-	buf := []byte(nil)
-	for range 4*e.lay.Count() + 4 {
-		e.mu.Lock()
-		whole := e.whole
-		e.mu.Unlock()
-		if !whole || e.lay.Count() == 0 {
-			return nil, nil, false
-		}
-		d, done, err := e.reader()
-		if err != nil {
-			e.lostFile(err)
-			return nil, nil, false
-		}
+	d, done, err := e.reader()
+	if err != nil {
+		e.lostFile(err)
+		return nil, nil, false
+	}
+	buf := getBuf(e.lay.Block)
+	defer putBuf(buf)
+	for range 4*e.lay.Count() + 4 { // unless somebody keeps changing the file
 		e.look(d)
 		e.mu.Lock()
 		b := e.checked.NextClear(0)
-		ok := b == e.lay.Count() && e.whole && !e.changing
+		whole := e.whole && !e.changing
 		e.mu.Unlock()
-		if ok {
+		if whole && b == e.lay.Count() {
 			return d, done, true
 		}
-		if b < e.lay.Count() {
-			if buf == nil {
-				buf = make([]byte, e.lay.Block)
-			}
-			if !e.readChecked(d, b, buf[:e.lay.Len(b)]) {
-				done()
-				return nil, nil, false
-			}
+		if !whole || ctx.Err() != nil || budget <= 0 {
+			break
 		}
-		done()
+		budget -= int64(e.lay.Len(b))
+		if !e.readChecked(d, b, buf[:e.lay.Len(b)]) {
+			break
+		}
 	}
-	return nil, nil, false // somebody keeps changing the file
+	done()
+	return nil, nil, false
+}
+
+// settle checks a content that has just become whole, so that it can be passed through
+// and, after a restart, be trusted. Larger ones are checked as they are read.
+func (e *entry) settle() {
+	if e.lay.Size > settleMax {
+		return
+	}
+	for e.isWhole() && e.c.ctx.Err() == nil {
+		if _, done, ok := e.trusted(e.c.ctx, passthroughCheck); ok {
+			done()
+			return
+		}
+	}
+}
+
+func (e *entry) isWhole() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.whole && e.lay.Count() > 0
 }
 
 // lostFile drops all blocks when the data file is gone from under us.

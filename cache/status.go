@@ -85,12 +85,13 @@ func (c *Cache) Unpin(k Key) error {
 }
 
 func (c *Cache) setPin(k Key, until time.Time) error {
+	done, err := c.begin()
+	if err != nil {
+		return err
+	}
+	defer done()
 	c.mu.Lock()
 	e := c.entries[k]
-	if c.closed {
-		c.mu.Unlock()
-		return ErrClosed
-	}
 	if e == nil || e.charge == 0 || e.doomed {
 		c.mu.Unlock()
 		return ErrNotCached
@@ -110,9 +111,14 @@ func (c *Cache) setPin(k Key, until time.Time) error {
 // Drop forgets a content entirely, pinned or not. While it is in use, what is here stays
 // for its users and goes with the last of them. ErrNotCached.
 func (c *Cache) Drop(k Key) error {
+	done, err := c.begin()
+	if err != nil {
+		return fmt.Errorf("drop %q: %w", k, err)
+	}
+	defer done()
 	c.mu.Lock()
 	e := c.entries[k]
-	if e == nil || c.closed {
+	if e == nil {
 		c.mu.Unlock()
 		return fmt.Errorf("drop %q: %w", k, ErrNotCached)
 	}
@@ -124,7 +130,7 @@ func (c *Cache) Drop(k Key) error {
 	c.mu.Unlock()
 	// Without its side file nothing of it comes back after a crash either.
 	e.pen <- struct{}{}
-	err := os.Remove(c.path(e.stem, sideSuffix))
+	err = os.Remove(c.path(e.stem, sideSuffix))
 	<-e.pen
 	if err != nil && !os.IsNotExist(err) {
 		c.diskFailed("remove", err)

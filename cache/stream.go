@@ -301,9 +301,8 @@ type memKey struct {
 	b int
 }
 
-// keep writes blocks to the data file. One writes at a time: the kernel would let writers
-// of one file wait for each other anyway, and so the stamps before and after tell whether
-// somebody else changed the file. On a full disk it evicts and tries again.
+// keep writes blocks to the data file, one run at a time: the kernel would let writers of
+// one file wait for each other anyway. On a full disk it evicts and tries again.
 func (s *stream) keep(first, end int, p []byte, crcs []uint32) error {
 	e := s.e
 	select {
@@ -338,7 +337,6 @@ func (s *stream) keep(first, end int, p []byte, crcs []uint32) error {
 			s.c.mu.Unlock()
 		}
 		e.crc[b] = crcs[b-first]
-		e.checked.Add(b)
 		for w := range e.waiters {
 			if w.goal == goalBlocks && w.first == b {
 				e.wakeLocked(w, nil)
