@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"tarn/cmd/tarn/config"
 	"tarn/cmd/tarn/control"
 	"tarn/cmd/tarn/demodata"
 )
@@ -87,102 +86,6 @@ func writeTree(t *testing.T, dir string, files map[string]string) {
 			t.Fatal(err)
 		}
 	}
-}
-
-func TestInit(t *testing.T) {
-	t.Setenv("USER", "ada")
-	t.Setenv("TARN_LAKE", "")
-	c := tester{t: t}
-	base := t.TempDir()
-
-	demo := filepath.Join(base, "demo")
-	c.ok("init", "--demo", demo)
-	cfg, err := config.Load(filepath.Join(demo, "lake.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var rses []string
-	for _, r := range cfg.RSEs {
-		rses = append(rses, r.Name+" "+r.Kind+" "+r.Attributes["country"])
-		if !strings.HasPrefix(r.Path, demo+"/") {
-			t.Errorf("RSE %s is at %s, not below the lake's folder", r.Name, r.Path)
-		}
-	}
-	if got, want := strings.Join(rses, ", "), "LAPALMA-DISK disk ES, PIC-DISK disk ES, CNAF-DISK disk IT, PIC-TAPE tape ES"; got != want {
-		t.Errorf("RSEs are %s", got)
-	}
-	if cfg.RSEs[3].Tape.Speed != 1000 {
-		t.Errorf("the tape's speed is %v", cfg.RSEs[3].Tape.Speed)
-	}
-	if got := c.ok("--lake", demo, "ls", "-R", "/"); got != "/ctao/\n/ctao/dl0/\n/ctao/dl1/\n/ctao/dl3/\n/user.ada/\n" {
-		t.Errorf("the new lake holds\n%s", got)
-	}
-	for _, p := range []string{"catalogue", "cache", "journal", "run", "rse/PIC-TAPE", "rse/PIC-DISK"} {
-		st, err := os.Stat(filepath.Join(demo, p))
-		if err != nil || st.Mode().Perm() != 0o700 {
-			t.Errorf("%s: %v, %v; want mode 0700", p, st, err)
-		}
-	}
-
-	before, _ := os.ReadFile(filepath.Join(demo, "lake.yaml"))
-	if out := c.ok("init", "--demo", demo); !strings.Contains(out, "is a lake already; nothing was changed") {
-		t.Errorf("init of a lake says %q", out)
-	}
-	if after, _ := os.ReadFile(filepath.Join(demo, "lake.yaml")); !bytes.Equal(before, after) {
-		t.Error("init changed the lake file")
-	}
-
-	plain := filepath.Join(base, "plain lake")
-	c.ok("init", plain)
-	if got := c.ok("--lake", plain, "ls", "/"); got != "user.ada/\n" {
-		t.Errorf("the plain lake holds %q", got)
-	}
-	c.fails(control.CodeOther, []string{"is a lake already, and not that of the demonstration"}, "init", "--demo", plain)
-
-	full := filepath.Join(base, "full")
-	writeTree(t, full, map[string]string{"precious": "x"})
-	c.fails(control.CodeOther, []string{"is not empty", "precious"}, "init", full)
-	c.fails(control.CodeNoDir, []string{"is a file"}, "init", filepath.Join(full, "precious"))
-	if names, _ := os.ReadDir(full); len(names) != 1 {
-		t.Errorf("a refused init left %v", names)
-	}
-	c.fails(control.CodeFatal, []string{"name: want 1 to 63"}, "init", "--name", "a/b", filepath.Join(base, "n"))
-	c.fails(control.CodeUsage, nil, "init")
-
-	// Written by hand, and completed.
-	hand := filepath.Join(base, "hand")
-	writeTree(t, hand, map[string]string{"lake.yaml": "rses: [{name: D, path: d}]\nscopes: [{name: s}]\n"})
-	c.fails(control.CodeFatal, []string{"is not there", "tarn init"}, "--lake", hand, "ls", "/")
-	if out := c.ok("init", hand); !strings.Contains(out, "completed") {
-		t.Errorf("init of a lake.yaml says %q", out)
-	}
-	if got := c.ok("--lake", hand, "ls", "/"); got != "s/\n" {
-		t.Errorf("it holds %q", got)
-	}
-}
-
-// USER may be missing, or no scope.
-func TestUserScope(t *testing.T) {
-	uid := "user." + itoa(os.Getuid())
-	for user, want := range map[string]string{"ada": "user.ada", "a b": uid, strings.Repeat("x", 30): uid, "ü": uid} {
-		t.Setenv("USER", user)
-		if got := userScope(); got != want {
-			t.Errorf("USER=%q gives %s, want %s", user, got, want)
-		}
-	}
-}
-
-func itoa(n int) string { b, _ := json.Marshal(n); return string(b) }
-
-func TestNoLake(t *testing.T) {
-	t.Setenv("TARN_LAKE", "")
-	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
-	c := tester{t: t}
-	c.fails(control.CodeFatal, []string{"looked for", "--lake or TARN_LAKE"}, "--lake", "nowhere", "ls")
-	bad := filepath.Join(t.TempDir(), "lake.yaml")
-	writeTree(t, filepath.Dir(bad), map[string]string{"lake.yaml": "nmae: x\ncache: {limit: lots}\n"})
-	c.fails(control.CodeFatal, []string{`nmae: unknown key; did you mean "name"?`, `"lots" is not a size`, "want at least one RSE"}, "config", "check", bad)
-	c.fails(control.CodeFatal, []string{"--set: cache.hed: unknown key"}, "--set", "cache.hed=3", "config", "check", bad)
 }
 
 func TestFilesOfALake(t *testing.T) {
@@ -419,65 +322,6 @@ func TestRules(t *testing.T) {
 	}
 }
 
-// What is wrong, where, why, and what to do, with the exit codes of docs/cli.md.
-func TestErrorsOfCommands(t *testing.T) {
-	c := newDemoLake(t)
-	c.fails(control.CodeNoFile, []string{"/ctao/dl2: there is no dl2 in /ctao", "is it /ctao/dl"}, "ls", "/ctao/dl2")
-	c.fails(control.CodeNoDir, []string{"there is no nope in /ctao"}, "ls", "/ctao/nope/x/y")
-	c.fails(control.CodeUsage, []string{"is a relative path", "absolute"}, "ls", "ctao")
-	c.fails(control.CodeUsage, []string{"character"}, "find", "a = = b")
-	c.fails(control.CodeUsage, []string{"a query is missing"}, "find", "/ctao")
-	c.fails(control.CodeUsage, []string{"want at least one PATH"}, "meta", "set", "a=b")
-	c.fails(control.CodeUsage, []string{"is a directory"}, "cat", "/ctao")
-	c.fails(control.CodeUsage, []string{"--rse"}, "import", ".", "/ctao")
-	c.fails(control.CodeNoFile, []string{`RSE "X"`}, "import", ".", "/ctao/x", "--rse", "X")
-	c.fails(control.CodeNoFile, []string{"no scope"}, "import", ".", "/nope/x", "--rse", "PIC-DISK")
-	c.fails(control.CodeNoFile, []string{"no such file"}, "import", "/no/such/dir", "/ctao/x", "--rse", "PIC-DISK")
-	c.fails(control.CodeUsage, []string{"duration"}, "pin", "--for", "long", "/ctao")
-	c.fails(control.CodeNoFile, nil, "recalls", "allow", "4194305")
-	c.fails(control.CodeNothing, []string{"no upload has failed"}, "uploads", "retry", "--all")
-	c.fails(control.CodeFatal, []string{"no daemon", "tarn mount"}, "cache", "limit", "3G")
-	c.fails(control.CodeNothing, []string{"is not a mount of tarn"}, "umount", t.TempDir())
-	out, _, err := c.run("ls", "/ctao/nope", "--json")
-	if err == nil || out != "" {
-		t.Errorf("a failed listing wrote %q, %v", out, err)
-	}
-}
-
-// A second command waits for the first, which has the lake open; one that waits too
-// long is told.
-func TestLakeIsLocked(t *testing.T) {
-	c := newDemoLake(t)
-	cfg, err := config.Load(filepath.Join(c.lake, "lake.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &session{t: testTerminal()}
-	o, err := openLake(cfg, openOptions{Log: s.logger(), Now: time.Now})
-	if err != nil {
-		t.Fatal(err)
-	}
-	late := &session{t: testTerminal()}
-	far := time.Now()
-	late.t.now = func() time.Time { far = far.Add(3 * time.Second); return far }
-	_, err = late.connectTo(t.Context(), cfg)
-	if e := control.Describe(err); e == nil || e.Code != control.CodeFatal || e.Kind != "busy" {
-		t.Errorf("a locked lake gives %v", err)
-	}
-	done := make(chan error, 1)
-	go func() {
-		_, _, err := c.run("ls", "/")
-		done <- err
-	}()
-	time.Sleep(100 * time.Millisecond) // let it find the lock
-	if err := o.Close(); err != nil {
-		t.Error(err)
-	}
-	if err := <-done; err != nil {
-		t.Errorf("a command that waited for another one: %v", err)
-	}
-}
-
 // A command that is interrupted ends at once and leaves the lake in order.
 func TestInterruptedImport(t *testing.T) {
 	c := newDemoLake(t)
@@ -514,57 +358,4 @@ func TestInterruptedImport(t *testing.T) {
 	if err != nil || stored != 200 {
 		t.Errorf("%d files at the RSE, want 200 and no orphan: %v", stored, err)
 	}
-}
-
-func TestSmallCommands(t *testing.T) {
-	c := tester{t: t}
-	if out := c.ok("version"); !strings.HasPrefix(out, "tarn ") || !strings.Contains(out, "go1") {
-		t.Errorf("version is %q", out)
-	}
-	if c.ok("--version") != c.ok("version") {
-		t.Error("--version and version differ")
-	}
-	for shell, want := range map[string]string{"bash": "complete -o", "zsh": "#compdef tarn", "fish": "complete -c tarn"} {
-		if out := c.ok("completion", shell); !strings.Contains(out, want) {
-			t.Errorf("completion %s has no %q", shell, want)
-		}
-	}
-	args := os.Args
-	os.Args = []string{"tarn", completionFlag} // the library looks there
-	t.Cleanup(func() { os.Args = args })
-	if out := c.ok(completionFlag); !strings.Contains(out, "import") {
-		t.Errorf("completion gives %q", out)
-	}
-	c.fails(control.CodeUsage, nil, "completion", "tcsh")
-	if out := c.ok("help", "stage"); !strings.Contains(out, "--dry-run") || !strings.Contains(out, "Examples:") {
-		t.Errorf("help stage is %q", out)
-	}
-	if out := c.ok("config", "keys"); !strings.Contains(out, "cache.limit") || !strings.Contains(out, "rses[].tape.drives") {
-		t.Errorf("config keys gives %q", out)
-	}
-	dir := filepath.Join(t.TempDir(), "d")
-	if out := c.ok("demo-data", dir, "--files", "2", "--size", "20K"); !strings.HasPrefix(out, "2 FITS files") {
-		t.Errorf("demo-data says %q", out)
-	}
-	lake := newDemoLake(t)
-	shown := lake.ok("config", "show")
-	cfg, err := config.Parse(filepath.Join(lake.lake, "lake.yaml"), []byte(shown))
-	if err != nil || cfg.Name == "" {
-		t.Errorf("what config show prints is not a lake file: %v\n%s", err, shown)
-	}
-}
-
-// A mountpoint that cannot be used is refused with the reason, before anything is started.
-func TestMountRefuses(t *testing.T) {
-	c := newDemoLake(t)
-	base := t.TempDir()
-	c.fails(control.CodeNoDir, []string{"does not exist", "mkdir -p"}, "mount", c.lake, filepath.Join(base, "no"))
-	writeTree(t, base, map[string]string{"full/x": ""})
-	c.fails(control.CodeOther, []string{"is not empty"}, "mount", c.lake, filepath.Join(base, "full"))
-	c.fails(control.CodeNoDir, []string{"is not a directory"}, "mount", c.lake, filepath.Join(base, "full/x"))
-	c.fails(control.CodeUsage, []string{"which the lake needs"}, "mount", c.lake, filepath.Join(c.lake, "cache"))
-	c.fails(control.CodeUsage, []string{"which the lake needs"}, "mount", c.lake, c.lake)
-	c.fails(control.CodeUsage, []string{"no mount option frobnicate"}, "mount", "-o", "frobnicate", c.lake, base)
-	c.fails(control.CodeFatal, []string{`"maybe"`}, "mount", "--close", "maybe", c.lake, base)
-	c.fails(control.CodeUsage, nil, "mount")
 }

@@ -313,7 +313,7 @@ func typeWord(t reflect.Type) string {
 func suggest(got string, known []string) string {
 	best, dist := "", 3
 	for _, k := range known {
-		if d := editDistance(got, k); d < dist {
+		if d := Distance(got, k); d < dist {
 			best, dist = k, d
 		}
 	}
@@ -323,8 +323,9 @@ func suggest(got string, known []string) string {
 	return "; known here: " + strings.Join(known, ", ")
 }
 
-// editDistance is Levenshtein's, of short words.
-func editDistance(a, b string) int {
+// Distance is Levenshtein's: how many letters have to be added, taken away or changed to
+// make b of a.
+func Distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j

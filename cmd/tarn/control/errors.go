@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
 	"syscall"
 
 	"tarn/backends"
@@ -167,6 +166,3 @@ func Fail(cause error, hint, format string, args ...any) *Error {
 	}
 	return &out
 }
-
-// oneLine keeps a message from breaking the lines of a log or a stream.
-func oneLine(s string) string { return strings.ReplaceAll(s, "\n", "; ") }

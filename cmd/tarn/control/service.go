@@ -13,6 +13,7 @@ import (
 	"tarn/backends"
 	"tarn/backends/lake"
 	"tarn/cache"
+	"tarn/cmd/tarn/config"
 	"tarn/fs/vfs"
 )
 
@@ -144,34 +145,11 @@ func (s *Service) similar(ctx context.Context, n *vfs.Node, name string) string 
 	}
 	best, dist := "", 3
 	for _, e := range entries {
-		if d := distance(name, e.Name, dist); d < dist {
+		if d := config.Distance(name, e.Name); d < dist {
 			best, dist = e.Name, d
 		}
 	}
 	return best
-}
-
-// distance is Levenshtein's, or most if it is not below.
-func distance(a, b string, most int) int {
-	if len(a)-len(b) >= most || len(b)-len(a) >= most {
-		return most
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		diag := row[0]
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			diag, row[j] = row[j], min(row[j]+1, row[j-1]+1, diag+cost)
-		}
-	}
-	return min(row[len(b)], most)
 }
 
 // followed is node, with symbolic links followed that stay within the lake.

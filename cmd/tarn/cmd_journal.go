@@ -1,0 +1,172 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"tarn/backends"
+	"tarn/cmd/tarn/config"
+	"tarn/cmd/tarn/control"
+)
+
+func (s *session) undeleteCommand() *cli.Command {
+	return &cli.Command{
+		Name: "undelete", Category: groupFiles, Usage: "bring back what was removed or replaced", ArgsUsage: "PATH",
+		Description: `Brings back the content that PATH had before it was removed or replaced; what it has now can be
+brought back in turn. --list shows what can be, at and below PATH, and until when.`,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "list", Aliases: []string{"l"}, Usage: "only list"},
+			&cli.StringFlag{Name: "handle", Usage: "this one of several (`HANDLE` from --list)"},
+		},
+		Action: func(c *cli.Context) error {
+			if err := want(c, 1, 1); err != nil {
+				return err
+			}
+			if c.Bool("list") {
+				l := s.t.list("removed", "until", ">size", "how", "handle", "path")
+				err := call(c.Context, s, c.Args().Slice(), "pasts", func(ps []control.Text) any { return control.PastsRequest{Path: ps[0]} },
+					func(p control.PastEntry) error {
+						how := "removed"
+						if p.Replaced {
+							how = "replaced"
+						}
+						return l.add(p, when(p.Removed), when(p.Until), s.t.size(p.Size), how, p.Handle, p.Path.Quote())
+					}, nil)
+				return errors.Join(err, l.end())
+			}
+			var p control.PastEntry
+			err := call[struct{}](c.Context, s, c.Args().Slice(), "undelete", func(ps []control.Text) any {
+				return control.UndeleteRequest{Path: ps[0], Handle: c.String("handle")}
+			}, nil, &p)
+			if err != nil {
+				return err
+			}
+			return s.t.object(p, func() {
+				s.t.say("%s is back: %s, from before %s", p.Path.Quote(), human(p.Size), p.Removed.Local().Format(time.DateTime))
+			})
+		},
+	}
+}
+
+func (s *session) uploadsCommand() *cli.Command {
+	ids := func(name, usageText, done string, all bool) *cli.Command {
+		return &cli.Command{
+			Name: name, Usage: usageText, ArgsUsage: "ID...",
+			Flags: []cli.Flag{&cli.BoolFlag{Name: "all", Usage: "all that failed", Hidden: !all}},
+			Action: func(c *cli.Context) error {
+				list := c.Args().Slice()
+				if all && c.Bool("all") {
+					err := call(c.Context, s, nil, "uploads/ls", func([]control.Text) any { return struct{}{} }, func(u control.UploadEntry) error {
+						if u.Error != "" {
+							list = append(list, u.ID)
+						}
+						return nil
+					}, nil)
+					if err != nil {
+						return err
+					}
+					if len(list) == 0 {
+						return control.Fail(control.ErrNothing, "", "no upload has failed")
+					}
+				}
+				if len(list) == 0 {
+					return want(c, 1, -1)
+				}
+				return s.bulk(c.Context, nil, "uploads/"+name, func([]control.Text) any { return control.IDsRequest{IDs: list} }, "upload", func(n control.Count) { s.t.say(done, n.Done) })
+			},
+		}
+	}
+	return &cli.Command{
+		Name: "uploads", Category: groupTape, Usage: "files that are not yet safe elsewhere",
+		Description: "States: WRITING, SEALED, UPLOADED, VERIFIED, REGISTERED, ATTACHED, RULED, SAFE; ABANDONED was never closed.",
+		Subcommands: []*cli.Command{
+			{
+				Name: "ls", Usage: "list them, with what went wrong",
+				Action: func(c *cli.Context) error {
+					if err := want(c, 0, 0); err != nil {
+						return err
+					}
+					l := s.t.list("id", "state", ">size", ">age", ">tries", "path", "")
+					err := call(c.Context, s, nil, "uploads/ls", func([]control.Text) any { return struct{}{} }, func(u control.UploadEntry) error {
+						return l.add(u, u.ID, string(u.State), s.t.size(u.Size), s.t.since(u.Since), fmt.Sprint(u.Attempts), u.Path.Quote(), u.Error)
+					}, nil)
+					return errors.Join(err, l.end())
+				},
+			},
+			ids("retry", "try now, and publish what was ABANDONED", "%d to be tried again", true),
+			ids("cancel", "give a file up: what was written is deleted", "%d cancelled", false),
+		},
+	}
+}
+
+func (s *session) cacheCommand() *cli.Command {
+	return &cli.Command{
+		Name: "cache", Category: groupTape, Usage: "look at the hot cache and take care of it",
+		Subcommands: []*cli.Command{
+			{
+				Name: "ls", Usage: "list what it holds", ArgsUsage: "[PATH...]", Description: "With PATH: of the files at and below it.",
+				Action: func(c *cli.Context) error {
+					l := s.t.list(">resident", ">size", "", "used", "pinned until", "what")
+					err := call(c.Context, s, c.Args().Slice(), "cache/ls", func(ps []control.Text) any { return control.PathsRequest{Paths: ps} },
+						func(e control.CacheEntry) error {
+							what, whole := e.Path, "part"
+							if what == "" {
+								what = e.Key
+							}
+							if e.Whole {
+								whole = "whole"
+							}
+							return l.add(e, s.t.size(e.Resident), s.t.size(e.Size), whole, when(e.Used), when(e.Pinned), what.Quote())
+						}, nil)
+					return errors.Join(err, l.end())
+				},
+			},
+			{
+				Name: "scrub", Usage: "read all of it and compare checksums; damaged contents are dropped",
+				Action: func(c *cli.Context) error {
+					var r control.ScrubReply
+					err := call[struct{}](c.Context, s, nil, "cache/scrub", func([]control.Text) any { return struct{}{} }, nil, &r)
+					if err != nil {
+						return err
+					}
+					err = s.t.object(r, func() {
+						s.t.say("%s read, %s; %d damaged", count(int64(r.Files), "content"), human(r.Bytes), len(r.Damaged))
+						for _, k := range r.Damaged {
+							s.t.say("   dropped %s", k.Quote())
+						}
+					})
+					if err == nil && len(r.Damaged) > 0 {
+						return control.Fail(backends.ErrCorrupt, "they are fetched again when they are read; is the disk failing?", "%s damaged on the cache's disk", plural(len(r.Damaged), "content was", "contents were"))
+					}
+					return err
+				},
+			},
+			{
+				Name: "limit", Usage: "change its limit until the daemon ends", ArgsUsage: "SIZE",
+				Description: "To change it for good set cache.limit in the lake file.\n\nExample:\n   tarn cache limit 50G",
+				Action: func(c *cli.Context) error {
+					if err := want(c, 1, 1); err != nil {
+						return err
+					}
+					n, err := config.ParseSize(c.Args().First())
+					if err != nil {
+						return usage([]string{"cache", "limit"}, "%v", err)
+					}
+					client, _, err := s.needDaemon(c.Context)
+					if err != nil {
+						return err
+					}
+					err = control.Call[struct{}](c.Context, client, "cache/limit", control.LimitRequest{Bytes: int64(n)}, nil, nil, nil)
+					if err := errors.Join(err, client.Close()); err != nil {
+						return err
+					}
+					s.t.say("the hot cache holds at most %v now", n)
+					return nil
+				},
+			},
+		},
+	}
+}
