@@ -1,10 +1,12 @@
 package fs
 
 import (
+	"os"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
+	"tarn/backends"
 	"tarn/fs/vfs"
 )
 
@@ -25,10 +27,10 @@ const (
 // and every open that is not passthrough to that file is EIO, also a direct one
 // (fs/fuse/iomode.c). What does not fit gets a FUSE inode of its own: see twin.
 type ioState struct {
-	cached  int
+	cached  int // and direct
 	pass    int
 	backing int32
-	content string // what backing shows
+	content backends.Generation // what backing shows
 }
 
 // enter chooses the mode of a new handle of the FUSE inode id, with the flags that tell it
@@ -36,13 +38,14 @@ type ioState struct {
 func (r *rawFS) enter(h *vfs.Handle, id uint64, flags uint32) (mode ioMode, out uint32, backing int32, ok bool) {
 	readOnly := flags&syscall.O_ACCMODE == syscall.O_RDONLY && !h.Resident()
 	var fd int
+	var gen backends.Generation
 	whole := false
 	if r.passthrough && readOnly {
-		if f, ok := h.Whole(); ok {
-			fd, whole = int(f.Fd()), true
+		var f *os.File
+		if f, gen, whole = h.Whole(); whole {
+			fd = int(f.Fd())
 		}
 	}
-	gen := string(h.Node().Info().Generation)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	st := r.io[id]
@@ -55,10 +58,12 @@ func (r *rawFS) enter(h *vfs.Handle, id uint64, flags uint32) (mode ioMode, out 
 		return passthrough, fuse.FOPEN_PASSTHROUGH | fuse.FOPEN_NOFLUSH, st.backing, true
 	case st.pass > 0:
 		return direct, 0, 0, false
-	case h.Resident():
-		return direct, fuse.FOPEN_DIRECT_IO, 0, true // no read-ahead: it would ask for what is not here
 	}
 	r.io[id] = st
+	if h.Resident() {
+		st.cached++                                  // mapping it makes it that
+		return direct, fuse.FOPEN_DIRECT_IO, 0, true // no read-ahead: it would ask for what is not here
+	}
 	if st.cached == 0 && whole {
 		// A quick ioctl, no I/O; under the lock, so that no second handle registers too.
 		backing, errno := r.srv.RegisterBackingFd(&fuse.BackingMap{Fd: int32(fd)})
@@ -87,10 +92,10 @@ func (r *rawFS) leave(f *file) {
 			close = st.backing
 			st.backing, st.content = 0, ""
 		}
-	case cached:
+	default:
 		st.cached--
 	}
-	if st != nil && st.cached == 0 && st.pass == 0 {
+	if st.cached == 0 && st.pass == 0 {
 		delete(r.io, f.id)
 	}
 	r.mu.Unlock()

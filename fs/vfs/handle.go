@@ -203,9 +203,20 @@ func (h *Handle) ReadAt(ctx context.Context, p []byte, off int64, caller Caller)
 		if u == nil {
 			break
 		}
+		if u.isRotten() {
+			return 0, fmt.Errorf("read %s: %w: %w", n.Path(), backends.ErrCorrupt, errRotten)
+		}
 		k, err := u.entry.ReadAt(p, off)
 		if !errors.Is(err, journal.ErrRemoved) {
 			return k, local(err)
+		}
+		if u.gone() { // it is in the cache, or was replaced in the catalogue
+			n.mu.Lock()
+			if n.work == u {
+				n.work = nil
+			}
+			n.mu.Unlock()
+			continue
 		}
 		select { // it is moving into the cache just now
 		case <-time.After(time.Millisecond):
@@ -298,19 +309,22 @@ func (h *Handle) wait(ctx context.Context, pid uint32) (context.Context, func())
 }
 
 // Whole gives a descriptor of the file's complete, verified content for kernel
-// passthrough, valid until Release; false while there is none.
-func (h *Handle) Whole() (*os.File, bool) {
+// passthrough, valid until Release, and the content's name; false while there is none.
+func (h *Handle) Whole() (*os.File, backends.Generation, bool) {
 	h.node.mu.Lock()
 	busy := h.node.work != nil
 	h.node.mu.Unlock()
 	if busy {
-		return nil, false
+		return nil, "", false
 	}
 	f, err := h.cached()
 	if err != nil {
-		return nil, false
+		return nil, "", false
 	}
-	return f.Passthrough()
+	fd, ok := f.Passthrough()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return fd, h.gen, ok && h.file == f
 }
 
 // Resident tells whether only bytes at hand are served through h.

@@ -49,7 +49,7 @@ func (v *FS) outdated(ctx context.Context, r journal.Record) bool {
 	in, err := v.lake.Resolve(ctx, string(r.Path))
 	switch {
 	case err == nil:
-		return in.Inode != r.Inode || in.Generation != backends.GenerationOf(in.DID, r.Size, checksum.FromMap(r.Sums))
+		return in.Inode != r.Inode || in.Size != r.Size || checksum.FromMap(r.Sums).Match(in.Checksums) != nil
 	case isNotExist(err), errors.Is(err, backends.ErrNotDir):
 		return true
 	}
@@ -110,8 +110,11 @@ func (up *uploader) clean(ctx context.Context, u *unsent) bool {
 		return false
 	}
 	done := true
-	for _, c := range u.entry.Record().Copies {
-		if !known[[2]string{c.RSE, c.PFN}] {
+	r := u.entry.Record()
+	for _, c := range r.Copies {
+		// One that was registered is the catalogue's, wherever a rename took it since.
+		registered := registeredState(r.State) && (c.State == journal.Verified || c.State == journal.Safe)
+		if !registered && !known[[2]string{c.RSE, c.PFN}] {
 			done = up.removeCopy(ctx, c) && done
 		}
 	}

@@ -42,6 +42,7 @@ type unsent struct {
 	known    bool               // the bytes were sealed, or compared with what was sealed, in this process
 	pending  int                // writes under way
 	promised bool               // a Sync or Seal was begun: a crash may bring it back
+	rotten   bool               // the bytes were found not to be those that were sealed
 	frozen   bool               // its upload has begun: a new writer copies
 	dropped  bool               // unlinked, superseded or cancelled
 	ended    bool               // its entry is no more: removed, or taken into the cache
@@ -61,7 +62,7 @@ func (v *FS) newUnsent(e *journal.Entry) *unsent {
 		fs: v, entry: e, id: r.ID, inode: r.Inode, path: string(r.Path), mode: r.Mode, uid: r.UID, gid: r.GID,
 		mtime: r.MTime, ctime: r.Created, born: r.Created, state: r.State, sums: checksum.FromMap(r.Sums), sealed: r.Size, why: r.Error,
 	}
-	u.dirty = r.State == journal.Writing
+	u.dirty, u.rotten = r.State == journal.Writing, r.Damaged
 	if u.mtime.IsZero() {
 		u.mtime = r.Created
 	}
@@ -286,6 +287,12 @@ func (u *unsent) sync() error {
 		return err
 	}
 	return local(u.entry.Sync())
+}
+
+func (u *unsent) isRotten() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.rotten
 }
 
 // unsealed tells whether there are bytes that no finished Seal covers.

@@ -280,13 +280,16 @@ func (u *unsent) proved() error {
 		return nil
 	}
 	if err := u.entry.Verify(); errors.Is(err, journal.ErrDamaged) {
+		u.mu.Lock()
+		u.rotten = true
+		u.mu.Unlock()
 		return fmt.Errorf("%w: %w", errRotten, err)
 	} else if err != nil {
 		return local(err)
 	}
 	r := u.entry.Record()
 	u.mu.Lock()
-	u.known = true
+	u.known, u.rotten = true, false
 	u.state, u.sums, u.sealed = r.State, checksum.FromMap(r.Sums), r.Size
 	u.mu.Unlock()
 	return nil

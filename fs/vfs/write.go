@@ -54,7 +54,7 @@ func (v *FS) workFor(ctx context.Context, n *Node, size int64) (*unsent, error) 
 func (u *unsent) claim(emptied bool) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.frozen || emptied && !u.dirty {
+	if u.frozen || u.ended || emptied && !u.dirty {
 		return false
 	}
 	u.dirty = true
@@ -168,6 +168,9 @@ func (v *FS) contentReader(ctx context.Context, n *Node, info backends.Info, fro
 		}
 	}
 	read := func(p []byte, off int64) (int, error) {
+		if f == nil && from.isRotten() {
+			return 0, fmt.Errorf("%w: %w", backends.ErrCorrupt, errRotten)
+		}
 		if f == nil {
 			k, err := from.entry.ReadAt(p, off)
 			if !errors.Is(err, journal.ErrRemoved) || !from.registered() {

@@ -168,3 +168,51 @@ func TestWriteWhileSettling(t *testing.T) {
 	w.drain()
 	w.want("/ctao/f", b)
 }
+
+// TestRottenLocally: an unsent file whose bytes changed on the local disk after its close
+// is an error for readers and is not uploaded, and can be written anew.
+func TestRottenLocally(t *testing.T) {
+	w := newWorld(t, vfs.Options{Delay: time.Hour})
+	b := random(10000)
+	w.write("/ctao/f", b)
+	id := w.v.Uploads()[0].ID
+	w.crash(func() {
+		f, err := os.OpenFile(filepath.Join(w.dir, "journal", id+".data"), os.O_RDWR, 0)
+		must(t, err)
+		_, err = f.WriteAt([]byte{b[77] ^ 1}, 77)
+		must(t, err)
+		must(t, f.Close())
+	})
+	until(t, "it is found", func() bool { return w.v.Uploads()[0].Error != "" })
+	if _, err := w.read("/ctao/f"); !errors.Is(err, backends.ErrCorrupt) {
+		t.Fatalf("read: %v", err)
+	}
+	now := random(100)
+	w.write("/ctao/f", now)
+	w.want("/ctao/f", now)
+	w.hasten("/ctao/f")
+	w.drain()
+	w.want("/ctao/f", now)
+}
+
+// TestReplacedFromOutside: a file that was registered here and then replaced by another
+// client of the catalogue is read with the content that is current.
+func TestReplacedFromOutside(t *testing.T) {
+	w := newSlowWorld(t, vfs.Options{})
+	w.write("/ctao/other", random(2000))
+	now := random(3000)
+	w.write("/ctao/other", now)
+	w.write("/ctao/f", random(1000))
+	w.registered("/ctao/f")
+	w.registered("/ctao/other")
+	h := w.openFile("/ctao/f", os.O_RDONLY)
+	in := w.stat("/ctao/f")
+	other := w.stat("/ctao/other")
+	reps, err := w.cat.Replicas(ctx, other.DID)
+	must(t, err)
+	in.Size, in.Checksums, in.Generation, in.Inode = other.Size, other.Checksums, other.Generation, 0
+	must(t, w.cat.Add(ctx, in, nil, reps[0]))
+	until(t, "the older content is given up", func() bool { return w.state("/ctao/f") == "" })
+	h.Release()
+	w.want("/ctao/f", now)
+}
