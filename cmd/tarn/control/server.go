@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 )
 
@@ -22,6 +23,26 @@ const (
 type Server struct {
 	http *http.Server
 	done chan error
+
+	mu     sync.Mutex // guards the rest
+	ending bool
+	active sync.WaitGroup // answers under way
+}
+
+// track runs h, unless the server is ending, and lets Close wait for it.
+func (s *Server) track(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		if s.ending {
+			s.mu.Unlock()
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		s.active.Add(1)
+		s.mu.Unlock()
+		defer s.active.Done()
+		h.ServeHTTP(w, r)
+	})
 }
 
 // Serve answers on ln until Close.
@@ -30,24 +51,27 @@ func Serve(svc *Service, ln net.Listener) *Server {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{
-		http: &http.Server{
-			Handler:           svc.Handler(),
-			ReadHeaderTimeout: 10 * time.Second,
-			ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
-		},
-		done: make(chan error, 1),
+	s := &Server{done: make(chan error, 1)}
+	s.http = &http.Server{
+		Handler:           s.track(svc.Handler()),
+		ReadHeaderTimeout: 10 * time.Second,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
 	go func() { s.done <- s.http.Serve(ln) }()
 	return s
 }
 
-// Close lets running answers end until ctx does, then cuts them short, and waits.
+// Close lets running answers end until ctx does, then cuts them short, and waits: what
+// the service stands on can be closed after it.
 func (s *Server) Close(ctx context.Context) error {
 	err := s.http.Shutdown(ctx)
 	if err != nil {
-		err = s.http.Close()
+		err = s.http.Close() // ends the contexts of the answers
 	}
+	s.mu.Lock()
+	s.ending = true
+	s.mu.Unlock()
+	s.active.Wait()
 	if e := <-s.done; !errors.Is(e, http.ErrServerClosed) {
 		err = errors.Join(err, e)
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -113,6 +114,37 @@ func TestCallIsCancelled(t *testing.T) {
 	case <-ended:
 	case <-time.After(10 * time.Second):
 		t.Error("the operation goes on")
+	}
+}
+
+// When Close has returned nothing of the service runs any more, so what it stands on can
+// be closed.
+func TestCloseWaitsForAnswers(t *testing.T) {
+	began := make(chan struct{})
+	var ended atomic.Bool
+	s := &Server{done: make(chan error, 1)}
+	s.http = &http.Server{Handler: s.track(operation(func(ctx context.Context, _ struct{}, _ *stream) (any, error) {
+		close(began)
+		<-ctx.Done()
+		time.Sleep(50 * time.Millisecond) // the tidying up of an operation
+		ended.Store(true)
+		return nil, ctx.Err()
+	}))}
+	ln := newPipeListener()
+	go func() { s.done <- s.http.Serve(ln) }()
+	c := newClient(ln.dial)
+	go func() { _ = Call[int](context.Background(), c, "op", struct{}{}, nil, nil, nil) }()
+	<-began
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Close(ctx); err != nil {
+		t.Error(err)
+	}
+	if !ended.Load() {
+		t.Error("Close returned while an operation ran")
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
 	}
 }
 
