@@ -28,6 +28,8 @@ type Opened struct {
 	// Reopen closes the catalogue and opens it again on what is stored; the suite does
 	// so after every change. Nil: it stays open.
 	Reopen func(t *testing.T) Opened
+	// Check, if not nil, looks into what is stored, at the end of each test.
+	Check func(t *testing.T)
 	// Grace is how long a Past is kept.
 	Grace time.Duration
 }
@@ -81,6 +83,9 @@ func newCatalogueTest(t *testing.T, open Open) *catalogueTest {
 	k := &catalogueTest{T: t, ctx: t.Context(), clock: &clock{at: time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)}}
 	k.Opened = open(t, k.clock.now)
 	t.Cleanup(func() {
+		if k.Check != nil {
+			k.Check(t)
+		}
 		if err := k.Catalogue.Close(); err != nil {
 			t.Errorf("close: %v", err)
 		}

@@ -16,9 +16,8 @@ import (
 )
 
 // CatalogueModel does random changes on a catalogue and on plain maps, and compares
-// what both say after each; check, if not nil, looks at the catalogue now and then. It
-// prints its seed; TARN_MODEL_SEED repeats a run.
-func CatalogueModel(t *testing.T, open Open, steps int, check func(t *testing.T, o Opened)) {
+// what both say. It prints its seed; TARN_MODEL_SEED repeats a run.
+func CatalogueModel(t *testing.T, open Open, steps int) {
 	seed, err := strconv.ParseUint(os.Getenv("TARN_MODEL_SEED"), 10, 64)
 	if err != nil {
 		seed = uint64(time.Now().UnixNano())
@@ -38,8 +37,8 @@ func CatalogueModel(t *testing.T, open Open, steps int, check func(t *testing.T,
 		}
 		if i%50 == 49 || i == steps-1 {
 			m.compare()
-			if check != nil {
-				check(t, k.Opened)
+			if k.Check != nil {
+				k.Check(t)
 			}
 			if reopen != nil {
 				k.Opened = reopen(t)

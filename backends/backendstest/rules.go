@@ -132,6 +132,9 @@ var ruleCases = []catalogueCase{
 		k.dir(k.did("gone"))
 		k.rule(k.did("gone"), 1, "A")
 		k.must(k.Namespace.Remove(k.ctx, k.did("gone")))
+		k.must(k.Catalogue.Add(k.ctx, fileInfo(k.did("nocopy"), 1), nil))
+		k.rule(k.did("nocopy"), 1, "A")
+		k.must(k.Namespace.Remove(k.ctx, k.did("nocopy")))
 		k.equal("all", k.allRules(), []backends.RuleID{id})
 	}},
 }

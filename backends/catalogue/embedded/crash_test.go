@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -123,6 +124,19 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	}
 	if len(state) == 0 {
 		t.Error("nothing was acknowledged: the test shows nothing")
+	}
+}
+
+// A kill while the database makes or removes a log leaves one of no length.
+func TestEmptyLogsOfAKillAreNoDamage(t *testing.T) {
+	dir := damageLake(t, true)
+	for _, name := range []string{"00000.mem", "00099.mem", "000000.vlog", "000099.vlog"} {
+		if err := os.WriteFile(filepath.Join(dir, "db", name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := readAll(dir); got != fmt.Sprint("read ", damageFiles) {
+		t.Error(got)
 	}
 }
 

@@ -85,8 +85,39 @@ func TestAFailedImportLeavesNoPaths(t *testing.T) {
 	if err == nil {
 		t.Fatal("no error")
 	}
-	if err := c.Add(ctx, backends.Info{DID: s("/d/f"), Type: backends.File}, nil); !errors.Is(err, backends.ErrNotExist) {
-		t.Errorf("add below what was never made: %v", err)
+	_, err = c.Import(ctx, func(yield func(backends.Entry, error) bool) {
+		yield(backends.Entry{Info: backends.Info{DID: s("/d/f"), Type: backends.File}}, nil)
+	})
+	if !errors.Is(err, backends.ErrNotExist) {
+		t.Errorf("import below what was never made: %v", err)
+	}
+}
+
+func TestPathsOfAnotherEpochAreNeitherKeptNorUsed(t *testing.T) {
+	p := newPaths(16)
+	old := p.begin()
+	p.put(old, "/a", ref{ino: 1})
+	if _, ok := p.get(old, "/a"); !ok {
+		t.Error("a path is not remembered")
+	}
+	p.suspend()
+	during := p.begin()
+	p.put(during, "/a", ref{ino: 2})
+	if _, ok := p.get(during, "/a"); ok {
+		t.Error("a path is used while a collection moves")
+	}
+	p.resume()
+	now := p.begin()
+	p.put(old, "/a", ref{ino: 3})
+	if _, ok := p.get(now, "/a"); ok {
+		t.Error("a path of the state before is kept")
+	}
+	p.put(now, "/a", ref{ino: 4})
+	if _, ok := p.get(old, "/a"); ok {
+		t.Error("a path of the state after is used on the state before")
+	}
+	if r, ok := p.get(now, "/a"); !ok || r.ino != 4 {
+		t.Error("a path is not remembered")
 	}
 }
 

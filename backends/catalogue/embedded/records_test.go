@@ -3,6 +3,7 @@ package embedded
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"math"
 	"reflect"
 	"strings"
@@ -110,7 +111,7 @@ func checkRecords(t *testing.T, c *Catalogue) {
 			return true, nil
 		})
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, backends.ErrClosed) {
 		t.Error(err)
 	}
 }

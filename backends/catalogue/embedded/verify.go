@@ -38,6 +38,9 @@ func (c *Catalogue) verifyStored(o Options, db string) error {
 		}
 		total += st.Size()
 	}
+	if err := dropEmptyLogs(db); err != nil {
+		return err
+	}
 	if err := verifyLogs(db); err != nil {
 		return err
 	}

@@ -13,6 +13,28 @@ import (
 	"tarn/backends"
 )
 
+// dropEmptyLogs removes logs of no length. A kill leaves them, between making a file
+// and giving it its length, or between cutting one that is done with and removing it;
+// the database would refuse to open over them.
+func dropEmptyLogs(db string) error {
+	for _, pattern := range []string{"*.mem", "*.vlog"} {
+		logs, err := filepath.Glob(filepath.Join(db, pattern))
+		if err != nil {
+			return err
+		}
+		for _, l := range logs {
+			st, err := os.Stat(l)
+			if err == nil && st.Size() == 0 {
+				err = os.Remove(l)
+			}
+			if err != nil {
+				return classify(err)
+			}
+		}
+	}
+	return nil
+}
+
 // verifyLogs checks the logs of memtables that are not in tables yet. The last one may
 // end anywhere, as a power cut leaves it: that nothing acknowledged is missing from
 // it is seen by the number of transactions. The ones before it were complete before
