@@ -8,8 +8,10 @@ import (
 	"io"
 	"iter"
 	"log/slog"
+	mrand "math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -319,4 +321,83 @@ func TestListWhileOthersList(t *testing.T) {
 			t.Fatalf("%s was seen %d times", n, seen[n])
 		}
 	}
+}
+
+// TestRandomOperations: several processes create, write, rename, replace and remove files
+// in directories that they share, while uploads run; each finds what it left.
+func TestRandomOperations(t *testing.T) {
+	m := mount(t, fs.Options{})
+	must(t, os.Mkdir(m.at("/ctao/d"), 0o755))
+	must(t, os.Mkdir(m.at("/ctao/e"), 0o755))
+	end := time.Now().Add(3 * time.Second)
+	var wg sync.WaitGroup
+	for p := range 6 {
+		wg.Go(func() {
+			rng := mrand.New(mrand.NewPCG(uint64(p), 1))
+			has := map[string][]byte{}
+			name := func() string {
+				return m.at(fmt.Sprintf("/ctao/%c/%d-%d", 'd'+rune(rng.IntN(2)), p, rng.IntN(4)))
+			}
+			check := func(err error, what, p string) {
+				if err != nil {
+					t.Errorf("%s %s: %v", what, p, err)
+				}
+			}
+			for time.Now().Before(end) && !t.Failed() {
+				a, b := name(), name()
+				old, there := has[a]
+				switch rng.IntN(7) {
+				case 0, 1:
+					has[a] = random(rng.IntN(50000))
+					check(os.WriteFile(a, has[a], 0o644), "write", a)
+				case 2:
+					if there && len(old) > 10 {
+						f, err := os.OpenFile(a, os.O_RDWR, 0)
+						check(err, "open", a)
+						now := bytes.Clone(old)
+						copy(now[5:], "CHANGED"[:min(7, len(now)-5)])
+						_, err = f.WriteAt([]byte("CHANGED")[:min(7, len(now)-5)], 5)
+						check(err, "write into", a)
+						check(f.Close(), "close", a)
+						has[a] = now
+					}
+				case 3:
+					if there && a != b {
+						check(os.Rename(a, b), "rename", a)
+						has[b] = old
+						delete(has, a)
+					}
+				case 4:
+					if there {
+						check(os.Remove(a), "remove", a)
+						delete(has, a)
+					}
+				case 5:
+					if there {
+						n := int64(rng.IntN(len(old) + 1))
+						check(os.Truncate(a, n), "truncate", a)
+						has[a] = old[:n]
+					}
+				default:
+					_, err := os.ReadDir(filepath.Dir(a))
+					check(err, "list", a)
+				}
+				for f, want := range has {
+					got, err := os.ReadFile(f)
+					if err != nil || !bytes.Equal(got, want) {
+						t.Errorf("%s: %d bytes, %v; %d were written", f, len(got), err, len(want))
+						return
+					}
+					break
+				}
+			}
+			m.drain()
+			for f, want := range has {
+				if got, err := os.ReadFile(f); err != nil || !bytes.Equal(got, want) {
+					t.Errorf("at the end %s: %d bytes, %v; %d were written", f, len(got), err, len(want))
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
