@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"tarn/backends"
 	"tarn/backends/lake"
@@ -235,36 +238,54 @@ func (s *Service) ruleRemove(ctx context.Context, req IDsRequest, _ *stream) (an
 	return c, nil
 }
 
+// verifying is how many files are verified at a time: those on tape are recalled together.
+const verifying = 64
+
 // verify re-reads every replica at and below some paths.
 func (s *Service) verify(ctx context.Context, req PathsRequest, out *stream) (any, error) {
-	var c Count
-	p := Progress{What: "verified"}
-	err := s.eachFile(ctx, req.Paths, func(path string, in backends.Info) error {
-		var sent error
-		err := s.Lake.Verify(ctx, in, func(r lake.VerifyResult) {
-			e := VerifyEntry{Path: Text(path), RSE: r.RSE, OK: r.OK, Bad: r.Bad, Bytes: r.Bytes}
-			if r.OK {
-				c.Done++
-			} else {
-				c.Failed++
-				e.Error = r.Error
+	var (
+		mu sync.Mutex // guards c, p and the order on out
+		c  Count
+		p  = Progress{What: "verified"}
+	)
+	g, own := errgroup.WithContext(ctx)
+	g.SetLimit(verifying)
+	err := s.eachFile(own, req.Paths, func(path string, in backends.Info) error {
+		g.Go(func() error {
+			var results []lake.VerifyResult
+			err := s.Lake.Verify(own, in, func(r lake.VerifyResult) { results = append(results, r) })
+			mu.Lock()
+			defer mu.Unlock()
+			var sent error
+			for _, r := range results {
+				e := VerifyEntry{Path: Text(path), RSE: r.RSE, OK: r.OK, Bad: r.Bad, Bytes: r.Bytes}
+				if r.OK {
+					c.Done++
+				} else {
+					c.Failed++
+					e.Error = r.Error
+				}
+				if r.Bad {
+					s.Kick(in.DID) // a copy is missing now
+				}
+				c.Bytes += r.Bytes
+				p.Bytes += r.Bytes
+				sent = errors.Join(sent, out.item(e))
 			}
-			if r.Bad {
-				s.Kick(in.DID) // a copy is missing now
+			if errors.Is(err, backends.ErrNotExist) {
+				return nil // unsent, or removed meanwhile
 			}
-			c.Bytes += r.Bytes
-			p.Bytes += r.Bytes
-			sent = errors.Join(sent, out.item(e))
+			if err != nil {
+				return err
+			}
+			p.Files++
+			out.progress(p)
+			return sent
 		})
-		if errors.Is(err, backends.ErrNotExist) {
-			return nil // unsent, or removed meanwhile
-		}
-		if err != nil {
-			return err
-		}
-		p.Files++
-		out.progress(p)
-		return sent
+		return nil
 	})
+	if gerr := g.Wait(); gerr != nil {
+		err = gerr // it ended the walk
+	}
 	return c, err
 }
