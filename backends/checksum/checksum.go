@@ -106,7 +106,7 @@ func ToMap(c backends.Checksums) map[string]string {
 // Object reads o from the start to its end and gives its digests; it stops when ctx ends.
 func Object(ctx context.Context, o backends.Object, algs ...string) (backends.Checksums, error) {
 	h := New(algs...)
-	buf := make([]byte, 1<<20)
+	buf := make([]byte, min(o.Size()+1, 1<<20)) // small files are many
 	for off := int64(0); off < o.Size(); {
 		n, err := o.ReadAt(ctx, buf, off)
 		h.Write(buf[:n])

@@ -72,6 +72,8 @@ func openLake(cfg *config.Config, opt openOptions) (_ *opened, err error) {
 	lo := lake.Options{
 		Catalogue: cat, Namespace: cat, Versions: cat, Rules: cat, RSEs: rses, Algs: cfg.Checksums,
 		HoldWindow: cfg.Recalls.Hold.D(), Log: o.log, Now: o.now,
+		// The tape libraries are in this process: asking them costs nothing.
+		Recall: lake.RecallOptions{PollMin: 20 * time.Millisecond, PollMax: time.Second},
 	}
 	for _, w := range cfg.WriteRules {
 		lo.WriteRules = append(lo.WriteRules, backends.Rule{Copies: w.Copies, Expression: w.Expression, Comment: w.Comment})
@@ -312,13 +314,21 @@ func (o *opened) openFS() (err error) {
 	o.fs, err = vfs.New(vfs.Options{
 		Lake: o.lake, Cache: o.cache, Journal: o.journal,
 		ReadOnly: m.ReadOnly, NoDelete: !m.Delete, Delay: max(o.cfg.Journal.Delay.D(), time.Nanosecond), Close: vfs.CloseMode(o.cfg.Journal.Close),
-		Policy: policyOf(r.Policy), ReadAhead: ahead, RecallTimeout: r.Timeout.D(), Log: o.log, Now: o.now,
+		Policy: policyOf(r.Policy), ReadAhead: ahead, RecallTimeout: r.Timeout.D(), OnSafe: o.kick(), Log: o.log, Now: o.now,
 	})
 	if err != nil {
 		return fmt.Errorf("open lake %s: %w", o.cfg.Name, err)
 	}
 	o.onClose(o.fs.Close)
 	return nil
+}
+
+// kick tells the replication of single files; nil where there is none.
+func (o *opened) kick() func(backends.DID) {
+	if o.engine == nil {
+		return nil
+	}
+	return func(d backends.DID) { o.engine.Kick(d) }
 }
 
 func policyOf(p config.Policy) vfs.Policy {

@@ -581,6 +581,9 @@ func (v *FS) settle(u *unsent) {
 	}
 	v.forget(u)
 	v.stats.safe.Add(1)
+	if v.opt.OnSafe != nil {
+		v.opt.OnSafe(in.DID)
+	}
 }
 
 // await waits until u has reached a state; a failed attempt is its error.

@@ -63,6 +63,10 @@ type Options struct {
 	// deadline); 0: no limit but the tape system's own.
 	RecallTimeout time.Duration
 
+	// OnSafe is told of each file whose copies are all made, so that its rules can be
+	// looked at. It must not block.
+	OnSafe func(backends.DID)
+
 	Log *slog.Logger
 	Now func() time.Time
 }
