@@ -207,7 +207,7 @@ func (h *Handle) ReadAt(ctx context.Context, p []byte, off int64, caller Caller)
 			return 0, fmt.Errorf("read %s: %w: %w", n.Path(), backends.ErrCorrupt, errRotten)
 		}
 		k, err := u.entry.ReadAt(p, off)
-		if !errors.Is(err, journal.ErrRemoved) {
+		if !u.leaving(err) {
 			return k, local(err)
 		}
 		if u.gone() { // it is in the cache, or was replaced in the catalogue
@@ -218,7 +218,7 @@ func (h *Handle) ReadAt(ctx context.Context, p []byte, off int64, caller Caller)
 			n.mu.Unlock()
 			continue
 		}
-		select { // it is moving into the cache just now
+		select {
 		case <-time.After(time.Millisecond):
 		case <-ctx.Done():
 			return 0, ctx.Err()

@@ -2,7 +2,10 @@ package vfs_test
 
 import (
 	"encoding/json"
+	"fmt"
+	mrand "math/rand/v2"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -222,4 +225,75 @@ func TestUnlinkIsDurable(t *testing.T) {
 	w.crash(func() {})
 	w.want("/ctao/d/dst", src)
 	_ = h // died with the process
+}
+
+// TestRandomRestarts: random writes, renames and removals, with uploads at every stage of
+// their way, and restarts in between: each name has what was last closed under it (W4).
+func TestRandomRestarts(t *testing.T) {
+	for seed := range uint64(4) {
+		w := (&world{t: t, dir: t.TempDir(), opt: vfs.Options{Delay: 3 * time.Millisecond}}).start()
+		if seed%2 == 1 {
+			w.slow = 1
+			w.reopen()
+		}
+		rng := mrand.New(mrand.NewPCG(seed, 7))
+		has := map[string][]byte{}
+		dirs := []string{"/ctao/a", "/ctao/b"}
+		for _, d := range dirs {
+			w.mkdir(d)
+		}
+		name := func() string { return fmt.Sprintf("%s/%d", dirs[rng.IntN(2)], rng.IntN(4)) }
+		for step := range 250 {
+			a, b := name(), name()
+			old, there := has[a]
+			switch op := rng.IntN(12); {
+			case op < 4:
+				has[a] = random(rng.IntN(3000))
+				w.write(a, has[a])
+			case op == 4 && len(old) > 10:
+				h := w.openFile(a, os.O_RDWR)
+				has[a] = append([]byte("CHANGED"), old[7:]...)
+				_, err := h.WriteAt(ctx, []byte("CHANGED"), 0)
+				must(t, err)
+				w.shut(h)
+			case op < 8 && there && a != b:
+				must(t, w.rename(a, b))
+				has[b] = old
+				delete(has, a)
+			case op == 8 && there:
+				must(t, w.unlink(a))
+				delete(has, a)
+			case op == 9:
+				must(t, w.rename(dirs[0], "/ctao/tmp"))
+				must(t, w.rename(dirs[1], dirs[0]))
+				must(t, w.rename("/ctao/tmp", dirs[1]))
+				moved := map[string][]byte{}
+				for p, x := range has {
+					moved[map[string]string{dirs[0]: dirs[1], dirs[1]: dirs[0]}[filepath.Dir(p)]+p[len(dirs[0]):]] = x
+				}
+				has = moved
+			case op == 10:
+				time.Sleep(time.Duration(rng.IntN(20)) * time.Millisecond)
+			case op == 11 && step%3 == 0:
+				w.reopen()
+			}
+			for p, x := range has {
+				w.want(p, x)
+			}
+			for _, d := range dirs {
+				for _, n := range w.names(d) {
+					if _, ok := has[d+"/"+n]; !ok {
+						t.Fatalf("seed %d, step %d: %s/%s is there", seed, step, d, n)
+					}
+				}
+			}
+			if t.Failed() {
+				t.Fatalf("seed %d, step %d", seed, step)
+			}
+		}
+		if seed%2 == 0 {
+			w.drain()
+		}
+		w.close()
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"path"
 	"slices"
 	"sync"
@@ -293,6 +294,12 @@ func (u *unsent) isRotten() bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.rotten
+}
+
+// leaving tells whether a read failed because u's bytes go into the cache just now, or
+// were given up: gone says when that is done.
+func (u *unsent) leaving(err error) bool {
+	return err != nil && err != io.EOF && (errors.Is(err, journal.ErrRemoved) || u.entry.State() == journal.Safe)
 }
 
 // unsealed tells whether there are bytes that no finished Seal covers.

@@ -2,7 +2,6 @@ package vfs
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -173,10 +172,17 @@ func (v *FS) contentReader(ctx context.Context, n *Node, info backends.Info, fro
 		}
 		if f == nil {
 			k, err := from.entry.ReadAt(p, off)
-			if !errors.Is(err, journal.ErrRemoved) || !from.registered() {
+			if !from.leaving(err) || !from.registered() {
 				return k, err
 			}
-			if f, err = v.openCached(n, from.published()); err != nil { // it became safe meanwhile
+			for !from.gone() { // it becomes safe just now
+				select {
+				case <-time.After(time.Millisecond):
+				case <-ctx.Done():
+					return 0, ctx.Err()
+				}
+			}
+			if f, err = v.openCached(n, from.published()); err != nil {
 				return 0, err
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -215,4 +216,35 @@ func TestReplacedFromOutside(t *testing.T) {
 	until(t, "the older content is given up", func() bool { return w.state("/ctao/f") == "" })
 	h.Release()
 	w.want("/ctao/f", now)
+}
+
+// TestReadWhileSettling: a file can be read at every moment of its way into the cache,
+// also when nobody had it open before.
+func TestReadWhileSettling(t *testing.T) {
+	w := newSlowWorld(t, vfs.Options{Delay: time.Millisecond})
+	const files = 40
+	b := random(30000)
+	for i := range files {
+		w.write(fmt.Sprintf("/ctao/f%d", i), b)
+	}
+	for i := range files {
+		w.registered(fmt.Sprintf("/ctao/f%d", i))
+	}
+	w.slow = 0
+	w.reopen()
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for len(w.v.Uploads()) > 0 {
+				for i := range files {
+					p := fmt.Sprintf("/ctao/f%d", i)
+					if got, err := w.read(p); err != nil || !bytes.Equal(got, b) {
+						t.Errorf("%s: %d bytes, %v", p, len(got), err)
+						return
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
