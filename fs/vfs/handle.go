@@ -371,7 +371,7 @@ func (h *Handle) Allocate(ctx context.Context, mode uint32, off, size int64) err
 func (h *Handle) Flush(ctx context.Context, caller Caller) error {
 	h.mu.Lock()
 	for r := range h.reads {
-		if r.pid == caller.PID || !alive(r.pid) {
+		if r.pid != 0 && (r.pid == caller.PID || !alive(r.pid)) { // 0: a thread of a namespace that is not ours
 			r.cancel()
 		}
 	}
