@@ -123,9 +123,11 @@ func (v *FS) finishIntents(ctx context.Context, byID map[string]*journal.Entry) 
 func (v *FS) applyRename(in intent, byID map[string]*journal.Entry) error {
 	for _, id := range in.Drop {
 		if e := byID[id]; e != nil {
-			if err := e.Remove(); err != nil {
-				return fmt.Errorf("finish rename: %w", err)
+			u := lost(v, e)
+			if u.last == "" {
+				u.last = string(e.Record().Path)
 			}
+			v.up.discard(u)
 			delete(byID, id)
 		}
 	}
@@ -133,6 +135,8 @@ func (v *FS) applyRename(in intent, byID map[string]*journal.Entry) error {
 		p := string(e.Record().Path)
 		var to string
 		switch {
+		case p == "": // it lost its name after the rename
+			continue
 		case slices.Contains(in.Move, id):
 			to = in.To
 		case in.Tree && strings.HasPrefix(p, in.From+"/"):
