@@ -461,3 +461,27 @@ func TestBypass(t *testing.T) {
 		wantBytes(t, mustOpen(t, c, contentOf(data), &remote{data: data}), data)
 	})
 }
+
+// Somebody may open a content between its choice as a victim and its eviction.
+func TestEvictionYieldsToLateOpen(t *testing.T) {
+	o := options(t)
+	o.Head = kb4
+	c := open(t, o)
+	ct, data := numbered(0, 9*kb4)
+	f := mustOpen(t, c, ct, &remote{data: data})
+	if err := f.Fill(timeout(t)); err != nil {
+		t.Fatal(err)
+	}
+	settled(t, c)
+	for _, keepEnds := range []bool{true, false} {
+		c.mu.Lock()
+		f.e.refs++ // the evictor's
+		c.mu.Unlock()
+		_, err := c.shrink(f.e, keepEnds)
+		wantErr(t, err, ErrBusy)
+		c.put(f.e)
+		if _, ok := f.Passthrough(); !ok {
+			t.Error("evicted under an open file")
+		}
+	}
+}

@@ -3,7 +3,6 @@ package cache
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -302,52 +301,6 @@ func TestSyncedFileIsTrustedByItsStamp(t *testing.T) {
 	}
 }
 
-// What does not belong together is removed, what is not ours is left alone.
-func TestStrayFiles(t *testing.T) {
-	o := options(t)
-	c := open(t, o)
-	var cts []Content
-	for i := range 8 {
-		ct, data := numbered(i, 10*kb4)
-		cached(t, c, ct, data)
-		cts = append(cts, ct)
-	}
-	shut(t, c)
-	stem := func(i int) string { return c.path(fileName(cts[i].Key), "") }
-	do := func(errs ...error) {
-		t.Helper()
-		if err := errors.Join(errs...); err != nil {
-			t.Fatal(err)
-		}
-	}
-	do(os.Remove(stem(0)+sideSuffix), os.Remove(stem(1)+dataSuffix), os.Truncate(stem(2)+dataSuffix, 5),
-		os.Truncate(stem(3)+sideSuffix, 0), os.Remove(stem(4)+dataSuffix), os.Symlink("/etc/passwd", stem(4)+dataSuffix),
-		os.WriteFile(stem(5)+sideSuffix+tempSuffix, []byte("half"), 0o600))
-	b, err := os.ReadFile(stem(6) + sideSuffix)
-	do(err, os.WriteFile(stem(7)+sideSuffix, b, 0o600)) // another key's
-	mine := filepath.Join(filepath.Dir(stem(0)), "notes.txt")
-	do(os.WriteFile(mine, []byte("x"), 0o600), os.WriteFile(filepath.Join(o.Dir, "README"), nil, 0o600))
-	log := &logLines{}
-	o.Log = logger(log)
-	c = open(t, o)
-	if got := len(c.List()); got != 2 {
-		t.Errorf("%d contents", got)
-	}
-	if n := log.count("damaged"); n < 6 {
-		t.Errorf("%d complaints", n)
-	}
-	if n := len(files(t, o.Dir, dataSuffix)) + len(files(t, o.Dir, sideSuffix)) + len(files(t, o.Dir, tempSuffix)); n != 4 {
-		t.Errorf("%d files left", n)
-	}
-	if _, err := os.Stat(mine); err != nil {
-		t.Error("removed a file that is not the cache's")
-	}
-	for i, ct := range cts {
-		_, data := numbered(i, 10*kb4)
-		wantBytes(t, mustOpen(t, c, ct, &remote{data: data}), data)
-	}
-}
-
 // The data file is damaged, cut or removed while the content is open and its fill is
 // under way or done.
 func TestFileChangedUnderneath(t *testing.T) {
@@ -409,34 +362,6 @@ func TestFileChangedUnderneath(t *testing.T) {
 	}
 }
 
-func TestOpenRefuses(t *testing.T) {
-	dir := t.TempDir()
-	file := filepath.Join(dir, "file")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	c := open(t, Options{Dir: filepath.Join(dir, "cache"), Log: quiet()})
-	for _, c := range []struct {
-		o    Options
-		want string
-	}{
-		{Options{Dir: filepath.Join(dir, "no", "cache")}, "parent"},
-		{Options{Dir: file}, "not a directory"},
-		{Options{Dir: ""}, "no directory"},
-		{Options{Dir: filepath.Join(dir, "x"), Limit: -1}, "negative"},
-		{Options{Dir: c.o.Dir}, fmt.Sprintf("pid %d", os.Getpid())},
-	} {
-		_, err := Open(c.o)
-		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.HasPrefix(err.Error(), "open cache: ") {
-			t.Errorf("Open(%+v) = %v, want %q", c.o, err, c.want)
-		}
-	}
-	_, err := Open(Options{Dir: c.o.Dir})
-	wantErr(t, err, ErrLocked)
-	shut(t, c)
-	open(t, Options{Dir: c.o.Dir, Log: quiet()})
-}
-
 func FuzzSideFile(f *testing.F) {
 	o := options(f)
 	c := open(f, o)
@@ -473,4 +398,35 @@ func FuzzSideFile(f *testing.F) {
 			t.Fatalf("%+v became %+v, %v", s, again, err)
 		}
 	})
+}
+
+// What a killed fill stored after its last side file is no part of the content, and its
+// space is given back.
+func TestUnclaimedSpaceIsGivenBack(t *testing.T) {
+	o := options(t)
+	o.Head, o.Tail = 2*kb4, 2*kb4
+	c := open(t, o)
+	ct, data := numbered(0, 200*kb4+10)
+	if err := c.Seed(ct, bytes.NewReader(data)); err != nil {
+		t.Fatal(err)
+	}
+	shut(t, c)
+	path := files(t, o.Dir, dataSuffix)[0]
+	before := blocksOf(t, path)
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt(data[50*kb4:150*kb4], 50*kb4); err != nil {
+		t.Fatal(err)
+	}
+	if blocksOf(t, path) < before+700 {
+		t.Fatal("the test wrote nothing")
+	}
+	c = open(t, o)
+	if n := blocksOf(t, path); n > before+16 { // the map of the file may have grown
+		t.Errorf("%d disk blocks, before %d", n, before)
+	}
+	wantBytes(t, mustOpen(t, c, ct, &remote{data: data}), data)
 }
