@@ -71,7 +71,7 @@ func TestModel(t *testing.T) {
 	t.Run("in memory", func(t *testing.T) {
 		backendstest.CatalogueModel(t, func(t *testing.T, now func() time.Time) backendstest.Opened {
 			return opened(open(t, Options{InMemory: true, Now: now}))
-		}, 2000)
+		}, 1000)
 	})
 	t.Run("on disk", func(t *testing.T) {
 		backendstest.CatalogueModel(t, reopened, 300)

@@ -55,7 +55,7 @@ func TestNoStalePathsAfterARename(t *testing.T) {
 			}
 		}()
 	}
-	for i := range 2000 {
+	for i := range 500 {
 		if err := c.Rename(ctx, s(fmt.Sprintf("/%d", i)), s(fmt.Sprintf("/%d", i+1))); err != nil {
 			t.Fatal(err)
 		}
@@ -184,7 +184,7 @@ func TestHistoryOfRemovedCollectionsIsSwept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range 500 {
+	for i := range 300 {
 		d := s(fmt.Sprintf("/d/%d", i))
 		if err := c.Add(ctx, backends.Info{DID: d, Type: backends.File}, nil); err != nil {
 			t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -28,14 +29,23 @@ func smallDisk(t *testing.T, mib int) string {
 }
 
 func TestAFullDiskIsRefusedBeforeTheDatabaseSeesIt(t *testing.T) {
-	dir := smallDisk(t, 64)
+	dir := smallDisk(t, 40)
 	now := time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC)
 	c := open(t, Options{Dir: dir, FreeFloor: 1, Now: func() time.Time { now = now.Add(2 * time.Second); return now }})
 	ctx := t.Context()
 	if err := c.AddScope(ctx, backends.Info{DID: backends.DID{Scope: "ctao"}}); err != nil {
 		t.Fatal(err)
 	}
-	_, err := c.Import(ctx, benchLake(10_000_000))
+	_, err := c.Import(ctx, func(yield func(backends.Entry, error) bool) {
+		for e := range benchLake(10_000_000) {
+			for i := range e.Replicas {
+				e.Replicas[i].PFN = strings.Repeat("x", 4000)
+			}
+			if !yield(e, nil) {
+				return
+			}
+		}
+	})
 	if !errors.Is(err, backends.ErrNoSpace) {
 		t.Fatalf("import more than fits: %v", err)
 	}
