@@ -85,7 +85,6 @@ func TestOpenRefuses(t *testing.T) {
 	open(t, Options{Dir: c.o.Dir, Log: quiet()})
 }
 
-
 // Passthrough of a large file whose stamp has changed does not make an open wait until all
 // of it is read: it is checked in parts, and reads are served meanwhile.
 func TestLargeChangedFileIsCheckedInParts(t *testing.T) {
