@@ -31,6 +31,7 @@ func BenchmarkWarmReadAt(b *testing.B) {
 			ctx := context.Background()
 			b.SetBytes(int64(n))
 			var at atomic.Int64
+			b.ResetTimer()
 			b.RunParallel(func(pb *testing.PB) {
 				p := make([]byte, n)
 				for pb.Next() {

@@ -383,13 +383,4 @@ func newClock() *clock {
 func (k *clock) now() time.Time       { return time.Unix(0, k.ns.Load()) }
 func (k *clock) pass(d time.Duration) { k.ns.Add(int64(d)) }
 
-// exampleDir is removed by the system, examples have no cleanup.
-func exampleDir() string {
-	d, err := os.MkdirTemp("", "tarn-cache-example")
-	if err != nil {
-		panic(err)
-	}
-	return filepath.Join(d, "cache")
-}
-
 func logger(l *logLines) *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 )
@@ -418,7 +420,12 @@ func TestContradictingContent(t *testing.T) {
 
 func ExampleCache_Open() {
 	data := []byte("photons")
-	c, err := Open(Options{Dir: exampleDir(), NewHash: newSums})
+	dir, err := os.MkdirTemp("", "tarn-cache-example")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	c, err := Open(Options{Dir: filepath.Join(dir, "cache"), NewHash: newSums})
 	if err != nil {
 		panic(err)
 	}
