@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -29,6 +30,19 @@ func smallDisk(t *testing.T, mib int) string {
 }
 
 func TestAFullDiskIsRefusedBeforeTheDatabaseSeesIt(t *testing.T) {
+	if os.Getenv("TARN_TEST_INNER") == "" { // what fails here may end the process
+		self, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(self, "-test.v", "-test.run=^"+t.Name()+"$")
+		cmd.Env = append(os.Environ(), "TARN_TEST_INNER=1")
+		out := run(t, cmd)
+		if strings.Contains(out, "--- SKIP") {
+			t.Skip(out)
+		}
+		return
+	}
 	dir := smallDisk(t, 40)
 	now := time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC)
 	c := open(t, Options{Dir: dir, FreeFloor: 1, Now: func() time.Time { now = now.Add(2 * time.Second); return now }})
@@ -53,7 +67,9 @@ func TestAFullDiskIsRefusedBeforeTheDatabaseSeesIt(t *testing.T) {
 	if files < 1000 {
 		t.Errorf("only %d files went in", files)
 	}
-	// Another program takes what is left down to next to nothing.
+	// Another program takes what is left down to next to nothing. Were the database
+	// merging tables at that moment it would not survive that: docs/catalogue-format.md.
+	settle(t, c)
 	fill(t, filepath.Join(dir, "other"), 1<<20)
 	if err := c.SetMeta(ctx, benchName(0), backends.Meta{"a": "b"}); !errors.Is(err, backends.ErrNoSpace) {
 		t.Errorf("a change on a full disk: %v", err)
@@ -75,6 +91,31 @@ func TestAFullDiskIsRefusedBeforeTheDatabaseSeesIt(t *testing.T) {
 	c = open(t, Options{Dir: dir, FreeFloor: 1})
 	if n, _ := c.Usage(); n != files-50 {
 		t.Errorf("%d files after opening again, want %d", n, files-50)
+	}
+}
+
+// settle waits until the database has nothing to flush or merge.
+func settle(t *testing.T, c *Catalogue) {
+	t.Helper()
+	end := time.Now().Add(20 * time.Second)
+	for calm, before := 0, ""; calm < 20; time.Sleep(20 * time.Millisecond) {
+		tables, err := filepath.Glob(filepath.Join(c.dir, "db", "*.[sm]*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		now := strings.Join(tables, " ")
+		for _, l := range c.db.Levels() {
+			if l.Adjusted >= 1 && l.Level == 0 || l.Score >= 1 {
+				now += "busy"
+			}
+		}
+		if calm++; now != before || strings.HasSuffix(now, "busy") {
+			calm, before = 0, now
+		}
+		if time.Now().After(end) {
+			t.Log("the database does not come to rest: ", now)
+			return
+		}
 	}
 }
 
