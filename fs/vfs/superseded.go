@@ -147,6 +147,26 @@ func (v *FS) copiesAt(ctx context.Context, p string) (map[[2]string]bool, error)
 	return known, nil
 }
 
+// align compares copies with what the catalogue has: a site that has a good copy already,
+// as when the same bytes are written again, keeps that one, and other tells which of
+// copies are too many.
+func (v *FS) align(ctx context.Context, did backends.DID, copies []journal.Copy) (out, other []journal.Copy, err error) {
+	reps, err := v.lake.Catalogue().Replicas(ctx, did)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, c := range copies {
+		for _, r := range reps {
+			if r.RSE == c.RSE && r.PFN != c.PFN && r.State == backends.Available {
+				other = append(other, c)
+				c.PFN, c.State = r.PFN, journal.Verified
+			}
+		}
+		out = append(out, c)
+	}
+	return out, other, nil
+}
+
 // removeCopy deletes what was stored of a content that nobody wants; false: it may be
 // there still.
 func (up *uploader) removeCopy(ctx context.Context, c journal.Copy) bool {

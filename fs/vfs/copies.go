@@ -1,0 +1,174 @@
+package vfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"slices"
+
+	"tarn/backends"
+	"tarn/backends/checksum"
+	"tarn/cache/journal"
+)
+
+// inPlace runs do on u's file as the catalogue has it, while no name in its directory
+// changes. ErrNotExist when it was removed, ErrStale when it has another content by now.
+func (v *FS) inPlace(ctx context.Context, u *unsent, do func(in backends.Info) error) error {
+	p := u.where()
+	parent, err := v.Resolve(ctx, path.Dir(p))
+	if err == nil {
+		defer parent.Forget(1)
+	} else if !isNotExist(err) {
+		return err
+	}
+	v.tree.RLock()
+	defer v.tree.RUnlock()
+	if parent != nil {
+		parent.dir.RLock()
+		defer parent.dir.RUnlock()
+	}
+	if now := u.where(); now != p || parent != nil && parent.Path() != path.Dir(p) {
+		return fmt.Errorf("%s: it is being renamed: %w", p, errNotYet)
+	}
+	if err != nil {
+		return err
+	}
+	in, err := v.lake.Lookup(ctx, parent.Info(), path.Base(p))
+	if err != nil {
+		return err
+	}
+	if !u.sameAs(in) {
+		return fmt.Errorf("%s: %w", p, backends.ErrStale)
+	}
+	return do(in)
+}
+
+// sameAs tells whether in is of the content that u was sealed with.
+func (u *unsent) sameAs(in backends.Info) bool {
+	r := u.entry.Record()
+	return in.Type == backends.File && in.Size == r.Size && checksum.FromMap(r.Sums).Match(in.Checksums) == nil
+}
+
+// isGone tells whether err says that a file is not there any more with the content it had.
+func isGone(err error) bool { return isNotExist(err) || errors.Is(err, backends.ErrStale) }
+
+// further makes the other copies and waits until those on tape are on tape.
+func (up *uploader) further(ctx context.Context, u *unsent, r journal.Record) error {
+	v := up.v
+	for i := range r.Copies {
+		if err := up.copyTo(ctx, u, &r, i); err != nil {
+			if isGone(err) {
+				v.drop(u) // replaced or removed: no copies of it are wanted any more
+			}
+			return err
+		}
+	}
+	waiting := false
+	for _, c := range r.Copies {
+		rse, ok := v.lake.RSE(c.RSE)
+		if !ok || rse.Tape == nil {
+			continue
+		}
+		ok, err := v.lake.StoredOnTape(ctx, rse, c.PFN)
+		if err != nil {
+			return fmt.Errorf("ask %s whether %s is on tape: %w", c.RSE, r.Path, err)
+		}
+		waiting = waiting || !ok
+	}
+	if waiting {
+		return errNotYet
+	}
+	return nil
+}
+
+// copyTo makes copy i of r and tells the catalogue, unless it is there.
+func (up *uploader) copyTo(ctx context.Context, u *unsent, r *journal.Record, i int) error {
+	v := up.v
+	c := r.Copies[i]
+	there := c.State == journal.Verified || c.State == journal.Safe
+	if !there {
+		if err := v.inPlace(ctx, u, func(backends.Info) error { return nil }); err != nil {
+			return err
+		}
+		if err := up.store(ctx, u, *r, i); err != nil {
+			return err
+		}
+	}
+	var other []journal.Copy
+	err := v.inPlace(ctx, u, func(in backends.Info) error {
+		var out []journal.Copy
+		var err error
+		if out, other, err = v.align(ctx, in.DID, r.Copies[i:i+1]); err != nil {
+			return err
+		}
+		if len(other) > 0 { // others made one meanwhile
+			r.Copies[i] = out[0]
+			return nil
+		}
+		if there {
+			return nil
+		}
+		r.Copies[i].State = journal.Verified
+		return v.lake.Catalogue().PutReplica(ctx, in.DID, in.Generation, up.replica(c))
+	})
+	if err != nil || there && len(other) == 0 {
+		return err
+	}
+	if err := u.entry.Update(func(rec *journal.Record) { rec.Copies = slices.Clone(r.Copies) }); err != nil {
+		return local(err)
+	}
+	for _, c := range other {
+		up.removeCopy(ctx, c)
+	}
+	return nil
+}
+
+// settle ends the unsent life of a content that is safe: its bytes become a clean file
+// of the hot cache, or go when there is no room.
+func (v *FS) settle(u *unsent) {
+	r := u.entry.Record()
+	in := u.published()
+	u.mu.Lock()
+	n := u.reserved
+	u.reserved = 0
+	u.mu.Unlock()
+	v.cache.ReleaseUnsent(n)
+	ct := content(in)
+	ct.Cost = tapeCost
+	for _, c := range r.Copies {
+		if rse, ok := v.lake.RSE(c.RSE); ok && rse.Kind == backends.DiskKind {
+			ct.Cost = diskCost
+		}
+	}
+	err := u.entry.TakeData(func(data string) error {
+		if r.Size > 0 {
+			err := v.cache.Adopt(ct, data)
+			if err == nil {
+				return nil
+			}
+			v.log.Info("a safe file does not stay in the hot cache", "path", string(r.Path), "err", err)
+		}
+		return os.Remove(data)
+	})
+	if err != nil {
+		v.log.Error("take a safe file out of the journal", "path", string(r.Path), "err", err)
+	}
+	u.mu.Lock()
+	u.ended = true // before the node is looked at: from here on nobody gives it u any more
+	u.mu.Unlock()
+	if node := v.Known(u.inode); node != nil {
+		node.mu.Lock()
+		if node.work == u {
+			node.work = nil
+		}
+		node.mu.Unlock()
+		node.Forget(1)
+	}
+	v.forget(u)
+	v.stats.safe.Add(1)
+	if v.opt.OnSafe != nil {
+		v.opt.OnSafe(in.DID)
+	}
+}

@@ -1,0 +1,83 @@
+package vfs_test
+
+import (
+	"io/fs"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"tarn/backends"
+	"tarn/fs/vfs"
+)
+
+// stored lists the files at the disk storage.
+func (w *world) stored() (out []string) {
+	w.t.Helper()
+	root := filepath.Join(w.dir, "disk")
+	must(w.t, filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			out = append(out, p)
+		}
+		return err
+	}))
+	return out
+}
+
+// TestSameBytesAgain: a file that is written anew with the bytes it had keeps the copies
+// that it has, and those that were made for nothing are deleted.
+func TestSameBytesAgain(t *testing.T) {
+	for _, size := range []int{1, 5000} {
+		w := newWorld(t, vfs.Options{Delay: time.Millisecond})
+		b := random(size)
+		w.write("/ctao/f", b)
+		w.drain()
+		before, err := w.cat.Replicas(ctx, backends.DID{Scope: "ctao", Name: "/ctao/f"})
+		must(t, err)
+		w.write("/ctao/f", b)
+		w.drain()
+		after, err := w.cat.Replicas(ctx, backends.DID{Scope: "ctao", Name: "/ctao/f"})
+		must(t, err)
+		if len(before) != 2 || len(after) != 2 {
+			t.Fatalf("replicas %v, then %v", before, after)
+		}
+		for _, r := range after {
+			if r.RSE == "DISK" {
+				if _, err := w.disk.Stat(ctx, r.PFN); err != nil {
+					t.Error(err)
+				}
+			} else if _, err := w.tape.Stat(ctx, r.PFN); err != nil {
+				t.Error(err)
+			}
+		}
+		known := 1
+		for p, err := range w.cat.Pasts(ctx, backends.DID{Scope: "ctao", Name: "/ctao/f"}) {
+			must(t, err)
+			for _, r := range p.Replicas {
+				if r.RSE == "DISK" {
+					known++
+				}
+			}
+		}
+		until(t, "only known copies are stored", func() bool { return len(w.stored()) == known })
+		w.close()
+	}
+}
+
+// TestOutdatedIsDropped: what a newer content has replaced in the catalogue is not
+// carried on, and does not come back after a restart (W7, W11).
+func TestOutdatedIsDropped(t *testing.T) {
+	w := newSlowWorld(t, vfs.Options{Delay: time.Millisecond})
+	a, b := random(3000), random(4000)
+	w.write("/ctao/f", a)
+	w.registered("/ctao/f")
+	w.write("/ctao/f", b)
+	until(t, "the newer one alone is unsent", func() bool {
+		up := w.v.Uploads()
+		in, err := w.cat.Stat(ctx, backends.DID{Scope: "ctao", Name: "/ctao/f"})
+		must(t, err)
+		return in.Size == 4000 && len(up) == 1 && up[0].Size == 4000
+	})
+	w.want("/ctao/f", b)
+	w.reopen()
+	w.want("/ctao/f", b)
+}
