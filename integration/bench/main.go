@@ -104,7 +104,8 @@ func (w *world) setUp() error {
 	if err := w.tarn("init", "--demo", w.dir); err != nil {
 		return err
 	}
-	local := fmt.Sprintf("cache: {limit: %d, free_floor: 64MiB}\n", 4*w.o.size+8<<30)
+	// The uploads of a round wait until it is over; the next one waits for them.
+	local := fmt.Sprintf("cache: {limit: %d, free_floor: 64MiB}\njournal: {delay: 30s}\n", 4*w.o.size+8<<30)
 	if err := os.WriteFile(filepath.Join(w.dir, "lake.local.yaml"), []byte(local), 0o600); err != nil {
 		return err
 	}
