@@ -95,10 +95,10 @@ func Mount(o Options) (*Server, error) {
 	}
 	r.passthrough = !o.NoPassthrough && os.Geteuid() == 0 && srv.KernelSettings().Flags64()&fuse.CAP_PASSTHROUGH != 0
 	o.VFS.SetNotifier(r)
-	go srv.Serve() // ends with Unmount, which waits for it
-	if err := srv.WaitMount(); err != nil {
-		return nil, fmt.Errorf("mount %s: %w", o.Mountpoint, err)
-	}
+	// NewServer has answered the kernel's INIT, so the mount is usable once this runs; it
+	// ends with Unmount, which waits for it. WaitMount would open a file of the mount, and
+	// a daemon that is killed within a call to itself cannot die: nobody answers it.
+	go srv.Serve()
 	return &Server{r, srv}, nil
 }
 

@@ -48,6 +48,16 @@ type mounted struct {
 	srv   *fs.Server
 }
 
+// noPoll polls a file of the mount, so that the kernel learns that it need not. Otherwise
+// the runtime would, in the middle of os.Open, and wait for this very process.
+func noPoll(t *testing.T, mnt string) {
+	t.Helper()
+	fd, err := unix.Open(filepath.Join(mnt, ".go-fuse-epoll-hack"), unix.O_RDONLY, 0) // go-fuse answers it
+	must(t, err)
+	unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0) // ENOSYS is the purpose
+	must(t, unix.Close(fd))
+}
+
 func mount(t *testing.T, o fs.Options) *mounted {
 	t.Helper()
 	if _, err := os.Stat("/dev/fuse"); err != nil {
@@ -91,6 +101,7 @@ func mount(t *testing.T, o fs.Options) *mounted {
 	if err != nil {
 		t.Skip(err)
 	}
+	noPoll(t, m.mnt)
 	t.Cleanup(func() {
 		for range 50 {
 			if err = m.srv.Unmount(); err == nil {

@@ -237,7 +237,20 @@ func (s *site) kill() {
 	if err := s.daemon.Process.Kill(); err != nil {
 		s.t.Fatal(err)
 	}
-	<-s.exited
+	s.buried()
+}
+
+// buried waits for the end of a daemon that was killed. One that waits for its own mount
+// cannot end before that is taken away by force.
+func (s *site) buried() {
+	s.t.Helper()
+	select {
+	case <-s.exited:
+	case <-time.After(15 * time.Second):
+		s.t.Errorf("the daemon lives 15 s after kill -9\n%s", s.log)
+		exec.Command("umount", "-f", s.mnt).Run() // what fails is seen by the wait
+		<-s.exited
+	}
 	s.daemon = nil
 }
 
@@ -266,8 +279,7 @@ func (s *site) down() {
 	}
 	if s.daemon != nil {
 		s.daemon.Process.Signal(syscall.SIGKILL) // an error means it has ended
-		<-s.exited
-		s.daemon = nil
+		s.buried()
 	}
 	for range 3 {
 		if b, _ := os.ReadFile("/proc/self/mounts"); !strings.Contains(string(b), " "+s.mnt+" ") {
