@@ -11,6 +11,7 @@ import (
 
 // TestLargeTree imports many small files where they lie, and goes through them (N4).
 func TestLargeTree(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "")
 	files, flat := 20000, 10000
 	if testing.Short() {

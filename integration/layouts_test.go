@@ -18,6 +18,7 @@ import (
 // TestContentsLayout mounts a scope whose DIDs have no paths: a container shows its
 // datasets, a dataset its files (N1, N2).
 func TestContentsLayout(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "scopes:\n  - {name: ctao}\n  - {name: old, layout: contents}\n")
 	s.mount()
 	body := "the bytes of a file of two datasets\n"

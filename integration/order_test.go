@@ -17,6 +17,7 @@ import (
 // a file, as a client that knows no better makes them. It prints what each costs the
 // library.
 func TestTapeOrder(t *testing.T) {
+	t.Parallel()
 	files := 500
 	if testing.Short() {
 		files = 120

@@ -48,6 +48,7 @@ func named(t *testing.T, program, name string) string {
 // TestRecallPolicy: what reads files without meaning them recalls nothing, is told why, and
 // can be let through (R9).
 func TestRecallPolicy(t *testing.T) {
+	t.Parallel()
 	needTools(t, "file", "getfattr", "setsid")
 	s := newSite(t, keepEnds)
 	s.mount()
@@ -143,6 +144,7 @@ func TestRecallPolicy(t *testing.T) {
 // TestBurst: a process that touches many tape files and reads next to nothing of each is
 // held back; another one is not (R9).
 func TestBurst(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, keepEnds+"recalls: {hold: 10ms, readahead: {files: 0}, policy: {burst: {files: 3, window: 1m, below: 1M}}}\n")
 	s.mount()
 	files := map[string]int{}
@@ -164,6 +166,7 @@ func TestBurst(t *testing.T) {
 
 // TestNonBlock: with O_NONBLOCK only what is here is served (R8).
 func TestNonBlock(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, keepEnds)
 	s.mount()
 	src := folder(t, map[string]int{"run.fits": 60000})

@@ -23,6 +23,7 @@ var posixExceptions = map[string]string{
 
 // TestPosix runs go-fuse's own suite below a scope.
 func TestPosix(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "")
 	s.mount()
 	names := slices.Sorted(maps.Keys(posixtest.All))
@@ -48,6 +49,7 @@ func TestPosix(t *testing.T) {
 
 // TestSharedChecks runs black-box check scripts that are kept beside the project, where they are.
 func TestSharedChecks(t *testing.T) {
+	t.Parallel()
 	dir, err := filepath.Abs("../../shared/checks")
 	if err != nil {
 		t.Fatal(err)

@@ -68,8 +68,9 @@ func farTape(t *testing.T, run []byte, speed string) *site {
 // TestManyReaders: 200 processes that read one tape file share one recall; one that is
 // killed ends at once and harms nobody (R2, R3).
 func TestManyReaders(t *testing.T) {
+	t.Parallel()
 	data := fits(1, 3<<20)
-	s := farTape(t, data, "12x")
+	s := farTape(t, data, "8x")
 	before, recalls, recalled := s.tape(), s.lakeStat("recalls"), s.recalled()
 
 	victim, _ := s.reader("ctao/dl3/crab/run.fits")
@@ -106,6 +107,7 @@ func TestManyReaders(t *testing.T) {
 // TestKilledReaders: when all that wait are killed the recall is cancelled (R3), and the next
 // reader gets the file.
 func TestKilledReaders(t *testing.T) {
+	t.Parallel()
 	data := fits(1, 300000)
 	s := farTape(t, data, "15x")
 	before, recalled := s.tape(), s.recalled()

@@ -11,10 +11,14 @@ import (
 
 // TestCrab is a user's first day with real data: import to tape, read all through the
 // mount, read again, give the copies back, and look around without a recall (R1, R7).
-func TestCrab(t *testing.T) { dayOnTape(t, crab(t)) }
+func TestCrab(t *testing.T) {
+	t.Parallel()
+	dayOnTape(t, crab(t))
+}
 
 // TestGeneratedFITS is the same with what tarn demo-data makes.
 func TestGeneratedFITS(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "data")
 	needTools(t, "rsync", "file")
 	s := &site{t: t}
@@ -124,6 +128,7 @@ func headOf(t *testing.T, p string) {
 // TestHeaders reads the ends of larger nearline files with the default sizes, in the ways
 // that readers of headers have: one block, a buffer of the libraries, the last block.
 func TestHeaders(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "cache: {block: 1M, head: 1M, tail: 1M}\n")
 	s.mount()
 	files := map[string]int{}

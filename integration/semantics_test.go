@@ -51,6 +51,7 @@ func stat(t *testing.T, p string) syscall.Stat_t {
 // TestNames: which names can be, and that they come back byte by byte, also after a
 // restart (N2).
 func TestNames(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "journal: {delay: 50ms}\n")
 	s.mount()
 	dir := s.path("ctao/dl0")
@@ -109,6 +110,7 @@ func TestNames(t *testing.T) {
 
 // TestRoot: scopes and what may stand beside them (N3).
 func TestRoot(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "")
 	s.mount()
 	wantErr(t, "a file in the root", os.WriteFile(s.path("f"), nil, 0o644), syscall.EPERM)
@@ -134,6 +136,7 @@ func TestRoot(t *testing.T) {
 
 // TestKinds: hard links and special files are refused, symbolic links are kept (N8).
 func TestKinds(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "journal: {delay: 50ms}\n")
 	s.mount()
 	dir := s.path("ctao/dl0")
@@ -163,6 +166,7 @@ func TestKinds(t *testing.T) {
 // TestAttributes: what stat shows is kept from the journal to the catalogue and over a
 // restart (N5, N6).
 func TestAttributes(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "journal: {delay: 300ms}\n")
 	s.mount()
 	dir := s.path("ctao/dl0/d")
@@ -221,6 +225,7 @@ func TestAttributes(t *testing.T) {
 
 // TestRenames: files and directories over each other, unsent and published (N7).
 func TestRenames(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "journal: {delay: 50ms}\n")
 	s.mount()
 	for _, published := range []bool{false, true} {
@@ -280,6 +285,7 @@ func TestRenames(t *testing.T) {
 // TestRenameIsAtomic: while a file is saved again and again by rename, its readers never
 // miss it and never see half of it (N7).
 func TestRenameIsAtomic(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "journal: {delay: 10ms}\n")
 	s.mount()
 	p, tmp := s.path("ctao/dl0/f"), s.path("ctao/dl0/.f.tmp")
@@ -330,6 +336,7 @@ func TestRenameIsAtomic(t *testing.T) {
 // TestWrites: sizes, holes, appends, exclusive creation, and handles on what is unlinked
 // (W1, W7, W9).
 func TestWrites(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "journal: {delay: 50ms}\n")
 	s.mount()
 	j := func(n string) string { return s.path("ctao/dl0", n) }
@@ -406,6 +413,7 @@ func TestWrites(t *testing.T) {
 
 // TestAppenders: processes that append lines to one file lose none (W1).
 func TestAppenders(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "journal: {delay: 10ms}\n")
 	s.mount()
 	s.sh(`cd ctao/dl0; for p in 1 2 3 4; do (for i in $(seq 100); do echo "$p $i" >>log; done) & done; wait; test $(sort -u log | wc -l) = 400`)
@@ -415,6 +423,7 @@ func TestAppenders(t *testing.T) {
 
 // TestLocks: flock and fcntl locks hold between processes (N9).
 func TestLocks(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "")
 	s.mount()
 	p := s.path("ctao/dl0/lock")
@@ -462,6 +471,7 @@ func TestLocks(t *testing.T) {
 // TestListingWhileChanging: who lists a large directory sees each name that stays exactly
 // once, whatever comes, goes and is registered meanwhile (N4).
 func TestListingWhileChanging(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "journal: {delay: 1ms}\n")
 	s.mount()
 	dir := s.path("ctao/dl0/d")
@@ -527,6 +537,7 @@ func TestListingWhileChanging(t *testing.T) {
 
 // TestProtectedMounts: a mount that does not delete, and one that does not write (W9).
 func TestProtectedMounts(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "journal: {delay: 10ms}\nmount: {delete: false}\n")
 	s.mount()
 	p := s.path("ctao/dl0/f")

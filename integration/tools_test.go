@@ -17,6 +17,7 @@ import (
 
 // TestPlainTools runs what people run, on one mount, each in its own directory.
 func TestPlainTools(t *testing.T) {
+	t.Parallel()
 	needTools(t, "rsync", "tar", "git", "sqlite3", "getfattr", "setfattr", "sha256sum")
 	s := newSite(t, "journal: {delay: 50ms}\n")
 	s.mount()
@@ -82,6 +83,7 @@ func TestPlainTools(t *testing.T) {
 
 // TestMmap maps a file of the mount for reading and for writing, new and published.
 func TestMmap(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "journal: {delay: 50ms}\n")
 	s.mount()
 	p := s.path("ctao/dl0/mapped")
@@ -134,6 +136,7 @@ func TestMmap(t *testing.T) {
 // TestMetadata sets metadata as attributes and finds the file by it, with the command
 // and through .tarn/find; and looks at the other files of .tarn.
 func TestMetadata(t *testing.T) {
+	t.Parallel()
 	needTools(t, "setfattr", "getfattr")
 	s := newSite(t, "journal: {delay: 2s}\n")
 	s.mount()
@@ -195,6 +198,7 @@ func TestMetadata(t *testing.T) {
 
 // TestStatfs compares df with what the lake holds and what its disks have left (N11).
 func TestStatfs(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "journal: {delay: 50ms}\n")
 	s.mount()
 	var before, after, disk unix.Statfs_t
@@ -227,6 +231,7 @@ func TestStatfs(t *testing.T) {
 // TestNewFile follows a new file to its two replicas, one on tape, looks at both at their
 // storages, and reads it from there through an empty cache.
 func TestNewFile(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, keepEnds+"journal: {delay: 50ms}\n")
 	s.mount()
 	want := fits(3, 300000)
@@ -291,6 +296,7 @@ func TestNewFile(t *testing.T) {
 // TestKilledWriter: what a process wrote before it was killed is there, as the kernel
 // closes its files.
 func TestKilledWriter(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, "journal: {delay: 50ms}\n")
 	s.mount()
 	cmd := exec.Command("bash", "-c", "exec 5>ctao/dl0/log; echo one >&5; echo two >&5; echo ready; sleep 100")
