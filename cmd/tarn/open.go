@@ -122,7 +122,7 @@ func (o *opened) openCatalogue(create bool) (*embedded.Catalogue, error) {
 	switch {
 	case errors.Is(err, backends.ErrBusy):
 		return nil, control.Fail(err, o.holder(), "open the catalogue of lake %s: %v", o.cfg.Name, err)
-	case !create && errors.Is(err, backends.ErrNotExist):
+	case !create && (errors.Is(err, backends.ErrNotExist) || errors.Is(err, backends.ErrUnavailable)):
 		return nil, control.Fail(control.ErrFatal, "is its disk mounted? If this lake is new: `tarn init "+o.cfg.File()+"`", "open the catalogue of lake %s: %v", o.cfg.Name, err)
 	case err != nil:
 		return nil, fmt.Errorf("open the catalogue of lake %s: %w", o.cfg.Name, err)
