@@ -44,7 +44,9 @@ func (r *rawFS) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out
 		return st
 	}
 	defer p.Forget(1)
-	n, err := r.vfs.Mknod(waiting(cancel), p, name, in.Mode, caller(&in.InHeader))
+	ctx, stop := waiting(cancel, in.Pid)
+	defer stop()
+	n, err := r.vfs.Mknod(ctx, p, name, in.Mode, caller(&in.InHeader))
 	if err != nil {
 		return r.fail("mknod", p, name, err)
 	}

@@ -59,7 +59,9 @@ func (r *rawFS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 		return fuse.Status(estale)
 	}
 	defer n.Forget(1)
-	h, err := r.vfs.Open(waiting(cancel), n, int(in.Flags), caller(&in.InHeader))
+	ctx, stop := waiting(cancel, in.Pid)
+	defer stop()
+	h, err := r.vfs.Open(ctx, n, int(in.Flags), caller(&in.InHeader))
 	if err != nil {
 		return r.fail("open", n, "", err)
 	}
@@ -77,7 +79,9 @@ func (r *rawFS) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, o
 		return st
 	}
 	defer p.Forget(1)
-	n, h, err := r.vfs.Create(waiting(cancel), p, name, int(in.Flags), in.Mode, caller(&in.InHeader))
+	ctx, stop := waiting(cancel, in.Pid)
+	defer stop()
+	n, h, err := r.vfs.Create(ctx, p, name, int(in.Flags), in.Mode, caller(&in.InHeader))
 	if err != nil {
 		return r.fail("create", p, name, err)
 	}
@@ -97,7 +101,9 @@ func (r *rawFS) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.
 	if f == nil {
 		return nil, fuse.EBADF
 	}
-	n, err := f.ReadAt(waiting(cancel), buf, int64(in.Offset), caller(&in.InHeader))
+	ctx, stop := waiting(cancel, in.Pid)
+	defer stop()
+	n, err := f.ReadAt(ctx, buf, int64(in.Offset), caller(&in.InHeader))
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, r.fail("read", f.Node(), "", err)
 	}
@@ -109,7 +115,9 @@ func (r *rawFS) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (ui
 	if f == nil {
 		return 0, fuse.EBADF
 	}
-	n, err := f.WriteAt(waiting(cancel), data, int64(in.Offset))
+	ctx, stop := waiting(cancel, in.Pid)
+	defer stop()
+	n, err := f.WriteAt(ctx, data, int64(in.Offset))
 	return uint32(n), r.fail("write", f.Node(), "", err)
 }
 
@@ -123,7 +131,9 @@ func (r *rawFS) Flush(cancel <-chan struct{}, in *fuse.FlushIn) fuse.Status {
 	if f == nil {
 		return fuse.OK // of .tarn
 	}
-	return r.fail("close", f.Node(), "", f.Flush(waiting(cancel), caller(&in.InHeader)))
+	ctx, stop := waiting(cancel, in.Pid)
+	defer stop()
+	return r.fail("close", f.Node(), "", f.Flush(ctx, caller(&in.InHeader)))
 }
 
 func (r *rawFS) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
@@ -139,7 +149,9 @@ func (r *rawFS) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.Sta
 	if f == nil {
 		return fuse.EBADF
 	}
-	return r.fail("fallocate", f.Node(), "", f.Allocate(waiting(cancel), in.Mode, int64(in.Offset), int64(in.Length)))
+	ctx, stop := waiting(cancel, in.Pid)
+	defer stop()
+	return r.fail("fallocate", f.Node(), "", f.Allocate(ctx, in.Mode, int64(in.Offset), int64(in.Length)))
 }
 
 func (r *rawFS) Release(cancel <-chan struct{}, in *fuse.ReleaseIn) {

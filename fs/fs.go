@@ -181,29 +181,6 @@ func (r *rawFS) Entry(parent uint64, name string) {
 	r.Content(parent)
 }
 
-// request is the context of a request that may wait long: it ends when the kernel
-// interrupts. Requests that only ask the catalogue are not interrupted, since signals
-// that a program means for itself (Go's own among them) would fail its calls.
-type request struct {
-	context.Context
-	cancel <-chan struct{}
-}
-
-func waiting(cancel <-chan struct{}) context.Context {
-	return request{context.Background(), cancel}
-}
-
-func (r request) Done() <-chan struct{} { return r.cancel }
-
-func (r request) Err() error {
-	select {
-	case <-r.cancel:
-		return context.Canceled
-	default:
-		return nil
-	}
-}
-
 func caller(h *fuse.InHeader) vfs.Caller {
 	return vfs.Caller{UID: h.Uid, GID: h.Gid, PID: h.Pid}
 }
@@ -333,7 +310,9 @@ func (r *rawFS) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.At
 	if x, ok := in.GetMTime(); ok {
 		s.MTime = &x
 	}
-	if err := r.vfs.SetAttr(waiting(cancel), n, s); err != nil {
+	ctx, stop := waiting(cancel, in.Pid)
+	defer stop()
+	if err := r.vfs.SetAttr(ctx, n, s); err != nil {
 		return r.fail("setattr", n, "", err)
 	}
 	r.attr(n.Attr(), &out.Attr)
