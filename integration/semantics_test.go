@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -555,4 +556,61 @@ func TestProtectedMounts(t *testing.T) {
 	wantErr(t, "write", os.WriteFile(p, nil, 0o644), syscall.EROFS)
 	wantErr(t, "mkdir", os.Mkdir(s.path("ctao/dl0/d"), 0o755), syscall.EROFS)
 	wantErr(t, "chmod", os.Chmod(p, 0o600), syscall.EROFS)
+}
+
+// TestSignals: signals that a program means for itself fail none of its calls, as on a
+// local disk.
+func TestSignals(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, "journal: {delay: 1ms}\n")
+	s.mount()
+	p := s.path("ctao/dl0/f")
+	tids := make(chan int)
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // not unlocked: the thread ends with the goroutine
+		tids <- unix.Gettid()
+		done <- func() error {
+			for i := range 400 {
+				fd, err := unix.Open(p+".tmp", unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC, 0o644)
+				if err != nil {
+					return fmt.Errorf("open %d: %w", i, err)
+				}
+				if _, err := unix.Write(fd, []byte("some bytes")); err != nil {
+					return fmt.Errorf("write %d: %w", i, err)
+				}
+				if err := errors.Join(unix.Ftruncate(fd, 5), unix.Fchmod(fd, 0o600), unix.Close(fd)); err != nil {
+					return fmt.Errorf("truncate, chmod or close %d: %w", i, err)
+				}
+				if err := unix.Rename(p+".tmp", p); err != nil {
+					return fmt.Errorf("rename %d: %w", i, err)
+				}
+				if fd, err = unix.Open(p, unix.O_RDONLY, 0); err != nil {
+					return fmt.Errorf("open to read %d: %w", i, err)
+				}
+				b := make([]byte, 10)
+				if n, err := unix.Read(fd, b); err != nil || string(b[:n]) != "some " {
+					return fmt.Errorf("read %d: %q, %w", i, b[:n], err)
+				}
+				unix.Close(fd)
+			}
+			return nil
+		}()
+	}()
+	tid, sent := <-tids, 0
+	for {
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+			t.Logf("%d signals", sent)
+			return
+		default:
+			if unix.Tgkill(os.Getpid(), tid, unix.SIGURG) == nil {
+				sent++
+			}
+			time.Sleep(20 * time.Microsecond)
+		}
+	}
 }
