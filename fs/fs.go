@@ -123,11 +123,12 @@ func (w logWriter) Write(p []byte) (int, error) {
 // twins.
 type rawFS struct {
 	fuse.RawFileSystem
-	o   Options
-	vfs *vfs.FS
-	log *slog.Logger
-	srv *fuse.Server
-	dot *dotTree
+	o          Options
+	vfs        *vfs.FS
+	log        *slog.Logger
+	complaints *slog.Logger // errors that users see, each once a minute
+	srv        *fuse.Server
+	dot        *dotTree
 
 	passthrough bool
 
@@ -143,7 +144,7 @@ type rawFS struct {
 
 func newRawFS(o Options) *rawFS {
 	r := &rawFS{
-		RawFileSystem: fuse.NewDefaultRawFileSystem(), o: o, vfs: o.VFS, log: o.Log,
+		RawFileSystem: fuse.NewDefaultRawFileSystem(), o: o, vfs: o.VFS, log: o.Log, complaints: newSeldom(o.Log),
 		fhs: map[uint64]any{}, io: map[uint64]*ioState{}, twins: map[uint64]*twin{}, shown: map[uint64]*twin{},
 	}
 	r.dot = newDotTree(r)
@@ -200,7 +201,7 @@ func (r *rawFS) fail(op string, n *vfs.Node, name string, err error) fuse.Status
 	if name != "" {
 		p += "/" + name
 	}
-	return errno(r.log, op, p, err)
+	return errno(r.complaints, op, p, err)
 }
 
 func (r *rawFS) attr(a vfs.Attr, out *fuse.Attr) {

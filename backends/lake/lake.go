@@ -24,6 +24,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tarn/backends"
@@ -74,6 +75,7 @@ type Lake struct {
 	now     func() time.Time
 
 	recalls *collector
+	onBad   atomic.Pointer[func(backends.DID)]
 
 	mu      sync.Mutex                 // guards the rest; never held across I/O
 	layouts map[string]backends.Layout // of scopes met so far
@@ -137,6 +139,10 @@ func New(o Options) (*Lake, error) {
 	l.recalls = newCollector(l)
 	return l, nil
 }
+
+// OnBad lets f be called after a replica was declared BAD: a good copy is missing now. f
+// must not block; there is one at most.
+func (l *Lake) OnBad(f func(backends.DID)) { l.onBad.Store(&f) }
 
 // Close cancels the recalls that are under way, gives back what they hold, and waits
 // for the goroutines of the lake. Open tickets end with ErrClosed. The catalogue and

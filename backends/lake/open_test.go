@@ -303,6 +303,22 @@ func TestOldGenerationsStayReadable(t *testing.T) {
 	}
 }
 
+// Who makes copies hears of each replica that is declared BAD, once.
+func TestOnBad(t *testing.T) {
+	r := newRig(t)
+	var heard []backends.DID
+	r.OnBad(func(d backends.DID) { heard = append(heard, d) })
+	in := r.file("f", "NEAR", "FAR")
+	for range 2 {
+		if err := r.DeclareBad(ctx, in, "NEAR", errors.New("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(heard) != 1 || heard[0] != in.DID {
+		t.Errorf("heard of %v", heard)
+	}
+}
+
 func TestLocalities(t *testing.T) {
 	r := newRig(t)
 	staged := r.file("staged", "TAPE")

@@ -230,6 +230,9 @@ func (l *Lake) DeclareBad(ctx context.Context, in backends.Info, rse string, why
 	if err != nil {
 		return fmt.Errorf("declare the replica of %s at %s bad: %w", in.DID, rse, err)
 	}
+	if f := l.onBad.Load(); f != nil {
+		(*f)(in.DID)
+	}
 	return nil
 }
 

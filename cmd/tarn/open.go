@@ -291,6 +291,7 @@ func orNone(s config.Size) int64 {
 
 func (o *opened) replicate() {
 	o.engine = replication.New(o.lake, replication.Options{Log: o.log, Now: o.now})
+	o.lake.OnBad(func(d backends.DID) { o.engine.Kick(d) })
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {
