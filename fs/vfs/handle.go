@@ -34,6 +34,7 @@ type Handle struct {
 	reads  map[*pending]struct{}
 	bytes  int64 // read through this handle
 	asked  bool  // the recall read-ahead was told
+	judged bool  // the policy was told what was read
 	told   bool  // the policy was told that a resident handle does not do
 	closed bool
 }
@@ -376,10 +377,22 @@ func (h *Handle) Flush(ctx context.Context, caller Caller) error {
 		}
 	}
 	h.mu.Unlock()
+	h.tellPolicy() // here and not at Release, which comes after the process may have opened the next file
 	if !h.seals() {
 		return nil
 	}
 	return h.node.fs.closeWriter(ctx, h.node, 1)
+}
+
+// tellPolicy tells, once, how much of a recalled file its reader wanted.
+func (h *Handle) tellPolicy() {
+	h.mu.Lock()
+	tell, bytes := h.asked && h.nearline && !h.judged, h.bytes
+	h.judged = h.judged || tell
+	h.mu.Unlock()
+	if tell {
+		h.node.fs.policy.released(h.caller, bytes, h.node.Info().Size)
+	}
 }
 
 // Fsync makes what was written durable on the local disk.
@@ -406,12 +419,13 @@ func (h *Handle) Release() {
 		return
 	}
 	h.closed = true
-	f, bytes, asked := h.file, h.bytes, h.asked && h.nearline
+	f := h.file
 	h.file = nil
 	for r := range h.reads {
 		r.cancel()
 	}
 	h.mu.Unlock()
+	h.tellPolicy()
 	n, v := h.node, h.node.fs
 	if h.seals() {
 		n.mu.Lock()
@@ -435,9 +449,6 @@ func (h *Handle) Release() {
 		if err := f.Close(); err != nil {
 			v.log.Debug("close cached file", "err", err)
 		}
-	}
-	if asked {
-		v.policy.released(h.caller, bytes, n.Info().Size)
 	}
 	n.Forget(1)
 }
