@@ -85,7 +85,8 @@ func (l *Lake) CancelRecall(id string) error {
 }
 
 // RetryRecall takes a recall off the list of failed ones, so that the next Recall of its
-// file tries again at once. ErrNotExist.
+// file tries again at once. Where no good replica is left the bad ones are verified again,
+// in the background: what is good by now can be read. ErrNotExist.
 func (l *Lake) RetryRecall(id string) error {
 	c := l.recalls
 	c.mu.Lock()
@@ -93,10 +94,28 @@ func (l *Lake) RetryRecall(id string) error {
 	for k, f := range c.failures {
 		if f.ID == id {
 			delete(c.failures, k)
+			if c.ctx.Err() == nil {
+				c.wg.Go(func() { l.lookAgain(c.ctx, f.DID) })
+			}
 			return nil
 		}
 	}
 	return fmt.Errorf("retry recall %s: not among the failed ones: %w", id, backends.ErrNotExist)
+}
+
+// lookAgain verifies the replicas of a file that has no good one.
+func (l *Lake) lookAgain(ctx context.Context, d backends.DID) {
+	in, err := l.o.Catalogue.Stat(ctx, d)
+	if err != nil {
+		return // it is no more, or the catalogue is away and the next read says so
+	}
+	reps, err := l.o.Catalogue.Replicas(ctx, d)
+	if err != nil || slices.ContainsFunc(reps, func(r backends.Replica) bool { return r.State == backends.Available }) {
+		return
+	}
+	if err := l.Verify(ctx, in, func(VerifyResult) {}); err != nil && ctx.Err() == nil {
+		l.log.Warn("verify the replicas of a file whose recall is tried again", "did", d, "err", err)
+	}
 }
 
 // ClearFailedRecalls empties the list of failed recalls and tells how many there were.
