@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -403,6 +404,9 @@ func TestCrash(t *testing.T) {
 				}
 			})
 		}
+		// The evicter is started before there are open files: a child of ours would close
+		// its copies of them, and a close completes a file.
+		stop := s.evictAllTheTime("/ctao/tape")
 		for _, w := range workers {
 			run("writer", w.step)
 		}
@@ -419,15 +423,6 @@ func TestCrash(t *testing.T) {
 			}
 			return nil
 		})
-		run("evicter", func() error {
-			if r := s.try("evict", "/ctao/tape"); r.code != 0 && r.code != 6 && !killed.Load() { // 6: some are being read
-				return fmt.Errorf("evict: exit %d: %s", r.code, r.err)
-			} else if killed.Load() {
-				return syscall.ENOTCONN
-			}
-			time.Sleep(30 * time.Millisecond)
-			return nil
-		})
 		time.Sleep(time.Duration(200+rnd.IntN(1300)) * time.Millisecond)
 		killed.Store(true)
 		s.kill()
@@ -438,6 +433,7 @@ func TestCrash(t *testing.T) {
 		case <-time.After(30 * time.Second):
 			t.Fatalf("round %d: callers hang after the death of the daemon", round)
 		}
+		stop()
 		began := time.Now()
 		s.mount()
 		slowest = max(slowest, time.Since(began))
@@ -460,6 +456,21 @@ func TestCrash(t *testing.T) {
 	s.allSafe(workers[0].dir, workers[1].dir, workers[2].dir, m.dir(m.n))
 }
 
+// evictAllTheTime runs the command until the function that it returns is called.
+func (s *site) evictAllTheTime(path string) (stop func()) {
+	s.t.Helper()
+	cmd := exec.Command("bash", "-c", `while :; do "$0" evict "$1"; sleep 0.05; done`, tarn, path)
+	cmd.Env = append(os.Environ(), "TARN_LAKE="+s.dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	return sync.OnceFunc(func() {
+		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // an error means that they have ended
+		cmd.Wait()
+	})
+}
+
 // settle waits until nothing is unsent but what a crash left unfinished.
 func (s *site) settle() {
 	s.t.Helper()
@@ -474,8 +485,9 @@ func (s *site) settle() {
 func (s *site) allSafe(dirs ...string) {
 	s.t.Helper()
 	began := time.Now()
+	var laps []string
 	lap := func(what string) {
-		s.t.Logf("%-8s %v", what, time.Since(began).Round(time.Millisecond))
+		laps = append(laps, fmt.Sprintf("%s %v", what, time.Since(began).Round(time.Millisecond)))
 		began = time.Now()
 	}
 	s.settle()
@@ -550,7 +562,7 @@ func (s *site) allSafe(dirs ...string) {
 		s.t.Errorf("verify: exit %d\n%s%s", r.code, r.out, r.err)
 	}
 	lap("verified")
-	s.t.Logf("%d files safe", len(truth))
+	s.t.Logf("%d files safe: %s", len(truth), strings.Join(laps, ", "))
 }
 
 // strays are files at the disk storages that no replica of a file is.

@@ -1,0 +1,507 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// fails runs a tarn command that must end by itself with an exit code, and say words on
+// stderr: what, where, why, and what to do.
+func (s *site) fails(code int, words []string, args ...string) result {
+	s.t.Helper()
+	return s.failsAs(nil, code, words, args...)
+}
+
+// failsAs is fails with a command put before tarn.
+func (s *site) failsAs(wrap []string, code int, words []string, args ...string) result {
+	s.t.Helper()
+	began := time.Now()
+	r := s.tryAs(wrap, args...)
+	what := "tarn " + strings.Join(args, " ")
+	if r.code != code {
+		s.t.Errorf("%s: exit %d, want %d\n%s%s", what, r.code, code, r.out, r.err)
+	}
+	for _, w := range words {
+		if !strings.Contains(r.err, w) {
+			s.t.Errorf("%s: stderr lacks %q:\n%s", what, w, r.err)
+		}
+	}
+	for _, w := range []string{"goroutine ", "panic:", "DATA RACE", "%!"} {
+		if strings.Contains(r.err, w) {
+			s.t.Errorf("%s: stderr has %q:\n%s", what, w, r.err)
+		}
+	}
+	if d := time.Since(began); d > 30*time.Second {
+		s.t.Errorf("%s took %v", what, d)
+	}
+	return r
+}
+
+// tryAs is try with a command put before tarn.
+func (s *site) tryAs(wrap []string, args ...string) result {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	argv := append(append(slices.Clone(wrap), tarn), args...)
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.Env = append(os.Environ(), "TARN_LAKE="+s.dir)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	cmd.WaitDelay = 5 * time.Second
+	err := cmd.Run()
+	var ee *exec.ExitError
+	if err != nil && !errors.As(err, &ee) {
+		s.t.Fatalf("%q: %v", argv, err)
+	}
+	return result{out.String(), errs.String(), cmd.ProcessState.ExitCode()}
+}
+
+// needRoot is for what only root can set up.
+func needRoot(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		missing(t, "only root can set this up")
+	}
+}
+
+// tmpfs mounts one of so many bytes at a new folder.
+func tmpfs(t testing.TB, size string) string {
+	t.Helper()
+	needRoot(t)
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "mode=755,size="+size); err != nil {
+		missing(t, "mount a tmpfs: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, 0); err != nil {
+			syscall.Unmount(dir, syscall.MNT_DETACH)
+			t.Errorf("unmount the tmpfs: %v", err)
+		}
+	})
+	return dir
+}
+
+func remount(t testing.TB, dir string, flags uintptr) {
+	t.Helper()
+	if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT|flags, ""); err != nil {
+		t.Fatalf("remount %s: %v", dir, err)
+	}
+}
+
+// TestBadLakeFile: all faults at once, with their lines, and nothing is begun.
+func TestBadLakeFile(t *testing.T) {
+	s := newSite(t, "")
+	good, err := os.ReadFile(filepath.Join(s.dir, "lake.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := strings.Replace(string(good), "cache:\n", "cachee:\n", 1)
+	bad = strings.Replace(bad, "name: PIC-DISK", "name: LAPALMA-DISK", 1)
+	bad = strings.Replace(bad, "delay: 1s", "delay: [1]", 1)
+	if err := os.WriteFile(filepath.Join(s.dir, "lake.yaml"), []byte(bad), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	line := func(text string) string {
+		return fmt.Sprintf("lake.yaml:%d: ", strings.Count(bad[:strings.LastIndex(bad, text)], "\n")+1)
+	}
+	words := []string{"3 faults", line("cachee:"), `cachee: unknown key; did you mean "cache"?`,
+		`duplicate RSE "LAPALMA-DISK", first in line`, line("delay: [1]"), "journal.delay", "correct the lines above"}
+	s.fails(7, words, "mount", s.dir, s.mnt)
+	s.fails(7, words, "mount", "-f", s.dir, s.mnt)
+	s.fails(7, words, "config", "check", s.dir)
+	s.fails(7, words, "ls", "/")
+	for _, text := range []string{"", "\x00\x01", "- a\n- b\n", "name: x\n---\nname: y\n", "a: &a [*a]\n", strings.Repeat("[", 10000)} {
+		if err := os.WriteFile(filepath.Join(s.dir, "lake.yaml"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s.fails(7, []string{"lake.yaml"}, "ls", "/")
+	}
+}
+
+// TestBadMountpoint: each kind is said in words.
+func TestBadMountpoint(t *testing.T) {
+	s := newSite(t, "")
+	dir := t.TempDir()
+	file, full := filepath.Join(dir, "file"), filepath.Join(dir, "full")
+	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Mkdir(full, 0o700), os.WriteFile(filepath.Join(full, "x\n"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range [][]string{{"mount"}, {"mount", "-f"}} {
+		mount := func(code int, words []string, point string) {
+			t.Helper()
+			s.fails(code, words, append(f, s.dir, point)...)
+		}
+		mount(3, []string{"none does not exist", "mkdir -p"}, filepath.Join(dir, "none"))
+		mount(3, []string{"file is not a directory"}, file)
+		mount(1, []string{"not empty", `x\n`, "nonempty"}, full)
+		mount(2, []string{"would hide or lie in", "mount it elsewhere"}, filepath.Join(s.dir, "cache"))
+		mount(2, []string{"would hide or lie in"}, s.dir)
+	}
+	s.fails(9, []string{"not a mount of tarn", "tarn status"}, "umount", dir)
+	s.fails(9, []string{"not a mount of tarn"}, "umount", filepath.Join(dir, "none"))
+
+	s.mount()
+	s.fails(1, []string{"mounted already", s.dir, "tarn umount"}, "mount", s.dir, s.mnt)
+	s.fails(7, []string{"in use", "mounted at " + s.mnt}, "mount", s.dir, dirOf(t, dir, "m2"))
+	s.kill()
+	if _, err := os.ReadDir(s.mnt); !errors.Is(err, syscall.ENOTCONN) {
+		t.Fatalf("the mount is not dead: %v", err)
+	}
+	s.mount() // takes the dead one away by itself
+	s.sh("test -d ctao")
+	s.kill()
+	if out := s.try("umount", s.mnt); out.code != 0 || !strings.Contains(out.err, "has died") {
+		t.Errorf("umount of a dead mount: %+v", out)
+	}
+	if _, err := os.ReadDir(s.mnt); err != nil {
+		t.Error(err)
+	}
+}
+
+func dirOf(t testing.TB, elem ...string) string {
+	t.Helper()
+	d := filepath.Join(elem...)
+	if err := os.Mkdir(d, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// TestMountOverAnother: the file system that is mounted at the point already is hidden, as
+// mount(8) does, and is there again afterwards; a dead one that is not ours is named.
+func TestMountOverAnother(t *testing.T) {
+	s := newSite(t, "")
+	dir := tmpfs(t, "1M")
+	s.mnt = dir
+	s.mount()
+	s.sh("test -d ctao")
+	s.umount()
+	if err := os.WriteFile(filepath.Join(dir, "x"), nil, 0o600); err != nil {
+		t.Error(err)
+	}
+	s.fails(1, []string{"not empty"}, "mount", s.dir, dir)
+}
+
+// TestBadFolders: folders of the lake that are missing or cannot be written.
+func TestBadFolders(t *testing.T) {
+	s := newSite(t, "")
+	if err := os.RemoveAll(filepath.Join(s.dir, "cache")); err != nil {
+		t.Fatal(err)
+	}
+	s.mount() // the cache's is made again
+	s.umount()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"cache.path", "journal.path"} {
+		s.fails(7, []string{file, "not a directory", key}, "mount", s.dir, s.mnt, "--set", key+"="+file)
+		s.fails(7, []string{file, "not a directory", key}, "ls", "/", "--set", key+"="+file)
+	}
+	for _, where := range []string{filepath.Join(dir, "none"), dir} {
+		s.fails(7, []string{where, "is its disk mounted?", "tarn init"}, "mount", s.dir, s.mnt, "--set", "catalogue.path="+where)
+	}
+
+	ro := tmpfs(t, "4M")
+	dirOf(t, ro, "c")
+	remount(t, ro, syscall.MS_RDONLY)
+	for _, key := range []string{"cache.path", "journal.path"} {
+		for _, p := range []string{ro, ro + "/c", ro + "/none"} {
+			s.fails(12, []string{p, "read-only file system", key, "lake.yaml"}, "mount", s.dir, s.mnt, "--set", key+"="+p)
+		}
+	}
+	s.fails(12, []string{"read-only file system"}, "mount", s.dir, s.mnt, "--set", "run="+ro+"/run")
+}
+
+// TestHeldLake: another process has the catalogue, the cache or the journal.
+func TestHeldLake(t *testing.T) {
+	t.Parallel() // it waits for 10 s
+	s := newSite(t, "")
+	f, err := os.OpenFile(filepath.Join(s.dir, "catalogue/LOCK"), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.fails(7, []string{"catalogue", "in use", "another"}, "mount", s.dir, s.mnt)
+	}()
+	s.fails(7, []string{"waiting for another process", "catalogue", "in use", "another"}, "ls", "/")
+	<-done
+}
+
+// TestDamagedCatalogue: a clear error with exit code 7, and what is there stays as it is.
+func TestDamagedCatalogue(t *testing.T) {
+	s := newSite(t, "")
+	s.mount()
+	s.sh("for i in $(seq 30); do echo $i > ctao/dl3/f$i; done")
+	s.drain()
+	s.umount()
+	db := filepath.Join(s.dir, "catalogue/db")
+	names, err := os.ReadDir(db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spare := filepath.Join(t.TempDir(), "db")
+	if out, err := exec.Command("cp", "-a", db, spare).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, n := range names {
+		p := filepath.Join(db, n.Name())
+		good, err := os.ReadFile(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ext := filepath.Ext(n.Name())
+		if n.Name() != "MANIFEST" && ext != ".sst" || len(good) == 0 {
+			continue
+		}
+		flipped := bytes.Clone(good)
+		for i := len(flipped) / 3; i < min(len(flipped), len(flipped)/3+64); i++ {
+			flipped[i] ^= 0x5a
+		}
+		for how, b := range map[string][]byte{"truncated": good[:len(good)/2], "empty": {}, "flipped": flipped, "missing": nil} {
+			if b == nil {
+				err = os.Remove(p)
+			} else {
+				err = os.WriteFile(p, b, 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("%s %s", n.Name(), how)
+			s.fails(7, []string{"catalogue", "damaged"}, "ls", "/ctao/dl3")
+			s.fails(7, []string{"catalogue", "damaged", "kept as it is"}, "mount", s.dir, s.mnt)
+			if err := os.RemoveAll(db); err != nil {
+				t.Fatal(err)
+			}
+			if out, err := exec.Command("cp", "-a", spare, db).CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+		}
+	}
+	if got := len(s.rows("ls", "/ctao/dl3")); got != 30 {
+		t.Errorf("after all was put back: %d files", got)
+	}
+}
+
+// TestNoFUSE: said in words, with the cure.
+func TestNoFUSE(t *testing.T) {
+	needRoot(t)
+	needTools(t, "unshare", "setpriv", "mknod")
+	s := newSite(t, "")
+	if out, err := exec.Command("unshare", "-m", "true").CombinedOutput(); err != nil {
+		missing(t, "unshare -m: %v: %s", err, out)
+	}
+	hidden := func(setup string) []string {
+		return []string{"unshare", "-m", "sh", "-c", setup + ` && exec "$0" "$@"`}
+	}
+	for _, f := range []string{"mount", "mount -f"} {
+		args := append(strings.Fields(f), s.dir, s.mnt)
+		s.failsAs(hidden("mount -t tmpfs none /dev && mknod /dev/null c 1 3"), 7, []string{"no /dev/fuse", "modprobe fuse", "apt-get install fuse3", "--device /dev/fuse"}, args...)
+		s.failsAs([]string{"setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", "--"}, 7, []string{"refuses the mount", "--cap-add SYS_ADMIN", "fusermount3 said"}, args...)
+	}
+	// Who is not root, with a device that only root may open.
+	lake := filepath.Join(t.TempDir(), "lake")
+	for p := filepath.Dir(lake); strings.HasPrefix(p, os.TempDir()+"/"); p = filepath.Dir(p) {
+		if err := os.Chmod(p, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	point := dirOf(t, filepath.Dir(lake), "mnt")
+	if err := errors.Join(os.Chown(filepath.Dir(lake), 65534, 65534), os.Chown(point, 65534, 65534), os.Chmod(filepath.Dir(tarn), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	nobody := []string{"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--", "env", "HOME=" + filepath.Dir(lake), "USER=nobody", "TARN_LAKE="}
+	if r := s.tryAs(nobody, "init", "--demo", lake); r.code != 0 {
+		t.Fatalf("init as nobody: %s", r.err)
+	}
+	as := append(hidden("mknod -m 600 /run/fuse-of-root c 10 229 && mount --bind /run/fuse-of-root /dev/fuse && rm /run/fuse-of-root"), nobody...)
+	s.failsAs(as, 7, []string{"/dev/fuse may not be opened", "chmod 666 /dev/fuse"}, "mount", lake, point)
+	s.failsAs(nobody, 12, []string{"permission denied"}, "ls", "/", "--lake", s.dir)
+}
+
+// TestOddNames: the names that POSIX allows work, and others are refused with the right
+// errno, in the mount and on the command line.
+func TestOddNames(t *testing.T) {
+	s := newSite(t, "")
+	s.mount()
+	long := strings.Repeat("x", 255)
+	names := []string{"with\nnewline", "trailing\n", long, strings.Repeat("ü", 127) + "y", "\xff\xfe invalid \x80", "-rf", "*?[a]", `back\slash`, `"quoted"`, "\x01\x7f", " ", "...", "a:b", "{}", "%2F"}
+	for i, n := range names {
+		if err := os.WriteFile(s.path("ctao/dl3", n), []byte(fmt.Sprint(i)), 0o644); err != nil {
+			t.Errorf("%q: %v", n, err)
+		}
+	}
+	for n, want := range map[string]error{long + "x": syscall.ENAMETOOLONG, "nul\x00": syscall.EINVAL} {
+		if err := os.WriteFile(s.path("ctao/dl3", n), nil, 0o644); !errors.Is(err, want) {
+			t.Errorf("%.20q...: %v, want %v", n, err, want)
+		}
+	}
+	if err := os.Rename(s.path("ctao/dl3", long), s.path("ctao/dl3", long+"x")); !errors.Is(err, syscall.ENAMETOOLONG) {
+		t.Errorf("rename to 256 bytes: %v", err)
+	}
+	s.drain()
+	// On the command line, and at the storage.
+	if rows := s.rows("ls", "/ctao/dl3"); len(rows) != len(names) {
+		t.Errorf("%d names, want %d", len(rows), len(names))
+	}
+	for i, n := range names {
+		if r := s.try("cat", "/ctao/dl3/"+n); r.code != 0 || r.out != fmt.Sprint(i) {
+			t.Errorf("cat %q: %+v", n, r)
+		}
+	}
+	for _, line := range strings.Split(strings.TrimSuffix(s.ok("ls", "/ctao/dl3"), "\n"), "\n") {
+		if strings.ContainsAny(line, "\x01\x7f\xff") {
+			t.Errorf("ls prints raw %q", line)
+		}
+	}
+	if n := strings.Count(s.ok("ls", "/ctao/dl3"), "\n"); n != len(names) {
+		t.Errorf("ls prints %d lines for %d names", n, len(names))
+	}
+	err := filepath.WalkDir(filepath.Join(s.dir, "rse"), func(p string, d fs.DirEntry, err error) error {
+		if strings.ContainsAny(d.Name(), "\n\xff\x01") {
+			t.Errorf("at the storage: %q", p)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	s.umount()
+	if r := s.try("cat", "/ctao/dl3/"+names[0]); r.code != 0 || r.out != "0" {
+		t.Errorf("cat %q without a mount: %+v", names[0], r)
+	}
+	s.mount()
+	for i, n := range names {
+		if b, err := os.ReadFile(s.path("ctao/dl3", n)); err != nil || string(b) != fmt.Sprint(i) {
+			t.Errorf("%q after a restart: %q, %v", n, b, err)
+		}
+		if err := os.Remove(s.path("ctao/dl3", n)); err != nil {
+			t.Errorf("%q: %v", n, err)
+		}
+	}
+	// `..` never leads out of the lake.
+	if r := s.try("ls", "/ctao/../../../"); r.code != 0 || !strings.Contains(r.out, "ctao") {
+		t.Errorf("ls above the root: %+v", r)
+	}
+	s.fails(3, []string{"there is no etc in /"}, "cat", "/../../etc/passwd")
+	s.fails(2, []string{"name"}, "put", "../integration/doc.go", "/ctao/dl3/"+long+"x")
+}
+
+// TestUsage: wrong flags, arguments and types end with exit code 2 and a pointer to the
+// help; what is not there ends with 3 or 4, for every command that takes a path.
+func TestUsage(t *testing.T) {
+	s := newSite(t, "")
+	s.mount()
+	for _, args := range []string{
+		"nosuch", "lss /", "mount", "mount a b c", "mount --nosuch a b", "mount -o nosuch a b", "ls --nosuch /", "stage", "pin", "put x",
+		"pin /ctao --for xx", "cache limit abc", "recalls", "uploads nosuch", "find a==", "find", "rule add /ctao rse=(", "rule add /ctao", "umount", "umount --timeout x a",
+		"import x", "--set", "--set x ls /", "meta set /ctao x", "stage --wait=perhaps /ctao", "ls relative",
+	} {
+		s.fails(2, []string{"tarn: "}, strings.Fields(args)...)
+	}
+	for _, args := range []string{
+		"ls", "stat", "du", "cat", "stage", "stage --wait", "stage --dry-run", "evict", "pin", "unpin", "replicas", "verify", "explain", "rule ls", "meta get", "undelete",
+	} {
+		code := 4
+		if args == "ls" || args == "du" {
+			code = 0 // either will do
+		}
+		r := s.fails(max(code, s.try(append(strings.Fields(args), "/ctao/none")...).code), []string{"/ctao/none"}, append(strings.Fields(args), "/ctao/none")...)
+		if r.code != 3 && r.code != 4 {
+			t.Errorf("tarn %s of what is not there: exit %d", args, r.code)
+		}
+		r = s.try(append(strings.Fields(args), "/ctao/none/below")...)
+		if r.code != 3 && r.code != 4 {
+			t.Errorf("tarn %s below what is not there: exit %d: %s", args, r.code, r.err)
+		}
+	}
+	for _, args := range []string{"uploads retry", "uploads cancel", "recalls retry", "recalls cancel", "rule rm"} {
+		s.fails(4, []string{"nosuch"}, append(strings.Fields(args), "nosuch")...)
+	}
+	s.fails(4, []string{"/nofile"}, "put", "/nofile", "/ctao/x")
+	s.fails(3, []string{"none"}, "put", "doc.go", "/ctao/none/x")
+	s.fails(4, []string{"/nofile"}, "import", "/nofile", "/ctao/x", "--rse", "PIC-DISK")
+	if r := s.try("import", ".", "/ctao/x", "--rse", "NOPE"); r.code == 0 || !strings.Contains(r.err, `"NOPE"`) {
+		t.Errorf("import to an RSE that is not there: %+v", r)
+	}
+	for _, args := range [][]string{{"stat", "/ctao/none", "--json"}, {"ls", "/none", "--json"}} {
+		s.fails(s.try(args...).code, []string{`{"error":{"code":`, `"kind":"`, `"message":"`}, args...)
+	}
+}
+
+// TestUnmount: with open files, with unsent files, and by a signal.
+func TestUnmount(t *testing.T) {
+	s := newSite(t, "journal: {delay: 1h, drain: 1s}\n")
+	s.mount()
+	f, err := os.Create(s.path("ctao/dl3/open"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	s.fails(7, []string{s.mnt, "in use", "pid"}, "umount", s.mnt)
+	if _, err := f.WriteString("kept"); err != nil {
+		t.Errorf("the mount was taken away all the same: %v", err)
+	}
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+	s.fails(5, []string{"1 file is not safe elsewhere yet", "uploads ls", "--force"}, "umount", "--now", s.mnt)
+	s.sh("cat ctao/dl3/open")
+	s.umount("--now", "--force")
+	if n := len(s.rows("uploads", "ls")); n != 1 {
+		t.Errorf("%d uploads in the journal, want 1", n)
+	}
+	s.mount()
+	if got := s.sh("cat ctao/dl3/open"); got != "kept" {
+		t.Errorf("after the next mount: %q", got)
+	}
+	s.umount() // waits, and does not wait for the delay
+	if left := s.rows("uploads", "ls"); len(left) != 0 {
+		t.Errorf("left after umount: %v", left)
+	}
+
+	// SIGTERM: drained within journal.drain, or left in the journal; open files do not stop it.
+	s.mount()
+	s.sh("echo term > ctao/dl3/term")
+	g, err := os.Open(s.path("ctao/dl3/open"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	if err := s.daemon.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-s.exited:
+		if err != nil {
+			t.Errorf("daemon after SIGTERM: %v", err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("the daemon lives 30 s after SIGTERM")
+	}
+	s.daemon = nil
+	g.Close()
+	s.mount()
+	if got := s.sh("cat ctao/dl3/term"); got != "term\n" {
+		t.Errorf("after SIGTERM: %q", got)
+	}
+	s.umount()
+}
