@@ -210,7 +210,6 @@ func (c *Catalogue) commit(writes map[string][]byte, all effects) error {
 	c.count = next
 	c.usedFiles.Store(next.files)
 	c.usedBytes.Store(next.bytes)
-	c.space.wrote(int64(all.size))
 	c.durable.note(next.sequence)
 	return nil
 }
