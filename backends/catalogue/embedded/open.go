@@ -266,6 +266,13 @@ func (c *Catalogue) Close() error {
 
 // release gives back what open took, in reverse.
 func (c *Catalogue) release() (err error) {
+	if c.db != nil && c.dir != "" {
+		// Closing flushes the memtable, through mmap. What was acknowledged is in the log.
+		if err := c.space.check().allow(true); err != nil {
+			c.log.Warn("the catalogue is left unclosed; its log is taken up at the next start", "dir", c.dir, "err", err)
+			c.db = nil
+		}
+	}
 	if c.db != nil {
 		func() {
 			defer recovered(&err)

@@ -30,17 +30,7 @@ func smallDisk(t *testing.T, mib int) string {
 }
 
 func TestAFullDiskIsRefusedBeforeTheDatabaseSeesIt(t *testing.T) {
-	if os.Getenv("TARN_TEST_INNER") == "" { // what fails here may end the process
-		self, err := os.Executable()
-		if err != nil {
-			t.Fatal(err)
-		}
-		cmd := exec.Command(self, "-test.v", "-test.run=^"+t.Name()+"$")
-		cmd.Env = append(os.Environ(), "TARN_TEST_INNER=1")
-		out := run(t, cmd)
-		if strings.Contains(out, "--- SKIP") {
-			t.Skip(out)
-		}
+	if !inner(t) {
 		return
 	}
 	dir := smallDisk(t, 40)
@@ -94,6 +84,63 @@ func TestAFullDiskIsRefusedBeforeTheDatabaseSeesIt(t *testing.T) {
 	}
 }
 
+// inner tells whether t runs in a process of its own, and runs it in one if not: what
+// fails in it may end the process.
+func inner(t *testing.T) bool {
+	t.Helper()
+	if os.Getenv("TARN_TEST_INNER") != "" {
+		return true
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, "-test.v", "-test.run=^"+t.Name()+"$")
+	cmd.Env = append(os.Environ(), "TARN_TEST_INNER=1")
+	if out := run(t, cmd); strings.Contains(out, "--- SKIP") {
+		t.Skip(out)
+	}
+	return false
+}
+
+func TestClosingOnAFullDisk(t *testing.T) {
+	if !inner(t) {
+		return
+	}
+	dir := smallDisk(t, 40)
+	c := open(t, Options{Dir: dir, FreeFloor: 1})
+	if err := c.AddScope(t.Context(), backends.Info{DID: backends.DID{Scope: "ctao"}}); err != nil {
+		t.Fatal(err)
+	}
+	other := filepath.Join(dir, "other")
+	fill(t, other, 0)
+	if err := c.AddScope(t.Context(), backends.Info{DID: backends.DID{Scope: "more"}}); !errors.Is(err, backends.ErrNoSpace) {
+		t.Errorf("a change the moment that the disk is full: %v", err)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := os.Remove(other); err != nil {
+		t.Fatal(err)
+	}
+	// As the next process does: this one still has the database's own lock.
+	copied := t.TempDir()
+	if err := os.CopyFS(copied, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	c = open(t, Options{Dir: copied, FreeFloor: 1})
+	n := 0
+	for _, err := range c.Scopes(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		n++
+	}
+	if n != 1 {
+		t.Errorf("%d scopes, want 1", n)
+	}
+}
+
 // settle waits until the database has nothing to flush or merge.
 func settle(t *testing.T, c *Catalogue) {
 	t.Helper()
@@ -135,7 +182,9 @@ func fill(t *testing.T, path string, leave int64) {
 		if int64(st.Bavail)*st.Bsize < leave {
 			return
 		}
-		if _, err := f.Write(make([]byte, 256<<10)); err != nil {
+		if _, err := f.Write(make([]byte, 256<<10)); errors.Is(err, syscall.ENOSPC) {
+			return
+		} else if err != nil {
 			t.Fatal(err)
 		}
 	}
