@@ -116,7 +116,7 @@ func (v *FS) create(ctx context.Context, dir *Node, name string, flags int, mode
 	}
 	mode, uid, gid := dir.newAttrs(mode, c, false)
 	now := v.now()
-	e, err := v.jrnl.Create(journal.Record{
+	e, err := v.newEntry(journal.Record{
 		Path: []byte(path.Join(dir.Path(), name)), Inode: newInode(), Mode: mode, UID: uid, GID: gid, MTime: now, Created: now,
 	})
 	if err != nil {

@@ -233,6 +233,9 @@ func (u *unsent) write(p []byte, off int64) (int, error) {
 	}
 	u.touch()
 	n, err := u.entry.WriteAt(p, off)
+	if u.fs.roomier(err, int64(len(p))) {
+		n, err = u.entry.WriteAt(p, off)
+	}
 	return n, local(err)
 }
 

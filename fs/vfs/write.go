@@ -71,7 +71,7 @@ func (v *FS) copyForWriting(ctx context.Context, n *Node, info backends.Info, fr
 	if err != nil {
 		return nil, err
 	}
-	e, err := v.jrnl.Create(journal.Record{
+	e, err := v.newEntry(journal.Record{
 		Path: []byte(n.Path()), Inode: n.ino, Mode: info.Mode, UID: info.UID, GID: info.GID,
 		MTime: info.MTime, Meta: meta, Base: string(info.Generation), Created: v.now(),
 	})
