@@ -3,6 +3,7 @@ package cache
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -429,4 +430,21 @@ func TestUnclaimedSpaceIsGivenBack(t *testing.T) {
 		t.Errorf("%d disk blocks, before %d", n, before)
 	}
 	wantBytes(t, mustOpen(t, c, ct, &remote{data: data}), data)
+}
+
+// A data file that cannot be opened, as on a disk that fails, is as good as gone: its
+// content is fetched again.
+func TestDataThatCannotBeOpened(t *testing.T) {
+	c := open(t, options(t))
+	ct, data := numbered(0, 10*kb4+5)
+	cached(t, c, ct, data)
+	path := files(t, c.o.Dir, dataSuffix)[0]
+	if err := errors.Join(os.Remove(path), os.Symlink("nowhere", path)); err != nil { // ELOOP
+		t.Fatal(err)
+	}
+	r := &remote{data: data}
+	wantBytes(t, mustOpen(t, c, ct, r), data)
+	if r.opened.Load() == 0 {
+		t.Error("not fetched again")
+	}
 }

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
-	"io/fs"
 	"os"
+	"syscall"
 )
 
 // The stamp rule: bytes that were checked are trusted while the stamp of the data file
@@ -185,12 +185,17 @@ func (e *entry) isWhole() bool {
 	return e.whole && e.lay.Count() > 0
 }
 
-// lostFile drops all blocks when the data file is gone from under us.
+// lostFile drops all blocks when the data file is gone from under us, or its disk fails:
+// they are fetched again, past the cache if need be. Where only a descriptor is wanting
+// they stay.
 func (e *entry) lostFile(err error) {
-	if !errors.Is(err, fs.ErrNotExist) {
-		e.c.diskFailed("open", err)
-		return
+	for _, passing := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM} {
+		if errors.Is(err, passing) {
+			e.c.diskFailed("open", err)
+			return
+		}
 	}
+	e.c.diskFailed("open", err) // not when it is merely gone
 	e.mu.Lock()
 	n := e.have.Count()
 	for b := e.have.NextSet(0); b < e.lay.Count(); b = e.have.NextSet(b + 1) {
@@ -198,6 +203,6 @@ func (e *entry) lostFile(err error) {
 	}
 	e.mu.Unlock()
 	if n > 0 {
-		e.c.log.Warn("data file is gone; its blocks are dropped", "key", e.key)
+		e.c.log.Warn("data file is gone; its blocks are dropped", "key", e.key, "err", err)
 	}
 }
