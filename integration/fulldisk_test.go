@@ -1,0 +1,238 @@
+package integration
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+)
+
+// fill writes a file until the disk is full.
+func fill(t testing.TB, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	must(t, err)
+	b := make([]byte, 1<<20)
+	for len(b) > 0 {
+		if _, err = f.Write(b); err != nil {
+			b = b[:len(b)/2]
+		}
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("fill the disk: %v", err)
+	}
+	must(t, f.Close())
+}
+
+// refused writes a file for which there is no room: an error in time, and no daemon that died.
+func (s *site) refused(name string, n int) {
+	s.t.Helper()
+	began := time.Now()
+	err := os.WriteFile(s.path(name), content(1, n), 0o644)
+	if !errors.Is(err, syscall.ENOSPC) {
+		s.t.Errorf("write %s: %v, want ENOSPC", name, err)
+	}
+	if d := time.Since(began); d > 5*time.Second {
+		s.t.Errorf("ENOSPC after %v", d)
+	}
+}
+
+// TestFullCacheDisk: cache and journal on a small disk. Clean files go first; then the
+// writer hears ENOSPC; what is cached is read on; it heals. R11, W10.
+func TestFullCacheDisk(t *testing.T) {
+	disk := tmpfs(t, "24m")
+	s := newSite(t, fmt.Sprintf(`
+cache: {path: %[1]s/cache, limit: 1G, free_floor: 2M}
+journal: {path: %[1]s/journal, delay: 50ms}
+`, disk))
+	s.expect("no space left on device", "no room")
+	s.mount()
+	// More than the disk holds, at a pace at which it is sent.
+	want := map[string][]byte{}
+	for i := range 12 {
+		name := fmt.Sprintf("ctao/dl3/f%02d", i)
+		want[name] = content(uint64(i+1), 4_000_000)
+		must(t, os.WriteFile(s.path(name), want[name], 0o644))
+		s.drain()
+	}
+	for name, b := range want {
+		s.reads(name, b)
+	}
+	// A file that can never fit.
+	s.refused("ctao/dl3/huge", 40_000_000)
+	must(t, os.Remove(s.path("ctao/dl3/huge")))
+	must(t, os.WriteFile(s.path("ctao/dl3/small"), []byte("small"), 0o644))
+	s.drain()
+	// Somebody else fills the disk: clean files make room for what is written.
+	dropPageCache(t)
+	s.sh("cat ctao/dl3/f0[0-3] >/dev/null")
+	if whole := s.ok("cache", "ls"); !strings.Contains(whole, "4000000  whole") {
+		t.Fatalf("nothing in the cache to make room with:\n%s", whole)
+	}
+	fill(t, filepath.Join(disk, "filler"))
+	last := content(77, 1_000_000)
+	if err := os.WriteFile(s.path("ctao/dl3/last"), last, 0o644); err != nil {
+		t.Errorf("with clean files to evict: %v", err)
+	}
+	s.reads("ctao/dl3/last", last)
+	s.drain()
+	// And with none: reads bypass the cache, writers are refused, names can go.
+	fill(t, filepath.Join(disk, "filler2"))
+	s.ok("evict", "/ctao/dl3")
+	fill(t, filepath.Join(disk, "filler3"))
+	s.refused("ctao/dl3/refused", 3_000_000)
+	for name, b := range want {
+		s.reads(name, b)
+	}
+	must(t, os.Remove(s.path("ctao/dl3/f00")))
+	s.ok("status", s.mnt)
+	for _, f := range []string{"filler", "filler2", "filler3"} {
+		must(t, os.Remove(filepath.Join(disk, f)))
+	}
+	healed := content(78, 3_000_000)
+	must(t, os.WriteFile(s.path("ctao/dl3/healed"), healed, 0o644))
+	s.drain()
+	s.reads("ctao/dl3/healed", healed)
+	s.reads("ctao/dl3/small", []byte("small"))
+	if !bytes.Equal(healed, content(78, 3_000_000)) {
+		t.Error("the test spoilt its own data")
+	}
+	s.umount()
+}
+
+// TestFullJournalDisk: the journal alone on a small disk: unsent files are kept, further
+// ones refused, and all goes on when there is room.
+func TestFullJournalDisk(t *testing.T) {
+	disk := tmpfs(t, "8m")
+	s := newSite(t, fmt.Sprintf("journal: {path: %s/journal, delay: 1h}\n", disk))
+	s.expect("no space left on device", "no room")
+	s.mount()
+	kept := content(1, 3_000_000)
+	must(t, os.WriteFile(s.path("ctao/dl3/kept"), kept, 0o644))
+	s.refused("ctao/dl3/big", 10_000_000)
+	fill(t, filepath.Join(disk, "filler"))
+	s.refused("ctao/dl3/more", 1_000_000)
+	s.reads("ctao/dl3/kept", kept)
+	s.kill()
+	s.mount() // on a disk that is full
+	s.reads("ctao/dl3/kept", kept)
+	s.sh("rm -f ctao/dl3/big ctao/dl3/more; ls ctao/dl3; mv ctao/dl3/kept ctao/dl3/kept2")
+	s.ok("uploads", "retry", s.rows("uploads", "ls")[0]["id"].(string))
+	s.settle()
+	must(t, os.Remove(filepath.Join(disk, "filler")))
+	must(t, os.WriteFile(s.path("ctao/dl3/healed"), kept, 0o644))
+	s.umount()
+	s.dropCacheOf()
+	s.mount()
+	s.reads("ctao/dl3/kept2", kept)
+	s.reads("ctao/dl3/healed", kept)
+}
+
+// dropCacheOf takes the cache away while nothing is mounted.
+func (s *site) dropCacheOf() {
+	s.t.Helper()
+	must(s.t, os.RemoveAll(filepath.Join(s.dir, "cache")))
+}
+
+// TestFullCatalogueDisk: the catalogue stops taking changes above its floor of free space,
+// never dies of a full disk, goes on being read, and heals. (Its database writes through
+// memory maps, and a page that finds no room on the disk would kill the daemon.)
+func TestFullCatalogueDisk(t *testing.T) {
+	disk := tmpfs(t, "160m")
+	s := newSite(t, "journal: {delay: 20ms}\n")
+	must(t, os.Remove(filepath.Join(s.dir, "lake.local.yaml")))
+	must(t, os.WriteFile(filepath.Join(s.dir, "lake.local.yaml"), fmt.Appendf(nil, "journal: {delay: 20ms}\ncatalogue: {path: %s/catalogue, free_floor: 32M}\n", disk), 0o600))
+	s.ok("init", s.dir)
+	s.expect("no space", "floor", "upload failed")
+	s.mount()
+	must(t, os.MkdirAll(s.path("ctao/dl3"), 0o755))
+	must(t, os.WriteFile(s.path("ctao/dl3/before"), []byte("before"), 0o644))
+	s.drain()
+	fill(t, filepath.Join(disk, "filler"))
+	if err := os.Mkdir(s.path("ctao/dl3/refused"), 0o755); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("mkdir with a full catalogue: %v, want ENOSPC", err)
+	}
+	// A file is accepted, kept, and registered later: the journal does not need the catalogue.
+	must(t, os.WriteFile(s.path("ctao/dl3/during"), []byte("during"), 0o644))
+	s.reads("ctao/dl3/before", []byte("before"))
+	s.reads("ctao/dl3/during", []byte("during"))
+	time.Sleep(300 * time.Millisecond) // an upload fails at its registration
+	if left := s.rows("uploads", "ls"); len(left) != 1 {
+		t.Errorf("unsent: %v", left)
+	}
+	s.ok("status", s.mnt)
+	s.kill()
+	// To open it takes room as well: refused in words, and nothing is lost.
+	s.fails(8, []string{"catalogue", "no space left", "free space on that disk"}, "mount", s.dir, s.mnt)
+	must(t, os.Remove(filepath.Join(disk, "filler")))
+	s.mount()
+	s.reads("ctao/dl3/during", []byte("during"))
+	s.settle()
+	must(t, os.Mkdir(s.path("ctao/dl3/healed"), 0o755))
+	// The end of a daemon on a full disk.
+	fill(t, filepath.Join(disk, "filler"))
+	s.umount()
+	must(t, os.Remove(filepath.Join(disk, "filler")))
+	s.dropCacheOf()
+	s.mount()
+	s.reads("ctao/dl3/during", []byte("during"))
+}
+
+// TestCacheDiskDies: the disk below the hot cache stops answering while the daemon runs.
+// What is at the storages is read past the cache, and files are written.
+func TestCacheDiskDies(t *testing.T) {
+	needRoot(t)
+	needTools(t, "mkfs.ext4", "mount", "umount")
+	dir := t.TempDir()
+	image, disk := filepath.Join(dir, "image"), dirOf(t, dir, "disk")
+	must(t, os.WriteFile(image, nil, 0o600))
+	must(t, os.Truncate(image, 64<<20))
+	for _, args := range [][]string{{"mkfs.ext4", "-q", "-F", image}, {"mount", "-o", "loop", image, disk}} {
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			missing(t, "%v: %v: %s", args, err, out)
+		}
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("umount", disk).CombinedOutput(); err != nil {
+			exec.Command("umount", "-l", disk).Run() // the failure before is reported
+			t.Errorf("umount: %v: %s", err, out)
+		}
+	})
+	s := newSite(t, fmt.Sprintf("cache: {path: %s/cache, free_floor: 1M}\njournal: {delay: 20ms}\n", disk))
+	s.expect("input/output error", "cache")
+	s.mount()
+	b := content(1, 1_000_000)
+	must(t, os.WriteFile(s.path("ctao/dl3/cached"), b, 0o644))
+	must(t, os.WriteFile(s.path("ctao/dl3/evicted"), b[1:], 0o644))
+	s.drain()
+	s.ok("evict", "/ctao/dl3/evicted")
+	shutdown(t, disk)
+	dropPageCache(t)
+	s.reads("ctao/dl3/cached", b)
+	s.reads("ctao/dl3/evicted", b[1:])
+	must(t, os.WriteFile(s.path("ctao/dl3/new"), b[2:], 0o644))
+	s.drain()
+	s.reads("ctao/dl3/new", b[2:])
+	s.ok("status", s.mnt)
+	s.umount()
+}
+
+// shutdown makes an ext4 fail from now on, as a disk that is pulled out.
+func shutdown(t testing.TB, dir string) {
+	t.Helper()
+	f, err := os.Open(dir)
+	must(t, err)
+	defer f.Close()
+	const ext4Shutdown, noLogFlush = 0x8004587d, 2
+	flag := uint32(noLogFlush)
+	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, f.Fd(), ext4Shutdown, uintptr(unsafe.Pointer(&flag))); errno != 0 {
+		missing(t, "shut an ext4 down: %v", errno)
+	}
+}
