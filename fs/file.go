@@ -65,10 +65,12 @@ func (r *rawFS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 	if err != nil {
 		return r.fail("open", n, "", err)
 	}
-	if !r.opened(h, in.NodeId, in.Flags, out) {
+	for !r.opened(h, in.NodeId, in.Flags, out) {
 		r.double(n.Inode(), in.NodeId)
-		h.Release()
-		return fuse.Status(estale)
+		if r.idOf(n.Inode()) != in.NodeId {
+			h.Release()
+			return fuse.Status(estale)
+		}
 	}
 	return fuse.OK
 }

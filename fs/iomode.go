@@ -34,13 +34,14 @@ type ioState struct {
 }
 
 // enter chooses the mode of a new handle of the FUSE inode id, with the flags that tell it
-// the kernel; false when id is bound to another content, or to reading only.
+// the kernel; false when id is bound to another content, or to reading only, or is not the
+// one that is shown: all that open a file share one FUSE inode, or their locks would not meet.
 func (r *rawFS) enter(h *vfs.Handle, id uint64, flags uint32) (mode ioMode, out uint32, backing int32, ok bool) {
 	readOnly := flags&syscall.O_ACCMODE == syscall.O_RDONLY && !h.Resident()
 	var fd int
 	var gen backends.Generation
 	whole := false
-	if r.passthrough && readOnly {
+	if r.passthrough && readOnly && h.Node().Info().Size > 0 { // empty ones are there to be locked
 		var f *os.File
 		if f, gen, whole = h.Whole(); whole {
 			fd = int(f.Fd())
@@ -48,6 +49,12 @@ func (r *rawFS) enter(h *vfs.Handle, id uint64, flags uint32) (mode ioMode, out 
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.idOfLocked(h.Node().Inode()) != id {
+		return direct, 0, 0, false
+	}
+	if t := r.twins[id]; t != nil && t.fresh {
+		t.fresh, whole = false, false
+	}
 	st := r.io[id]
 	if st == nil {
 		st = &ioState{}
@@ -114,6 +121,7 @@ type twin struct {
 	id      uint64
 	inode   uint64
 	lookups uint64 // references of the kernel
+	fresh   bool   // not opened yet: the first open is no passthrough, which would not fit who it was made for
 }
 
 // twinBits marks the ids of twins; see isDot.
@@ -136,13 +144,18 @@ func (r *rawFS) inode(id uint64) uint64 {
 func (r *rawFS) idOf(inode uint64) uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return r.idOfLocked(inode)
+}
+
+func (r *rawFS) idOfLocked(inode uint64) uint64 {
 	if t := r.shown[inode]; t != nil {
 		return t.id
 	}
 	return inode
 }
 
-// double shows a file under a new id, if it is still shown under the one that is bound.
+// double shows a file under a new id, if it is still shown under the one that is bound, and
+// that is still bound.
 func (r *rawFS) double(inode, bound uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -150,11 +163,13 @@ func (r *rawFS) double(inode, bound uint64) {
 	switch {
 	case old == nil && bound != inode, old != nil && old.id != bound:
 		return
+	case r.io[bound] == nil || r.io[bound].pass == 0:
+		return
 	case old != nil && old.lookups == 0:
 		delete(r.twins, old.id)
 	}
 	r.lastTwin++
-	t := &twin{id: twinBits | r.lastTwin, inode: inode}
+	t := &twin{id: twinBits | r.lastTwin, inode: inode, fresh: true}
 	r.twins[t.id], r.shown[inode] = t, t
 }
 
