@@ -148,18 +148,19 @@ func TestBurst(t *testing.T) {
 	s := newSite(t, keepEnds+"recalls: {hold: 10ms, readahead: {files: 0}, policy: {burst: {files: 3, window: 1m, below: 1M}}}\n")
 	s.mount()
 	files := map[string]int{}
-	for i := range 7 {
+	for i := range 12 {
 		files[fmt.Sprintf("run%d.fits", i)] = 600000 // more than the kernel reads ahead
 	}
 	s.onTape(folder(t, files), "/ctao/dl3/set")
 	out, err := s.alone("head -q -c 20000 ctao/dl3/set/* | wc -c")
-	if err != nil || strings.Count(out, "Device or resource busy") != 4 || !strings.HasSuffix(out, "60000\n") {
-		t.Errorf("a burst of small reads: %v\n%s", err, out)
+	n := s.recalled()
+	if n < 3 || n > 6 { // the kernel tells of a close a little later
+		t.Errorf("%d recalled, want 3 or a few more", n)
 	}
-	if n := s.recalled(); n != 3 {
-		t.Errorf("%d recalled, want 3", n)
+	if err != nil || strings.Count(out, "Device or resource busy") != len(files)-n || !strings.HasSuffix(out, fmt.Sprintln(20000*n)) {
+		t.Errorf("a burst of small reads, %d recalled: %v\n%s", n, err, out)
 	}
-	if out, err := s.alone("cat ctao/dl3/set/run4.fits ctao/dl3/set/run5.fits | wc -c"); err != nil || out != "1200000\n" {
+	if out, err := s.alone("cat ctao/dl3/set/run8.fits ctao/dl3/set/run9.fits | wc -c"); err != nil || out != "1200000\n" {
 		t.Errorf("another process: %v %s", err, out)
 	}
 }

@@ -69,7 +69,11 @@ func TestSharedChecks(t *testing.T) {
 	s.mount()
 	failures := regexp.MustCompile(`(?m)^RESULT .* fail=0 `)
 	t.Run("all", func(t *testing.T) {
-		for _, name := range []string{"semantics", "names", "mmap", "locks", "git", "sqlite", "roundtrip"} {
+		names := []string{"semantics", "names", "mmap", "locks", "sqlite"}
+		if !raceEnabled && !testing.Short() {
+			names = append(names, "git", "roundtrip") // long, and not about what the detector looks for
+		}
+		for _, name := range names {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				work := s.path("ctao", "dl0")

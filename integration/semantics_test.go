@@ -614,3 +614,42 @@ func TestSignals(t *testing.T) {
 		}
 	}
 }
+
+// TestLocksOfOpeners: of those that open a published file at one time, some only to read,
+// one gets the lock (N9). They must not be told of different inodes behind one name.
+func TestLocksOfOpeners(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, "journal: {delay: 10ms}\n")
+	s.mount()
+	for round := range 40 {
+		p := s.path("ctao/dl0", fmt.Sprint("f", round%8))
+		put(t, p, strings.Repeat(fmt.Sprintln(round), 4000))
+		time.Sleep(time.Duration(round%10) * 10 * time.Millisecond) // unsent, uploading, published
+		fds, got := make([]int, 6), make([]bool, 6)
+		var wg sync.WaitGroup
+		for i := range fds {
+			wg.Go(func() {
+				if b, err := os.ReadFile(p); err != nil || !strings.HasPrefix(string(b), fmt.Sprintln(round)) {
+					t.Errorf("round %d: read %.10q, %v", round, b, err)
+				}
+				fd, err := unix.Open(p, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o644)
+				if fds[i] = fd; err != nil {
+					t.Errorf("round %d: open: %v", round, err)
+					return
+				}
+				got[i] = unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK, Len: 1}) == nil
+			})
+		}
+		wg.Wait()
+		holders := 0
+		for i, fd := range fds {
+			if got[i] {
+				holders++
+			}
+			unix.Close(fd)
+		}
+		if holders != 1 {
+			t.Errorf("round %d: %d hold an exclusive lock", round, holders)
+		}
+	}
+}
