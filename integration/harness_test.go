@@ -185,7 +185,7 @@ func (s *site) tryMount(wrap []string, args ...string) error {
 	s.t.Helper()
 	argv := append(append(append([]string{}, wrap...), tarn, "mount", "-f", s.dir, s.mnt), args...)
 	s.daemon = exec.Command(argv[0], argv[1:]...)
-	s.daemon.Env = append(os.Environ(), "GORACE=halt_on_error=1")
+	s.daemon.Env = append(os.Environ(), "GORACE=halt_on_error=1 atexit_sleep_ms=0")
 	pr, pw, err := os.Pipe()
 	if err != nil {
 		s.t.Fatal(err)
@@ -318,7 +318,7 @@ func (s *site) try(args ...string) result {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, tarn, args...)
-	cmd.Env = append(os.Environ(), "TARN_LAKE="+s.dir)
+	cmd.Env = append(os.Environ(), "TARN_LAKE="+s.dir, "GORACE=halt_on_error=1 atexit_sleep_ms=0")
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err := cmd.Run()
