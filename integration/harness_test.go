@@ -32,6 +32,8 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) int {
+	// A program built with -race waits for a second before it ends, unless told not to.
+	os.Setenv("GORACE", "halt_on_error=1 atexit_sleep_ms=0")
 	if tarn = os.Getenv("TARN_BIN"); tarn != "" {
 		return m.Run() // a program that is there already
 	}
