@@ -3,6 +3,7 @@ package fs
 import (
 	"os"
 	"syscall"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
@@ -52,8 +53,8 @@ func (r *rawFS) enter(h *vfs.Handle, id uint64, flags uint32) (mode ioMode, out 
 	if r.idOfLocked(h.Node().Inode()) != id {
 		return direct, 0, 0, false
 	}
-	if t := r.twins[id]; t != nil && t.fresh {
-		t.fresh, whole = false, false
+	if t := r.twins[id]; t != nil && time.Since(t.made) < twinRest {
+		whole = false
 	}
 	st := r.io[id]
 	if st == nil {
@@ -121,8 +122,12 @@ type twin struct {
 	id      uint64
 	inode   uint64
 	lookups uint64 // references of the kernel
-	fresh   bool   // not opened yet: the first open is no passthrough, which would not fit who it was made for
+	made    time.Time
 }
+
+// twinRest is how long a twin is not opened by passthrough. The kernel tries an open that
+// was ESTALE once more only: by then the twin must not be bound itself.
+const twinRest = 5 * time.Second
 
 // twinBits marks the ids of twins; see isDot.
 const twinBits = 3 << 62
@@ -169,7 +174,7 @@ func (r *rawFS) double(inode, bound uint64) {
 		delete(r.twins, old.id)
 	}
 	r.lastTwin++
-	t := &twin{id: twinBits | r.lastTwin, inode: inode, fresh: true}
+	t := &twin{id: twinBits | r.lastTwin, inode: inode, made: time.Now()}
 	r.twins[t.id], r.shown[inode] = t, t
 }
 
