@@ -571,7 +571,7 @@ func TestSharedFaultChecks(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build fscheck: %v\n%s", err, out)
 	}
-	for _, out := range []string{run("f-crash.sh", "2"), run("f-crash.sh", "1", "fsync"), run("f-isolation.sh")} {
+	for _, out := range []string{run("f-crash.sh", "1"), run("f-crash.sh", "1", "fsync"), run("f-isolation.sh")} {
 		t.Log(strings.TrimSpace(out))
 	}
 }

@@ -56,7 +56,7 @@ journal: {path: %[1]s/journal, delay: 50ms}
 	s.mount()
 	// More than the disk holds, at a pace at which it is sent.
 	want := map[string][]byte{}
-	for i := range 12 {
+	for i := range 8 {
 		name := fmt.Sprintf("ctao/dl3/f%02d", i)
 		want[name] = content(uint64(i+1), 4_000_000)
 		must(t, os.WriteFile(s.path(name), want[name], 0o644))
@@ -73,7 +73,7 @@ journal: {path: %[1]s/journal, delay: 50ms}
 	// Somebody else fills the disk: clean files make room for what is written.
 	dropPageCache(t)
 	s.sh("cat ctao/dl3/f0[0-3] >/dev/null")
-	if whole := s.ok("cache", "ls"); !strings.Contains(whole, "4000000  whole") {
+	if whole := s.ok("cache", "ls"); !strings.Contains(whole, "4000000  4000000") {
 		t.Fatalf("nothing in the cache to make room with:\n%s", whole)
 	}
 	fill(t, filepath.Join(disk, "filler"))
@@ -123,15 +123,14 @@ func TestFullJournalDisk(t *testing.T) {
 	s.kill()
 	s.mount() // on a disk that is full
 	s.reads("ctao/dl3/kept", kept)
-	s.sh("rm -f ctao/dl3/big ctao/dl3/more; ls ctao/dl3; mv ctao/dl3/kept ctao/dl3/kept2")
-	s.ok("uploads", "retry", s.rows("uploads", "ls")[0]["id"].(string))
-	s.settle()
+	s.sh("rm -f ctao/dl3/big ctao/dl3/more; ls ctao/dl3")
+	s.settle() // a start does not wait for the delay
 	must(t, os.Remove(filepath.Join(disk, "filler")))
 	must(t, os.WriteFile(s.path("ctao/dl3/healed"), kept, 0o644))
 	s.umount()
 	s.dropCacheOf()
 	s.mount()
-	s.reads("ctao/dl3/kept2", kept)
+	s.reads("ctao/dl3/kept", kept)
 	s.reads("ctao/dl3/healed", kept)
 }
 
