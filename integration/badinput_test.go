@@ -299,6 +299,39 @@ func TestDamagedCatalogue(t *testing.T) {
 	if got := len(s.rows("ls", "/ctao/dl3")); got != 30 {
 		t.Errorf("after all was put back: %d files", got)
 	}
+
+	// The logs, as a kill leaves them: what was acknowledged is there, or the damage is told.
+	s.mount()
+	s.sh("for i in $(seq 30); do echo $i > ctao/dl3/g$i; done")
+	s.drain()
+	s.kill()
+	must(t, os.RemoveAll(spare))
+	if out, err := exec.Command("cp", "-a", db, spare).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	logs, err := filepath.Glob(filepath.Join(db, "*.mem"))
+	must(t, err)
+	vlogs, err := filepath.Glob(filepath.Join(db, "*.vlog"))
+	must(t, err)
+	if len(logs) == 0 {
+		t.Fatal("a killed daemon left no log")
+	}
+	for _, p := range append(logs, vlogs...) {
+		for _, off := range []int64{8, 40, 2000} {
+			if st, err := os.Stat(p); err != nil || st.Size() <= off {
+				continue
+			}
+			flip(t, p, off)
+			r := s.try("ls", "/ctao/dl3")
+			if n := strings.Count(r.out, "\n"); r.code != 0 && (r.code != 7 || !strings.Contains(r.err, "damaged")) || r.code == 0 && n != 60 {
+				t.Errorf("%s flipped at %d: exit %d, %d files\n%s", filepath.Base(p), off, r.code, n, r.err)
+			}
+			must(t, os.RemoveAll(db))
+			if out, err := exec.Command("cp", "-a", spare, db).CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+		}
+	}
 }
 
 // TestNoFUSE: said in words, with the cure.
