@@ -68,6 +68,7 @@ func (r *rawFS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 	for !r.opened(h, in.NodeId, in.Flags, out) {
 		r.double(n.Inode(), in.NodeId)
 		if r.idOf(n.Inode()) != in.NodeId {
+			r.sweepTwins()
 			h.Release()
 			return fuse.Status(estale)
 		}

@@ -131,6 +131,7 @@ type rawFS struct {
 	dot        *dotTree
 
 	passthrough bool
+	rest        time.Duration // twinRest, but in tests
 
 	mu     sync.Mutex // guards the rest; never held across I/O
 	fhs    map[uint64]any
@@ -139,13 +140,14 @@ type rawFS struct {
 
 	twins    map[uint64]*twin // by id
 	shown    map[uint64]*twin // by inode number: the one that look-ups give
+	swept    time.Time        // when idle ones were looked for
 	lastTwin uint64
 }
 
 func newRawFS(o Options) *rawFS {
 	r := &rawFS{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(), o: o, vfs: o.VFS, log: o.Log, complaints: newSeldom(o.Log),
-		fhs: map[uint64]any{}, io: map[uint64]*ioState{}, twins: map[uint64]*twin{}, shown: map[uint64]*twin{},
+		fhs: map[uint64]any{}, io: map[uint64]*ioState{}, rest: twinRest, twins: map[uint64]*twin{}, shown: map[uint64]*twin{},
 	}
 	r.dot = newDotTree(r)
 	return r

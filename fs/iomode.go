@@ -53,7 +53,7 @@ func (r *rawFS) enter(h *vfs.Handle, id uint64, flags uint32) (mode ioMode, out 
 	if r.idOfLocked(h.Node().Inode()) != id {
 		return direct, 0, 0, false
 	}
-	if t := r.twins[id]; t != nil && time.Since(t.made) < twinRest {
+	if t := r.twins[id]; t != nil && time.Since(t.made) < r.rest {
 		whole = false
 	}
 	st := r.io[id]
@@ -125,8 +125,9 @@ type twin struct {
 	made    time.Time
 }
 
-// twinRest is how long a twin is not opened by passthrough. The kernel tries an open that
-// was ESTALE once more only: by then the twin must not be bound itself.
+// twinRest is how long a twin is shown whatever the kernel forgets, and not opened by
+// passthrough. The kernel tries an open that was ESTALE once more only, and in between it
+// may forget all it knows of the file: then the twin must still be there, and not be bound.
 const twinRest = 5 * time.Second
 
 // twinBits marks the ids of twins; see isDot.
@@ -178,6 +179,24 @@ func (r *rawFS) double(inode, bound uint64) {
 	r.twins[t.id], r.shown[inode] = t, t
 }
 
+// sweepTwins drops the twins of inodes that the kernel forgot while they rested.
+func (r *rawFS) sweepTwins() {
+	r.mu.Lock()
+	var idle []uint64
+	if time.Since(r.swept) > r.rest {
+		r.swept = time.Now()
+		for inode, t := range r.shown {
+			if t.lookups == 0 && time.Since(t.made) > r.rest {
+				idle = append(idle, inode)
+			}
+		}
+	}
+	r.mu.Unlock()
+	for _, inode := range idle {
+		r.unshow(inode)
+	}
+}
+
 // lookedUp counts a reference that the kernel gets to id.
 func (r *rawFS) lookedUp(id uint64) {
 	r.mu.Lock()
@@ -205,8 +224,9 @@ func (r *rawFS) forgetTwin(id, count uint64) {
 func (r *rawFS) unshow(inode uint64) {
 	r.mu.Lock()
 	t := r.shown[inode]
+	rests := t != nil && time.Since(t.made) < r.rest
 	r.mu.Unlock()
-	if t == nil {
+	if t == nil || rests {
 		return
 	}
 	if n := r.vfs.Known(inode); n != nil {
