@@ -109,15 +109,16 @@ write_rules:
 
 const demoSizes = `# The hot cache: local copies that are read from. limit is hard and counts unsent files, too.
 # head and tail, the first and last bytes of each file, stay when the rest goes back to tape, so
-# that header readers need no recall. Here they are small, as the files of a demonstration are;
-# the default is 1M each, with blocks of 1M.
+# that header readers need no recall. Here they are small, as the files of a demonstration are,
+# but as much as the kernel reads ahead of who wants one block; the default is 1M each, with blocks
+# of 1M.
 cache:
   path: cache
   limit: 2G
   free_floor: 256M
   block: 4K
-  head: 4K
-  tail: 4K
+  head: 16K
+  tail: 1K
 
 catalogue:
   path: catalogue
