@@ -13,7 +13,7 @@ import (
 func TestLargeTree(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, "")
-	files, flat := 20000, 10000
+	files, flat := 22000, 20000
 	if testing.Short() {
 		files, flat = 4000, 2000
 	}
