@@ -1,10 +1,12 @@
 package vfs_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"sync"
 	"testing"
+	"time"
 
 	"tarn/backends"
 	"tarn/fs/vfs"
@@ -63,5 +65,33 @@ func TestClosesAtOneTime(t *testing.T) {
 	w.drain()
 	for i := range 60 {
 		w.want(fmt.Sprintf("/ctao/dl0/f%d", i), []byte{0, 1, 2, 3, 4, 5, 6, 7})
+	}
+}
+
+// TestHalfAFileIsNotPublished: a close of one of several copies of a descriptor seals
+// what is there, and nothing is registered before the last one is closed (W6).
+func TestHalfAFileIsNotPublished(t *testing.T) {
+	w := newWorld(t, vfs.Options{})
+	n, h, err := w.v.Create(ctx, w.mkdir("/ctao/d"), "f", os.O_WRONLY, 0o644, vfs.Caller{})
+	must(t, err)
+	defer n.Forget(1)
+	_, err = h.WriteAt(ctx, []byte("first half, "), 0)
+	must(t, err)
+	must(t, h.Flush(ctx, vfs.Caller{})) // a child that was forked ends
+	time.Sleep(600 * time.Millisecond)  // many times the delay of the upload
+	if _, err := w.cat.Stat(ctx, backends.DID{Scope: "ctao", Name: "/ctao/d/f"}); !errors.Is(err, backends.ErrNotExist) {
+		t.Fatalf("half a file is registered: %v", err)
+	}
+	_, err = h.WriteAt(ctx, []byte("second half"), 12)
+	must(t, err)
+	must(t, h.Flush(ctx, vfs.Caller{}))
+	h.Release()
+	w.drain()
+	w.want("/ctao/d/f", []byte("first half, second half"))
+	if _, err := w.cat.Stat(ctx, backends.DID{Scope: "ctao", Name: "/ctao/d/f"}); err != nil {
+		t.Fatal(err)
+	}
+	for p, err := range w.cat.Pasts(ctx, backends.DID{Scope: "ctao", Name: "/ctao/d/f"}) {
+		t.Fatalf("a generation nobody completed: %+v %v", p, err)
 	}
 }

@@ -80,7 +80,7 @@ func (v *FS) Create(ctx context.Context, dir *Node, name string, flags int, mode
 		h := &Handle{node: n.hold(), flags: flags, caller: c, made: true}
 		n.mu.Lock()
 		n.handles++
-		n.writers++
+		n.writesLocked(h, time.Time{})
 		n.mu.Unlock()
 		return n, h, nil
 	}

@@ -73,7 +73,7 @@ func (v *FS) Open(ctx context.Context, n *Node, flags int, caller Caller) (*Hand
 	if !dead {
 		n.handles++
 		if canWrite(flags) {
-			n.writers++
+			n.writesLocked(h, time.Now())
 		}
 	}
 	n.mu.Unlock()
@@ -430,6 +430,7 @@ func (h *Handle) Release() {
 	if h.seals() {
 		n.mu.Lock()
 		n.writers-- // first: of several at one time the last must see none
+		delete(n.open, h)
 		n.mu.Unlock()
 		if err := v.closeWriter(v.ctx, n, 0); err != nil {
 			v.log.Error("seal at release", "path", n.Path(), "err", err)
@@ -451,6 +452,15 @@ func (h *Handle) Release() {
 		}
 	}
 	n.Forget(1)
+}
+
+// writesLocked counts h among those that may write; needs n.mu.
+func (n *Node) writesLocked(h *Handle, since time.Time) {
+	n.writers++
+	if n.open == nil {
+		n.open = map[*Handle]time.Time{}
+	}
+	n.open[h] = since
 }
 
 // closeWriter seals n's content when at most own writers are left, and makes it

@@ -43,14 +43,15 @@ type Node struct {
 	// mu guards what follows; never held across remote I/O.
 	mu       sync.Mutex
 	info     backends.Info
-	work     *unsent       // content written here that is not yet safe, nil: published only
-	making   chan struct{} // closed when the copy for a new work is done
-	writers  int           // open handles that may write
-	keeper   *keeper       // while reads wait for the published content
-	handles  int           // open handles
-	unlinked bool          // no name is left
-	lastErr  string        // for user.tarn.error
-	touched  time.Time     // of a directory: when a name in it last changed here
+	work     *unsent               // content written here that is not yet safe, nil: published only
+	making   chan struct{}         // closed when the copy for a new work is done
+	writers  int                   // open handles that may write
+	open     map[*Handle]time.Time // of these, and since when
+	keeper   *keeper               // while reads wait for the published content
+	handles  int                   // open handles
+	unlinked bool                  // no name is left
+	lastErr  string                // for user.tarn.error
+	touched  time.Time             // of a directory: when a name in it last changed here
 }
 
 // Caller is the process on whose behalf a call runs; zero for the control API.

@@ -35,6 +35,7 @@ type unsent struct {
 	mtime    time.Time
 	ctime    time.Time
 	born     time.Time // when the name came to be
+	written  time.Time // when the content last changed, on the monotonic clock
 	state    journal.State
 	sums     backends.Checksums // of the sealed content
 	sealed   int64              // its size
@@ -252,7 +253,7 @@ func (u *unsent) wrote() {
 func (u *unsent) touch() {
 	now := u.fs.now()
 	u.mu.Lock()
-	u.dirty = true
+	u.dirty, u.written = true, time.Now()
 	u.mtime, u.ctime = now, now
 	u.mu.Unlock()
 }

@@ -128,8 +128,38 @@ func (u *unsent) freeze(stop context.CancelFunc) bool {
 	return true
 }
 
+// stillOpen tells whether somebody may go on writing u: a process that forks closes its
+// copies of the descriptors, which seals the file each time, and half a file is not to
+// be published. A close that waits for the upload cannot wait for that, nor can a drain.
+func (up *uploader) stillOpen(u *unsent) bool {
+	up.mu.Lock()
+	hurry := up.hurry > 0
+	up.mu.Unlock()
+	if hurry || up.v.opt.Close != CloseLocal || u.registered() {
+		return false
+	}
+	n := up.v.Known(u.inode)
+	if n == nil {
+		return false
+	}
+	defer n.Forget(1)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, since := range n.open {
+		if n.work == u && !since.After(u.written) {
+			return true // it was open when the content last changed: it may be its writer
+		}
+	}
+	return false
+}
+
 // one carries u as far as it goes now; again: it shall be tried once more after wait.
 func (up *uploader) one(ctx context.Context, u *unsent) (again bool, wait time.Duration) {
+	if up.stillOpen(u) {
+		return true, max(up.v.opt.Delay, 250*time.Millisecond)
+	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	if !u.freeze(stop) {
