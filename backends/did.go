@@ -10,10 +10,7 @@
 // RSE under a PFN; a rule asks for copies on the RSEs that match an expression.
 package backends
 
-import (
-	"fmt"
-	"strings"
-)
+import "fmt"
 
 // DID is a data identifier. In a scope of layout lfn the name is the file's path
 // in the lake, with the scope as its first element: {"ctao", "/ctao/dl3/run1.fits"}.
@@ -30,18 +27,6 @@ func (d DID) String() string { return d.Scope + ":" + d.Name }
 
 // IsZero tells whether d names nothing at all.
 func (d DID) IsZero() bool { return d == DID{} }
-
-// ParseDID reads scope:name. The scope ends at the first colon; names may hold more.
-func ParseDID(s string) (DID, error) {
-	scope, name, ok := strings.Cut(s, ":")
-	if !ok {
-		return DID{}, fmt.Errorf("parse DID %q: no colon between scope and name: %w", s, ErrName)
-	}
-	if err := CheckScope(scope); err != nil {
-		return DID{}, err
-	}
-	return DID{Scope: scope, Name: name}, nil
-}
 
 // CheckScope applies Rucio's scope schema (lib/rucio/common/schema/generic.py):
 // 1 to 25 letters, digits, dots, dashes and underscores. "." and ".." and names
