@@ -8,8 +8,7 @@ import (
 	"tarn/backends/query"
 )
 
-// Catalogue is a catalogue with faults. Its Script may be shared with NewNamespace and NewRules, so
-// that one Down takes all of a catalogue away.
+// Catalogue is a catalogue with faults.
 type Catalogue struct {
 	*Script
 	inner backends.Catalogue
@@ -139,92 +138,3 @@ func (c *Catalogue) Traits() backends.CatalogueTraits { return c.inner.Traits() 
 
 // Close closes the catalogue below.
 func (c *Catalogue) Close() error { return c.inner.Close() }
-
-// Namespace is a Namespace with faults.
-type Namespace struct {
-	*Script
-	inner backends.Namespace
-}
-
-var _ backends.Namespace = (*Namespace)(nil)
-
-// NewNamespace decorates n with the faults of s; nil makes a Script of its own.
-func NewNamespace(n backends.Namespace, s *Script) *Namespace {
-	if s == nil {
-		s = &Script{}
-	}
-	return &Namespace{Script: s, inner: n}
-}
-
-// Scopes implements backends.Namespace, as the methods after it.
-func (n *Namespace) Scopes(ctx context.Context) iter.Seq2[backends.Info, error] {
-	return stream(n.Script, ctx, "Scopes", "", infoName, n.inner.Scopes(ctx))
-}
-
-// AddScope implements backends.Namespace.
-func (n *Namespace) AddScope(ctx context.Context, in backends.Info) error {
-	return do(n.Script, ctx, "AddScope", in.DID.Scope, func() error { return n.inner.AddScope(ctx, in) })
-}
-
-// RemoveScope implements backends.Namespace.
-func (n *Namespace) RemoveScope(ctx context.Context, scope string) error {
-	return do(n.Script, ctx, "RemoveScope", scope, func() error { return n.inner.RemoveScope(ctx, scope) })
-}
-
-// Rename implements backends.Namespace; hooks see the old name.
-func (n *Namespace) Rename(ctx context.Context, from, to backends.DID) error {
-	return do(n.Script, ctx, "Rename", from.String(), func() error { return n.inner.Rename(ctx, from, to) })
-}
-
-// Remove implements backends.Namespace.
-func (n *Namespace) Remove(ctx context.Context, d backends.DID) error {
-	return do(n.Script, ctx, "Remove", d.String(), func() error { return n.inner.Remove(ctx, d) })
-}
-
-// Update implements backends.Namespace.
-func (n *Namespace) Update(ctx context.Context, d backends.DID, c backends.Change) error {
-	return do(n.Script, ctx, "Update", d.String(), func() error { return n.inner.Update(ctx, d, c) })
-}
-
-// Rules is a Rules with faults.
-type Rules struct {
-	*Script
-	inner backends.Rules
-}
-
-var _ backends.Rules = (*Rules)(nil)
-
-// NewRules decorates r with the faults of s; nil makes a Script of its own.
-func NewRules(r backends.Rules, s *Script) *Rules {
-	if s == nil {
-		s = &Script{}
-	}
-	return &Rules{Script: s, inner: r}
-}
-
-func ruleName(r backends.RuleStatus) string { return string(r.ID) }
-
-// AddRule implements backends.Rules, as the methods after it.
-func (r *Rules) AddRule(ctx context.Context, rule backends.Rule) (backends.RuleID, error) {
-	return did(r.Script, ctx, "AddRule", rule.DID, func() (backends.RuleID, error) { return r.inner.AddRule(ctx, rule) })
-}
-
-// RulesOf implements backends.Rules.
-func (r *Rules) RulesOf(ctx context.Context, d backends.DID) iter.Seq2[backends.RuleStatus, error] {
-	return stream(r.Script, ctx, "RulesOf", d.String(), ruleName, r.inner.RulesOf(ctx, d))
-}
-
-// AllRules implements backends.Rules.
-func (r *Rules) AllRules(ctx context.Context, states ...backends.RuleState) iter.Seq2[backends.RuleStatus, error] {
-	return stream(r.Script, ctx, "AllRules", "", ruleName, r.inner.AllRules(ctx, states...))
-}
-
-// SetRuleState implements backends.Rules.
-func (r *Rules) SetRuleState(ctx context.Context, id backends.RuleID, st backends.RuleState, why string) error {
-	return do(r.Script, ctx, "SetRuleState", string(id), func() error { return r.inner.SetRuleState(ctx, id, st, why) })
-}
-
-// DeleteRule implements backends.Rules.
-func (r *Rules) DeleteRule(ctx context.Context, id backends.RuleID) error {
-	return do(r.Script, ctx, "DeleteRule", string(id), func() error { return r.inner.DeleteRule(ctx, id) })
-}
