@@ -432,6 +432,12 @@ func (up *uploader) register(ctx context.Context, u *unsent, r journal.Record) e
 	if err != nil {
 		return fmt.Errorf("register %s: %w", p, err)
 	}
+	if n := v.Known(u.inode); n != nil { // before u leaves the attributes to it
+		n.mu.Lock()
+		n.info = in
+		n.mu.Unlock()
+		n.Forget(1)
+	}
 	if err := u.reach(journal.Registered, func(r *journal.Record) { r.Copies = slices.Clone(copies) }); err != nil {
 		return err
 	}
@@ -442,12 +448,6 @@ func (up *uploader) register(ctx context.Context, u *unsent, r journal.Record) e
 	v.nameLocked(u, "")
 	v.mu.Unlock()
 	parent.names.Add(1)
-	if n := v.Known(u.inode); n != nil {
-		n.mu.Lock()
-		n.info = in
-		n.mu.Unlock()
-		n.Forget(1)
-	}
 	up.outdate(u)
 	v.stats.registered.Add(1)
 	return nil

@@ -128,13 +128,20 @@ func (l *Library) migrated(c *cart, w toWrite) {
 	l.unref(w.c)
 }
 
-// giveUp puts files back into the queue; what is damaged in the buffer stays there and never reaches a tape.
+// giveUp puts files back into the queue; what is damaged in the buffer stays there and never
+// reaches a tape. One that was removed while the drive was about to read it is no failure.
 func (l *Library) giveUp(c *cart, ws []toWrite, err error) {
 	l.mu.Lock()
 	defer l.unlock()
+	failed := ""
 	for _, w := range slices.Backward(ws) {
 		c.writing--
 		l.unref(w.c)
+		if w.f.dead {
+			l.settled(w.f)
+			continue
+		}
+		failed = w.f.path()
 		if corrupt(err) {
 			w.f.bad = true
 			l.settled(w.f)
@@ -143,10 +150,10 @@ func (l *Library) giveUp(c *cart, ws []toWrite, err error) {
 		c.writes = slices.Insert(c.writes, 0, w.f)
 		c.promised += w.f.size
 	}
-	if l.closed {
+	if l.closed || failed == "" {
 		return
 	}
-	l.o.Log.Error("tape library: migration", "cartridge", c.name, "file", ws[0].f.path(), "err", err)
+	l.o.Log.Error("tape library: migration", "cartridge", c.name, "file", failed, "err", err)
 	if !corrupt(err) {
 		c.retryAt = l.o.Now().Add(retryDelay)
 	}
