@@ -2,6 +2,7 @@ package vfs_test
 
 import (
 	"io/fs"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -60,6 +61,28 @@ func TestSameBytesAgain(t *testing.T) {
 		}
 		until(t, "only known copies are stored", func() bool { return len(w.stored()) == known })
 		w.close()
+	}
+}
+
+// TestSizeWhileRegistered: a file shows its size and bytes at every moment of its
+// registration (N7). The copy that is too many is removed in the middle of it.
+func TestSizeWhileRegistered(t *testing.T) {
+	w := newWorld(t, vfs.Options{Delay: time.Hour})
+	b := random(5000)
+	w.write("/ctao/f", b)
+	w.drain()
+	n, h, err := w.v.Create(ctx, w.mkdir("/ctao"), "tmp", os.O_RDWR, 0o644, vfs.Caller{})
+	must(t, err)
+	h.Release()
+	defer n.Forget(1) // the kernel knows it since it was empty
+	w.write("/ctao/tmp", b)
+	must(t, w.rename("/ctao/tmp", "/ctao/f"))
+	var sizes []int64
+	w.onRemove = func() { sizes = append(sizes, n.Attr().Size) }
+	w.drain()
+	w.onRemove = nil
+	if len(sizes) == 0 || sizes[0] != 5000 {
+		t.Fatalf("sizes seen: %d", sizes)
 	}
 }
 

@@ -40,6 +40,21 @@ type world struct {
 	hot   *cache.Cache
 	jrnl  *journal.Journal
 	v     *vfs.FS
+
+	onRemove func() // runs before the disk removes a copy
+}
+
+// watched is a disk that tells of its removals.
+type watched struct {
+	*posix.Storage
+	w *world
+}
+
+func (s watched) Remove(ctx context.Context, path string) error {
+	if f := s.w.onRemove; f != nil {
+		f()
+	}
+	return s.Storage.Remove(ctx, path)
 }
 
 func newWorld(t *testing.T, o vfs.Options) *world {
@@ -89,7 +104,7 @@ func (w *world) open() {
 	w.lake, err = lake.New(lake.Options{
 		Catalogue: w.cat, Namespace: w.cat, Versions: w.cat, Rules: w.cat, Log: log, HoldWindow: 20 * time.Millisecond,
 		RSEs: []*lake.RSE{
-			{RSE: backends.RSE{Name: "DISK", Kind: backends.DiskKind}, Storage: w.disk},
+			{RSE: backends.RSE{Name: "DISK", Kind: backends.DiskKind}, Storage: watched{w.disk, w}},
 			{RSE: backends.RSE{Name: "TAPE", Kind: backends.TapeKind}, Storage: w.tape, Tape: w.tape, Distance: 1},
 		},
 		WriteRules: []backends.Rule{{Copies: 1, Expression: "rse_type=DISK"}, {Copies: 1, Expression: "rse_type=TAPE"}},
