@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"strings"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -104,8 +105,13 @@ func (r *rawFS) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newNa
 }
 
 func (r *rawFS) GetXAttr(cancel <-chan struct{}, h *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
-	if len(name) < 5 || name[:5] != "user." || isDot(h.NodeId) {
-		return 0, fuse.ENODATA // security.*, system.*: answered before any look-up
+	switch {
+	case !strings.HasPrefix(name, "user."):
+		// security.*, system.*: answered before any look-up. ENODATA would be an answer for
+		// one file; after this one ls and cp ask for no other file of the mount.
+		return 0, fuse.Status(syscall.EOPNOTSUPP)
+	case isDot(h.NodeId):
+		return 0, fuse.ENODATA
 	}
 	n := r.node(h.NodeId)
 	if n == nil {

@@ -78,7 +78,10 @@ func mount(t *testing.T, o fs.Options) *mounted {
 	for _, d := range []string{"mnt", "cat", "A", "B"} {
 		must(t, os.Mkdir(filepath.Join(dir, d), 0o755))
 	}
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
+	log := o.Log
+	if log == nil {
+		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
+	}
 	var err error
 	m.cat, err = embedded.Open(embedded.Options{Dir: filepath.Join(dir, "cat"), FreeFloor: 1})
 	must(t, err)

@@ -25,10 +25,13 @@ const (
 var fixedAttrs = []string{"did", "type", "locality", "replicas", "checksum", "generation", "state", "durability", "error", "explain"}
 
 // GetXattr gives an extended attribute: user.tarn.* from what tarn knows, user.status,
-// and any other user.* from the catalogue's metadata. Everything else is ErrNoAttr,
-// without any look-up: the kernel asks security.* and system.* all the time.
+// and any other user.* from the catalogue's metadata. Everything else is
+// backends.ErrNotSupported, as when it is set.
 func (v *FS) GetXattr(ctx context.Context, n *Node, name string) ([]byte, error) {
-	if !strings.HasPrefix(name, "user.") || n == v.root && !strings.HasPrefix(name, attrPrefix) {
+	if !strings.HasPrefix(name, "user.") {
+		return nil, fmt.Errorf("%s of %s: only user.* attributes are kept: %w", name, n.Path(), backends.ErrNotSupported)
+	}
+	if n == v.root && !strings.HasPrefix(name, attrPrefix) {
 		return nil, ErrNoAttr
 	}
 	var s string

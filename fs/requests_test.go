@@ -1,0 +1,97 @@
+package fs_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"tarn/fs"
+)
+
+// requests counts what the kernel asks, by the lines that go-fuse logs of each request.
+type requests struct {
+	slog.Handler
+	mu sync.Mutex
+	n  map[string]int
+}
+
+func (c *requests) Enabled(context.Context, slog.Level) bool { return true }
+func (c *requests) WithAttrs([]slog.Attr) slog.Handler       { return c }
+
+func (c *requests) Handle(ctx context.Context, r slog.Record) error {
+	r.Attrs(func(a slog.Attr) bool {
+		if f := strings.Fields(a.Value.String()); r.Message == "fuse" && len(f) > 2 && f[0] == "rx" {
+			c.mu.Lock()
+			c.n[f[2]]++
+			c.mu.Unlock()
+		}
+		return true
+	})
+	if r.Level < slog.LevelError {
+		return nil
+	}
+	return c.Handler.Handle(ctx, r)
+}
+
+// mountCounted is a mount whose requests are counted.
+func mountCounted(t *testing.T, o fs.Options) (*mounted, *requests) {
+	t.Helper()
+	c := &requests{Handler: slog.NewTextHandler(os.Stderr, nil), n: map[string]int{}}
+	o.Debug, o.Log = true, slog.New(c)
+	return mount(t, o), c
+}
+
+// of runs a program and tells the requests that it caused.
+func (c *requests) of(t *testing.T, name string, args ...string) map[string]int {
+	t.Helper()
+	c.mu.Lock()
+	c.n = map[string]int{}
+	c.mu.Unlock()
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %q: %v\n%s", name, args, err, out)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := c.n
+	c.n = map[string]int{}
+	return out
+}
+
+// TestXattrOfOthers: attributes that are not user.* are not supported, which programs
+// remember of a file system, unlike that a file has none (N10).
+func TestXattrOfOthers(t *testing.T) {
+	m, c := mountCounted(t, fs.Options{})
+	m.fill("/ctao/d", 100)
+	f := m.at("/ctao/d/f00000")
+	for _, p := range []string{f, m.at("/ctao/d"), m.at("/"), m.at("/.tarn/stats")} {
+		for _, name := range []string{"security.selinux", "security.capability", "system.posix_acl_access", "trusted.x"} {
+			if _, err := unix.Lgetxattr(p, name, make([]byte, 100)); err != unix.EOPNOTSUPP {
+				t.Errorf("%s of %s: %v", name, p, err)
+			}
+		}
+		if _, err := unix.Lgetxattr(p, "user.none", make([]byte, 100)); err != unix.ENODATA {
+			t.Errorf("user.none of %s: %v", p, err)
+		}
+	}
+	for _, name := range []string{"security.foo", "trusted.x"} {
+		if err := unix.Lsetxattr(f, name, []byte("x"), 0); err != unix.EOPNOTSUPP {
+			t.Errorf("set %s: %v", name, err)
+		}
+		if err := unix.Lremovexattr(f, name); err != unix.EOPNOTSUPP {
+			t.Errorf("remove %s: %v", name, err)
+		}
+	}
+	// coreutils 9.1 ask two attributes, until they hear that there are none.
+	if n := c.of(t, "ls", "-l", m.at("/ctao/d"))["GETXATTR"]; n > 3 {
+		t.Errorf("ls -l of 100 files asked %d attributes", n)
+	}
+	acl := fmt.Sprintf("cp -a %[1]s %[1]s.copy && mv %[1]s.copy %[1]s.moved && cat %[1]s.moved", f)
+	c.of(t, "sh", "-c", acl)
+}
