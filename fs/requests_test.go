@@ -92,6 +92,25 @@ func TestXattrOfOthers(t *testing.T) {
 	if n := c.of(t, "ls", "-l", m.at("/ctao/d"))["GETXATTR"]; n > 3 {
 		t.Errorf("ls -l of 100 files asked %d attributes", n)
 	}
-	acl := fmt.Sprintf("cp -a %[1]s %[1]s.copy && mv %[1]s.copy %[1]s.moved && cat %[1]s.moved", f)
-	c.of(t, "sh", "-c", acl)
+	c.of(t, "sh", "-c", fmt.Sprintf("cp -a %[1]s %[1]s.copy && cat %[1]s.copy", f))
+}
+
+// TestListedXattrs: what listxattr names can be read, or rsync -X fails.
+func TestListedXattrs(t *testing.T) {
+	m := mount(t, fs.Options{})
+	m.fill("/ctao/d", 1)
+	f := m.at("/ctao/d/f00000")
+	for _, safe := range []bool{false, true} {
+		if safe {
+			m.drain()
+		}
+		list := make([]byte, 1000)
+		n, err := unix.Llistxattr(f, list)
+		must(t, err)
+		for _, name := range strings.FieldsFunc(string(list[:n]), func(r rune) bool { return r == 0 }) {
+			if _, err := unix.Lgetxattr(f, name, make([]byte, 1000)); err != nil {
+				t.Errorf("safe=%v: %s is listed: %v", safe, name, err)
+			}
+		}
+	}
 }

@@ -357,12 +357,8 @@ func (v *FS) ListXattr(ctx context.Context, n *Node) ([]string, error) {
 		case a == "did", a == "type":
 		case n.isDir || n.isLink:
 			continue
-		case a == "error":
+		case a == "error", a == "checksum", a == "generation":
 			if s, err := v.fixedAttr(ctx, n, a); err != nil || s == "" {
-				continue
-			}
-		case a == "checksum", a == "generation":
-			if in := n.Info(); in.Generation == "" && in.Checksums.IsZero() {
 				continue
 			}
 		case a == "explain":
