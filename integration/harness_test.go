@@ -102,6 +102,8 @@ type site struct {
 	log    *tail
 	exited chan error
 
+	supervised bool // mount as users do; without it kill is the end of the only process
+
 	logs     []*tail          // of all daemons so far
 	expected []*regexp.Regexp // of what they may complain about
 }
@@ -185,7 +187,7 @@ func (s *site) mountWith(wrap []string, args ...string) {
 
 func (s *site) tryMount(wrap []string, args ...string) error {
 	s.t.Helper()
-	argv := append(append(append([]string{}, wrap...), tarn, "mount", "-f", s.dir, s.mnt), args...)
+	argv := append(append(append([]string{}, wrap...), tarn, "mount", "-f", fmt.Sprintf("--supervise=%v", s.supervised), s.dir, s.mnt), args...)
 	s.daemon = exec.Command(argv[0], argv[1:]...)
 	s.daemon.Env = append(os.Environ(), "GORACE=halt_on_error=1 atexit_sleep_ms=0")
 	pr, pw, err := os.Pipe()

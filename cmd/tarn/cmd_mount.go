@@ -24,6 +24,11 @@ func (s *session) mountCommand() *cli.Command {
 uploads what is written, recalls from tape and makes the copies that rules want. It logs to
 run/tarn.log in the lake's folder. With -f it stays in the foreground and logs to stderr.
 
+Two processes serve a mount: the daemon, and its supervisor, which holds nothing of the lake. When
+the daemon dies, or does not respond for mount.watchdog (1m; 0: no limit), the supervisor starts it
+again, after 100ms at first and at most every 30s; tarn status and the log tell of it. Files that
+were open then give errors and have to be opened again.
+
 -o takes the options of mount(8), and any key of the lake file: ro, allow_other, uid=, gid=, umask=,
 cache_size=, cache_dir=, close=local|remote|registered, cache.limit=20G ... In /etc/fstab:
    /srv/lake  /lake  fuse.tarn  allow_other,_netdev  0 0
@@ -41,6 +46,7 @@ Examples:
 			&cli.StringFlag{Name: "close", Usage: "close(2) waits for local, remote or registered"},
 			&cli.BoolFlag{Name: "no-passthrough", Usage: "read everything through the daemon"},
 			&cli.BoolFlag{Name: "nonempty", Usage: "mount over a folder that is not empty"},
+			&cli.BoolFlag{Name: "supervise", Value: true, Usage: "start the daemon again when it dies or hangs (--supervise=false: do not)"},
 			&cli.BoolFlag{Name: "debug-fuse", Usage: "log every request of the kernel"},
 		},
 		Action: func(c *cli.Context) error {
@@ -54,7 +60,7 @@ Examples:
 			if args[0] != "" {
 				s.lakeArg = args[0]
 			}
-			o := mountOptions{passthrough: !c.Bool("no-passthrough"), nonempty: c.Bool("nonempty"), debug: c.Bool("debug-fuse"), foreground: c.Bool("foreground")}
+			o := mountOptions{passthrough: !c.Bool("no-passthrough"), nonempty: c.Bool("nonempty"), debug: c.Bool("debug-fuse"), foreground: c.Bool("foreground"), supervise: c.Bool("supervise")}
 			if err := s.mountSettings(c, &o); err != nil {
 				return err
 			}
@@ -68,13 +74,26 @@ Examples:
 			if o.point, err = filepath.Abs(args[1]); err != nil {
 				return fmt.Errorf("mount: %w", err)
 			}
+			o.later = true
 			if err := checkMount(c.Context, &o); err != nil {
 				return err
 			}
-			if !o.foreground {
+			switch {
+			case !o.foreground:
+				if err := s.takeOver(c.Context, &o); err != nil {
+					return err
+				}
 				return s.mountBehind(c.Context, o)
+			case o.supervise:
+				if os.Getenv(readyEnv) == "" {
+					if err := s.takeOver(c.Context, &o); err != nil {
+						return err
+					}
+				}
+				return s.supervise(c.Context, o)
+			default:
+				return s.serve(c.Context, o)
 			}
-			return s.serve(c.Context, o)
 		},
 	}
 }
@@ -88,6 +107,8 @@ type mountOptions struct {
 	passthrough bool
 	nonempty    bool
 	debug       bool
+	supervise   bool
+	later       bool // a dead mount is taken away right before the new one
 }
 
 // mountSettings turns flags and -o into settings of the lake file.
@@ -245,9 +266,21 @@ func (s *session) umount(ctx context.Context, point string, now, force bool, wai
 		}
 		return control.Fail(control.ErrNothing, hint, "%s is not a mount of tarn", control.Text(point).Quote())
 	}
+	sup, supervised := s.supervisorAt(m)
 	client, pid, err := s.dialMount(ctx, m)
 	if errors.Is(err, control.ErrNoDaemon) {
 		s.t.note("the daemon of %s has died; what it had not sent is in the journal, and the next mount sends it", point)
+		if supervised {
+			if err := endSupervisor(ctx, sup); err != nil {
+				return err
+			}
+			if mounts, err = config.SystemMounts(); err != nil {
+				return err
+			}
+			if m, rel, ok := config.Within(mounts, point); !ok || rel != "/" || m.Point != point {
+				return nil // it took the mount away
+			}
+		}
 		return detach(ctx, point, true)
 	}
 	if err != nil {
@@ -272,6 +305,11 @@ func (s *session) umount(ctx context.Context, point string, now, force bool, wai
 	}
 	if err := waitGone(ctx, pid); err != nil {
 		return err
+	}
+	if supervised {
+		if err := waitGone(ctx, sup.PID); err != nil {
+			return err
+		}
 	}
 	if left.Files > 0 {
 		s.t.say("%s unmounted; %s in the journal for the next mount", point, plural(left.Files, "file stays", "files stay"))
@@ -299,6 +337,16 @@ func (s *session) dialMount(ctx context.Context, m config.MountOf) (*control.Cli
 		return nil, 0, errors.Join(control.ErrNoDaemon, c.Close()) // it serves another mount of this lake
 	}
 	return c, d.PID, err
+}
+
+// supervisorAt gives the living supervisor of a mount.
+func (s *session) supervisorAt(m config.MountOf) (control.Supervisor, bool) {
+	cfg, err := config.Load(m.Lake, config.Environment(os.Environ())...)
+	if err != nil {
+		return control.Supervisor{}, false // dialMount says it
+	}
+	v, ok, err := supervisorOf(cfg)
+	return v, err == nil && ok && v.Mountpoint == m.Point
 }
 
 // settle waits for unsent files, or with now only counts them.
@@ -376,6 +424,7 @@ type mountStatus struct {
 	Lake       control.Text         `json:"lake"`
 	Alive      bool                 `json:"alive"`
 	Error      *control.Error       `json:"error,omitempty"`
+	Supervisor *control.Supervisor  `json:"supervisor,omitempty"`
 	Status     *control.StatusReply `json:"status,omitempty"`
 }
 
@@ -383,6 +432,9 @@ func (s *session) statusOf(ctx context.Context, l *listing, m config.MountOf) er
 	out := mountStatus{Mountpoint: control.Text(m.Point), Lake: control.Text(m.Lake)}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
+	if v, ok := s.supervisorAt(m); ok {
+		out.Supervisor = &v
+	}
 	c, _, err := s.dialMount(ctx, m)
 	if err == nil {
 		var st control.StatusReply
@@ -401,11 +453,26 @@ func (s *session) statusOf(ctx context.Context, l *listing, m config.MountOf) er
 	if err != nil {
 		word := out.Error.Message
 		if errors.Is(err, control.ErrNoDaemon) {
-			word = "its daemon has died; `tarn umount " + shellWord(m.Point) + "` takes it away"
+			word = "its daemon has died; `tarn mount` mounts it again, `tarn umount " + shellWord(m.Point) + "` takes it away"
+			if v := out.Supervisor; v != nil {
+				word = fmt.Sprintf("its daemon died (%s) and is started again by pid %d; restarts: %d", v.Why, v.PID, v.Restarts)
+			}
 		}
 		return l.add(out, fmt.Sprintf("%s: %s", out.Mountpoint.Quote(), word))
 	}
-	return s.statusLines(l, out.Mountpoint.Quote(), *out.Status)
+	if err := s.statusLines(l, out.Mountpoint.Quote(), *out.Status); err != nil {
+		return err
+	}
+	switch v := out.Supervisor; {
+	case v == nil && out.Status.Daemon.Supervisor != 0:
+		return l.add(out, fmt.Sprintf("   supervisor has ended (pid %d): nobody starts the daemon again when it dies", out.Status.Daemon.Supervisor))
+	case v == nil:
+		return l.add(out, "   supervisor none")
+	case v.Restarts > 0:
+		return l.add(out, fmt.Sprintf("   supervisor pid %d, %s, the last %s ago: %s", v.PID, count(int64(v.Restarts), "restart"), s.t.since(v.Died), v.Why))
+	default:
+		return l.add(out, fmt.Sprintf("   supervisor pid %d, no restarts", v.PID))
+	}
 }
 
 func (s *session) statusLines(l *listing, point string, st control.StatusReply) error {

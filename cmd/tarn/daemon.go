@@ -31,6 +31,9 @@ import (
 // readyEnv names the descriptor on which a daemon tells its parent how the mount went.
 const readyEnv = "TARN_READY_FD"
 
+// logEnv is where a daemon's stderr goes, for what it says of its log.
+const logEnv = "TARN_LOG_PATH"
+
 // readyLine is that answer.
 type readyLine struct {
 	PID   int            `json:"pid"`
@@ -43,10 +46,6 @@ func (s *session) mountBehind(ctx context.Context, o mountOptions) error {
 	if err := makeFolder(o.cfg.Run); err != nil {
 		return err
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("mount: find this program: %w", err)
-	}
 	r, w, err := os.Pipe()
 	if err != nil {
 		return fmt.Errorf("mount: %w", err)
@@ -58,23 +57,11 @@ func (s *session) mountBehind(ctx context.Context, o mountOptions) error {
 		return errors.Join(err, w.Close())
 	}
 	defer out.Close()
-	args := []string{"mount", "--foreground", "--lake", o.cfg.File()}
-	for _, st := range s.settings {
-		args = append(args, "--set", st.Key+"="+st.Value)
+	cmd, err := s.daemonCommand(o, fmt.Sprintf("--supervise=%v", o.supervise))
+	if err != nil {
+		return errors.Join(err, w.Close())
 	}
-	if len(o.kernel) > 0 {
-		args = append(args, "-o", strings.Join(o.kernel, ","))
-	}
-	for flag, on := range map[string]bool{"--no-passthrough": !o.passthrough, "--nonempty": o.nonempty, "--debug-fuse": o.debug} {
-		if on {
-			args = append(args, flag)
-		}
-	}
-	for range s.t.verbose {
-		args = append(args, "-v")
-	}
-	cmd := exec.Command(self, append(args, "--", o.cfg.File(), o.point)...)
-	cmd.Env = append(os.Environ(), readyEnv+"=3")
+	cmd.Env = append(os.Environ(), readyEnv+"=3", logEnv+"="+logFile)
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.ExtraFiles = []*os.File{w}
@@ -111,6 +98,30 @@ func (s *session) mountBehind(ctx context.Context, o mountOptions) error {
 	}
 }
 
+// daemonCommand is this program as the foreground mount of o.
+func (s *session) daemonCommand(o mountOptions, more ...string) (*exec.Cmd, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("mount: find this program: %w", err)
+	}
+	args := append([]string{"mount", "--foreground", "--lake", o.cfg.File()}, more...)
+	for _, st := range s.settings {
+		args = append(args, "--set", st.Key+"="+st.Value)
+	}
+	if len(o.kernel) > 0 {
+		args = append(args, "-o", strings.Join(o.kernel, ","))
+	}
+	for flag, on := range map[string]bool{"--no-passthrough": !o.passthrough, "--nonempty": o.nonempty, "--debug-fuse": o.debug} {
+		if on {
+			args = append(args, flag)
+		}
+	}
+	for range s.t.verbose {
+		args = append(args, "-v")
+	}
+	return exec.Command(self, append(args, "--", o.cfg.File(), o.point)...), nil
+}
+
 // ignoreExit drops the error of a process that ended with a code: it said why itself.
 func ignoreExit(err error) error {
 	if e := (*exec.ExitError)(nil); errors.As(err, &e) {
@@ -130,14 +141,19 @@ func logPath(c *config.Config) string {
 // serve mounts, and serves until it is unmounted or ctx ends.
 func (s *session) serve(ctx context.Context, o mountOptions) (err error) {
 	tell := readyTo(os.Getenv(readyEnv))
-	defer func() { err = tell(err) }()
+	life := openLifeLine()
+	defer func() {
+		if told, terr := tell(err); terr != nil && told && life != nil {
+			err = errTold{code: control.Describe(terr).Code} // the supervisor says it
+		}
+	}()
 
 	syscall.Umask(0o077) // for the files of the catalogue; modes of files in the mount come from the caller alone
 	raiseFiles()
 	signal.Ignore(syscall.SIGHUP) // the end of a terminal is not the end of a mount
 	var log *slog.Logger
 	switch {
-	case o.cfg.Log.File != "" && os.Getenv(readyEnv) == "":
+	case o.cfg.Log.File != "" && os.Getenv(readyEnv) == "": // else the parent has opened it
 		f, err := openLog(o.cfg.Log.File)
 		if err != nil {
 			return err
@@ -152,17 +168,21 @@ func (s *session) serve(ctx context.Context, o mountOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, lk.Close()) }()
+	o.later = false
+	if err := checkMount(ctx, &o); err != nil {
+		return err
+	}
 	srv, err := tarnfs.Mount(o.fsOptions(lk, log))
 	if err != nil {
 		hint := "what fusermount3 said stands above"
-		if os.Getenv(readyEnv) != "" {
-			hint = "what fusermount3 said is in " + logPath(o.cfg)
+		if f := os.Getenv(logEnv); f != "" {
+			hint = "what fusermount3 said is in " + f
 		}
 		return control.Fail(control.ErrFatal, hint+"; in a container it needs --device /dev/fuse --cap-add SYS_ADMIN, and with AppArmor --security-opt apparmor=unconfined",
 			"%s: the kernel or fusermount3 refuses the mount", strings.TrimSpace(err.Error()))
 	}
 	var leave atomic.Bool
-	d := control.Daemon{PID: os.Getpid(), Lake: o.cfg.File(), Mountpoint: o.point, Started: s.t.now(), Version: versionString()}
+	d := control.Daemon{PID: os.Getpid(), Supervisor: life.supervisorPID(), Lake: o.cfg.File(), Mountpoint: o.point, Started: s.t.now(), Version: versionString()}
 	svc := lk.service()
 	svc.Daemon, svc.Leave = d, func() { leave.Store(true) }
 	ln, closeSocket, err := control.Listen(o.cfg.Run, d)
@@ -171,8 +191,9 @@ func (s *session) serve(ctx context.Context, o mountOptions) (err error) {
 	}
 	api := control.Serve(svc, ln)
 	log.Info("mounted", "lake", o.cfg.File(), "mountpoint", o.point, "pid", d.PID, "version", d.Version, "passthrough", srv.Passthrough())
-	err = tell(nil)
+	_, err = tell(nil)
 	notifySystemd("READY=1")
+	go life.beat(o.cfg.Mount.Watchdog.D(), lk.fs.Responds, log)
 
 	gone := make(chan struct{})
 	go func() {
@@ -181,8 +202,17 @@ func (s *session) serve(ctx context.Context, o mountOptions) (err error) {
 	}()
 	select {
 	case <-gone:
+		if deadMount(o.point) {
+			// Somebody aborted the connection; this is no wish to end.
+			log.Error("the kernel has ended the connection of the mount", "mountpoint", o.point)
+			end, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+			defer cancel()
+			return errors.Join(control.Fail(control.ErrFatal, "", "the connection of the mount was aborted"), api.Close(end), svc.Close(), closeSocket())
+		}
+		life.bye()
 		log.Info("unmounted", "mountpoint", o.point)
 	case <-ctx.Done():
+		life.bye()
 		log.Info("asked to end", "why", context.Cause(ctx))
 		err = errors.Join(err, unmountOrDetach(context.WithoutCancel(ctx), srv, o.point, gone, log))
 	}
@@ -262,23 +292,31 @@ func drainAtEnd(lk *opened, limit time.Duration, log *slog.Logger) {
 	log.Info("ending", "unsent_files", st.Unsent, "unsent_bytes", st.UnsentBytes, "err", err)
 }
 
-// readyTo gives a function that tells the parent how the mount went, once; it returns
-// its argument.
-func readyTo(fd string) func(error) error {
+// readyPipe is the descriptor for the answer to the parent; nil where none waits for one.
+func readyPipe(fd string) *os.File {
 	n, err := strconv.Atoi(fd)
 	if err != nil {
-		return func(err error) error { return err }
+		return nil
 	}
 	syscall.CloseOnExec(n)
-	f := os.NewFile(uintptr(n), "ready")
+	return os.NewFile(uintptr(n), "ready")
+}
+
+// readyTo gives a function that tells the parent how the mount went, once, and whether it
+// did that now; it returns its argument.
+func readyTo(fd string) func(error) (bool, error) {
+	f := readyPipe(fd)
 	var once sync.Once
-	return func(err error) error {
-		once.Do(func() {
-			// The parent may have gone; the mount is there for others all the same.
-			_ = json.NewEncoder(f).Encode(readyLine{PID: os.Getpid(), Error: control.Describe(err)})
-			_ = f.Close()
-		})
-		return err
+	return func(err error) (told bool, _ error) {
+		if f != nil {
+			once.Do(func() {
+				// The parent may have gone; the mount is there for others all the same.
+				_ = json.NewEncoder(f).Encode(readyLine{PID: os.Getpid(), Error: control.Describe(err)})
+				_ = f.Close()
+				told = true
+			})
+		}
+		return told, err
 	}
 }
 

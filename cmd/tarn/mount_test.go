@@ -128,7 +128,7 @@ func TestMountServesAndUnmounts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.fails(control.CodeFatal, []string{"is in use"}, "umount", m.point)
+	m.fails(control.CodeTemporary, []string{"is in use"}, "umount", m.point)
 	if err := f.Close(); err != nil {
 		t.Error(err)
 	}
@@ -195,7 +195,7 @@ func holds(t *testing.T, dir, text string) (found bool) {
 // A mount whose daemon was killed is said to be dead, taken away, or replaced; never
 // stacked.
 func TestDeadMount(t *testing.T) {
-	m := mountDemo(t)
+	m := mountDemo(t, "--supervise=false")
 	kill := func() {
 		t.Helper()
 		d, err := control.ReadDaemon(m.cfg.Run)
@@ -219,7 +219,7 @@ func TestDeadMount(t *testing.T) {
 	if got := m.ok("ls", "/"); got != "ctao/\nuser.ada/\n" {
 		t.Errorf("without its daemon the lake lists %q", got)
 	}
-	m.mount() // over the dead one
+	m.mount("--supervise=false") // over the dead one
 	mounts, err := config.SystemMounts()
 	if err != nil {
 		t.Fatal(err)

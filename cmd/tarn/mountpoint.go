@@ -19,7 +19,8 @@ import (
 )
 
 // checkMount finds out beforehand what would make the mount fail, and says it in words;
-// what a dead daemon left at the mountpoint is taken away.
+// what a dead daemon left at the mountpoint is taken away. With o.later it stays for now:
+// who writes there meanwhile must not find the folder below it.
 func checkMount(ctx context.Context, o *mountOptions) error {
 	mounts, err := config.SystemMounts()
 	if err != nil {
@@ -32,6 +33,9 @@ func checkMount(ctx context.Context, o *mountOptions) error {
 		}
 		if !deadMount(o.point) {
 			return control.Fail(backends.ErrExist, "`tarn umount "+shellWord(o.point)+"` takes it away", "%s is mounted already, from %s", control.Text(o.point).Quote(), m.Lake)
+		}
+		if o.later {
+			return checkFUSE(o.cfg.Mount.AllowOther) // what is below it is seen when it is gone
 		}
 		if err := detach(ctx, o.point, true); err != nil {
 			return fmt.Errorf("take away the dead mount at %s: %w", o.point, err)
@@ -175,7 +179,9 @@ func errInUse(point string) error {
 	if users := usersOf(point); len(users) > 0 {
 		hint = "by " + strings.Join(users, ", ")
 	}
-	return control.Fail(backends.ErrBusy, hint, "%s is in use", control.Text(point).Quote())
+	e := control.Fail(backends.ErrBusy, hint, "%s is in use", control.Text(point).Quote())
+	e.Code = control.CodeTemporary // unlike a lake that another daemon has: users go
+	return e
 }
 
 // usersOf names processes with files or their working directory below point.
@@ -220,11 +226,6 @@ func waitGone(ctx context.Context, pid int) error {
 // running tells whether the process exists and has not ended: one that has ended and
 // was not waited for by its parent is a zombie.
 func running(pid int) bool {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return false
-	}
-	s := string(b)
-	s = strings.TrimSpace(s[strings.LastIndexByte(s, ')')+1:]) // the name in parentheses may hold anything
-	return s != "" && s[0] != 'Z' && s[0] != 'X'
+	f := statOf(pid)
+	return len(f) > 0 && f[0] != "Z" && f[0] != "X"
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -231,6 +232,9 @@ func (t *terminal) object(v any, print func()) error {
 func report(w io.Writer, err error, asJSON bool) int {
 	if err == nil {
 		return control.CodeOK
+	}
+	if told := (errTold{}); errors.As(err, &told) {
+		return told.code
 	}
 	e := control.Describe(err)
 	if err == error(accepted{}) {

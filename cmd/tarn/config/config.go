@@ -175,9 +175,10 @@ type Mount struct {
 	XAttr        bool     `yaml:"xattr"`
 	AttrTimeout  Duration `yaml:"attr_timeout"` // the kernel is told of changes, so it may keep what it knows for long
 	EntryTimeout Duration `yaml:"entry_timeout"`
-	Delete       bool     `yaml:"delete"` // unlink and rmdir are allowed
-	Umask        *Mode    `yaml:"umask"`  // taken off every mode shown
-	UID          *uint32  `yaml:"uid"`    // every owner is shown as this one
+	Delete       bool     `yaml:"delete"`   // unlink and rmdir are allowed
+	Watchdog     Duration `yaml:"watchdog"` // a daemon that does not respond for so long is replaced; 0: never
+	Umask        *Mode    `yaml:"umask"`    // taken off every mode shown
+	UID          *uint32  `yaml:"uid"`      // every owner is shown as this one
 	GID          *uint32  `yaml:"gid"`
 }
 
@@ -223,7 +224,7 @@ func Default(base string) *Config {
 				Burst: Burst{Files: 32, Window: Duration(time.Minute), Below: 1 * MiB},
 			},
 		},
-		Mount: Mount{XAttr: true, AttrTimeout: Duration(time.Hour), EntryTimeout: Duration(time.Hour), Delete: true},
+		Mount: Mount{XAttr: true, AttrTimeout: Duration(time.Hour), EntryTimeout: Duration(time.Hour), Delete: true, Watchdog: Duration(time.Minute)},
 		Log:   Log{Level: "info", Format: "text"},
 	}
 }

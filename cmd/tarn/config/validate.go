@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"tarn/backends"
 	"tarn/backends/rseexpr"
@@ -76,6 +77,9 @@ func (c *Config) validate(bad *Error) {
 	j.recalls()
 	j.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	j.oneOf("log.format", c.Log.Format, "text", "json")
+	if w := c.Mount.Watchdog.D(); w != 0 && w < 100*time.Millisecond {
+		j.fault("mount.watchdog", "want 0 or 100ms and more, not %v", c.Mount.Watchdog)
+	}
 	if u := c.Mount.Umask; u != nil && *u > 0o777 {
 		j.fault("mount.umask", "want 0 to 0777, not %v", *u)
 	}

@@ -24,6 +24,7 @@ const maxSocketPath = 107
 // daemon.json, for those who look for it.
 type Daemon struct {
 	PID        int       `json:"pid"`
+	Supervisor int       `json:"supervisor,omitempty"` // pid of the process that starts it again; 0: there is none
 	Socket     string    `json:"socket"`
 	Lake       string    `json:"lake"` // its file
 	Mountpoint string    `json:"mountpoint,omitempty"`
