@@ -49,6 +49,9 @@ func TestTapeOrder(t *testing.T) {
 		s.ok("stage", "--wait", "/ctao/dl3/set")
 		s.sh(loop)
 	})
+	crowd := measure("20 processes, random order", func() {
+		s.sh("cd ctao/dl3/set; ls | shuf --random-source=<(yes) | xargs -P 20 -n 1 md5sum >/dev/null")
+	})
 	s.ok("evict", "/ctao/dl3/set")
 	var pfns []string
 	for _, r := range s.rows("replicas", "/ctao/dl3/set") {
@@ -61,10 +64,13 @@ func TestTapeOrder(t *testing.T) {
 	if int(single.Staged) != files {
 		t.Errorf("one request per file: %d files read from tape, want %d", single.Staged, files)
 	}
-	for what, w := range map[string]tapeWork{"plain loop": plain, "stage": staged} {
+	for what, w := range map[string]tapeWork{"plain loop": plain, "stage": staged, "crowd": crowd} {
 		if w.Mounts*5 > single.Mounts || w.TapeTime*5 > single.TapeTime {
 			t.Errorf("%s: %v; one request per file: %v; want a fifth at most", what, w, single)
 		}
+	}
+	if crowd.Mounts > 3*4 || crowd.Requests > 8 {
+		t.Errorf("crowd: %v; want few requests: the first readers, and all the rest", crowd)
 	}
 	if staged.Mounts > 4 || staged.Requests != 1 {
 		t.Errorf("stage: %v; want one request, and one mount for each of 4 cartridges", staged)

@@ -241,7 +241,7 @@ func (h *Handle) ReadAt(ctx context.Context, p []byte, off int64, caller Caller)
 	}
 	ctx, done := h.wait(ctx, caller.PID)
 	defer done()
-	h.readAhead()
+	defer h.readAhead()()
 	k, err := f.ReadAt(ctx, p, off)
 	h.count(k)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -278,15 +278,17 @@ func (h *Handle) count(k int) {
 	h.node.fs.stats.read.Add(int64(k))
 }
 
-// readAhead tells the recall read-ahead of this file, once.
-func (h *Handle) readAhead() {
+// readAhead tells the recall read-ahead, once, that this file is waited for; what it
+// returns says that the wait is over.
+func (h *Handle) readAhead() (over func()) {
 	h.mu.Lock()
 	tell := h.nearline && !h.asked
 	h.asked = true
 	h.mu.Unlock()
 	if tell {
-		h.node.fs.ahead.recalled(h.node)
+		return h.node.fs.ahead.recalled(h.node)
 	}
+	return func() {}
 }
 
 // wait registers a read that may wait long.

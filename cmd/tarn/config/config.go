@@ -212,7 +212,7 @@ func Default(base string) *Config {
 		Journal:   Journal{Path: below("journal"), Delay: Duration(time.Second), Drain: Duration(2 * time.Minute), Close: CloseLocal},
 		Checksums: []string{"adler32", "sha256"},
 		Recalls: Recalls{
-			Hold: Duration(200 * time.Millisecond), Timeout: Duration(24 * time.Hour), Readahead: Readahead{Files: 512},
+			Hold: Duration(200 * time.Millisecond), Timeout: Duration(24 * time.Hour), Readahead: Readahead{Files: 10000},
 			Policy: Policy{
 				Nonblock: "resident",
 				Rules: []PolicyRule{
