@@ -9,8 +9,8 @@ import (
 	"encoding/hex"
 	"fmt"
 	"hash"
-	"hash/adler32"
 	"io"
+	"sync"
 
 	"tarn/backends"
 )
@@ -36,7 +36,7 @@ func New(algs ...string) *Hasher {
 	for _, a := range algs {
 		switch a {
 		case "adler32":
-			h.hashes = append(h.hashes, adler32.New())
+			h.hashes = append(h.hashes, newAdler32())
 		case "md5":
 			h.hashes = append(h.hashes, md5.New())
 		case "sha256":
@@ -65,11 +65,21 @@ func Known(c backends.Checksums) (algs []string) {
 	return algs
 }
 
+// sideBySide is from how many bytes on the digests are computed in parallel: a stream can
+// use one core for each of them only.
+const sideBySide = 128 << 10
+
 // Write never fails.
 func (h *Hasher) Write(p []byte) (int, error) {
-	for _, x := range h.hashes {
-		x.Write(p)
+	var others sync.WaitGroup
+	for i, x := range h.hashes {
+		if i < len(h.hashes)-1 && len(p) >= sideBySide {
+			others.Go(func() { x.Write(p) })
+		} else {
+			x.Write(p)
+		}
 	}
+	others.Wait()
 	h.n += int64(len(p))
 	return len(p), nil
 }
