@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"sync"
@@ -52,7 +53,10 @@ type Journal struct {
 	dirSync  *groupSync  // of dir
 	noteSync *groupSync  // of the folder of intents
 	seq      atomic.Uint64
-	bytes    atomic.Int64 // sum of the sizes of all entries
+	bytes    atomic.Int64  // sum of the sizes of all entries
+	hashing  chan struct{} // turns of the followers: one a core
+	quit     chan struct{} // closed, by end, when Close begins: followers end
+	end      sync.Once
 
 	mu      sync.Mutex // guards the rest; never held across I/O; after Entry.mu
 	entries map[string]*Entry
@@ -91,6 +95,8 @@ func Open(o Options) (*Journal, error) {
 		log:     o.Log,
 		now:     o.Now,
 		entries: map[string]*Entry{},
+		hashing: make(chan struct{}, runtime.GOMAXPROCS(0)),
+		quit:    make(chan struct{}),
 	}
 	if err := j.makeFolders(); err != nil {
 		return nil, fmt.Errorf("open journal: %w", err)
@@ -264,6 +270,7 @@ func (j *Journal) Usage() (files int, bytes int64) {
 // first Close does something; every later use of the journal or an entry is ErrClosed.
 func (j *Journal) Close() error {
 	var errs []error
+	j.end.Do(func() { close(j.quit) })
 	for _, e := range j.Entries() {
 		if err := e.syncLazy(); err != nil && !errors.Is(err, ErrRemoved) && !errors.Is(err, ErrClosed) {
 			errs = append(errs, err)

@@ -3,7 +3,6 @@ package journal
 import (
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"sync"
@@ -202,43 +201,6 @@ func (e *Entry) syncNames() error {
 	e.mu.Lock()
 	e.linked = true
 	e.mu.Unlock()
-	return nil
-}
-
-var hashBuffers = sync.Pool{New: func() any { b := make([]byte, 1<<20); return &b }}
-
-// finishHash brings the running checksum to the end of the file, reading what was not
-// hashed as it was written.
-func (e *Entry) finishHash(f File, size int64) (map[string]string, error) {
-	e.hash.mu.Lock()
-	defer e.hash.mu.Unlock() // nobody waits for it: the caller holds gate alone
-	r := &e.hash
-	if r.h == nil || r.dirty || r.n > size {
-		r.h, r.n, r.dirty = e.j.newHash(), 0, false
-	}
-	if err := hashRange(r.h, f, r.n, size); err != nil {
-		r.h, r.n = nil, 0
-		return nil, err
-	}
-	r.n, r.ragged = size, false
-	return maps.Clone(r.h.Sums()), nil
-}
-
-func hashRange(h Hasher, f File, from, to int64) error {
-	buf := hashBuffers.Get().(*[]byte)
-	defer hashBuffers.Put(buf)
-	for from < to {
-		p := (*buf)[:min(int64(len(*buf)), to-from)]
-		n, err := f.ReadAt(p, from)
-		h.Write(p[:n])
-		from += int64(n)
-		if n < len(p) {
-			if err == nil || err == io.EOF {
-				err = io.ErrUnexpectedEOF
-			}
-			return fmt.Errorf("read %d of %d for its checksum: %w", from, to, err)
-		}
-	}
 	return nil
 }
 

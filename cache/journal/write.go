@@ -3,56 +3,9 @@ package journal
 import (
 	"fmt"
 	"io"
-	"sync"
 
 	"golang.org/x/sys/unix"
 )
-
-// runningHash follows writes that come in order. n bytes from the start of the file are
-// hashed; whatever happens below n makes it dirty, and Seal reads the file again.
-type runningHash struct {
-	mu     sync.Mutex // guards the rest
-	h      Hasher
-	n      int64
-	ragged bool // bytes beyond n were written: Seal reads on from n
-	dirty  bool // bytes below n have changed: Seal reads everything
-}
-
-// wrote is told of every write after it is done. Of two writes that overlap and race,
-// the one told last finds n beyond its start, or the other one ragged, so that bytes of
-// which the order on the disk is unknown are always read again.
-func (r *runningHash) wrote(p []byte, off int64) {
-	if len(p) == 0 {
-		return
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	switch {
-	case off < r.n:
-		r.dirty = true
-	case off > r.n || r.ragged || r.dirty || r.h == nil:
-		r.ragged = true
-	default:
-		r.h.Write(p)
-		r.n += int64(len(p))
-	}
-}
-
-// changed is told of every other change of the bytes from off; no write races with it.
-func (r *runningHash) changed(off int64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if off < r.n {
-		r.dirty = true
-	}
-}
-
-// reset begins again with an empty file.
-func (r *runningHash) reset(h Hasher) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.h, r.n, r.ragged, r.dirty = h, 0, false, false
-}
 
 // writeback is how much is written in order before its way to the disk is begun, so
 // that Seal of a big file finds little left to wait for.
@@ -75,7 +28,7 @@ func (e *Entry) WriteAt(p []byte, off int64) (n int, err error) {
 		if n == 0 {
 			return err
 		}
-		e.hash.wrote(p[:n], off)
+		e.hashWritten(f, p[:n], off)
 		e.wrote(off + int64(n))
 		if end := off + int64(n); end/writeback != off/writeback {
 			from := off / writeback * writeback
