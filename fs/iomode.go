@@ -72,6 +72,12 @@ func (r *rawFS) enter(h *vfs.Handle, id uint64, flags uint32) (mode ioMode, out 
 		st.cached++                                  // mapping it makes it that
 		return direct, fuse.FOPEN_DIRECT_IO, 0, true // no read-ahead: it would ask for what is not here
 	}
+	if flags&syscall.O_ACCMODE == syscall.O_WRONLY {
+		st.cached++
+		// It cannot read or map: a copy of all that it writes in the page cache of the FUSE
+		// inode, beside that of the journal's file, would serve nobody and costs as much.
+		return direct, fuse.FOPEN_DIRECT_IO, 0, true
+	}
 	if st.cached == 0 && whole {
 		// A quick ioctl, no I/O; under the lock, so that no second handle registers too.
 		backing, errno := r.srv.RegisterBackingFd(&fuse.BackingMap{Fd: int32(fd)})
