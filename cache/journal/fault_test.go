@@ -170,6 +170,46 @@ func TestSyncErrorIsSticky(t *testing.T) {
 	}
 }
 
+// A failed sync of the record of a sealed entry says nothing about its content: the change
+// is refused, tried again in a new file, and durable then.
+func TestRecordSyncErrorOfSealed(t *testing.T) {
+	for _, lazy := range []bool{false, true} {
+		disk, j := crashJournal(t)
+		e := create(t, j, "abc")
+		seal(t, e)
+		disk.fail = failing("fdatasync", ".rec", 1, unix.EIO)
+		if lazy {
+			if err := e.UpdateLazy(func(r *Record) { r.Mode = 0o600 }); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := e.Seal(); !errors.Is(err, unix.EIO) {
+				t.Fatal(err)
+			}
+		} else if err := e.Update(func(r *Record) { r.Mode = 0o600 }); !errors.Is(err, unix.EIO) {
+			t.Fatal(err)
+		}
+		disk.fail = failing("fsync", ".new", 1, unix.EIO)
+		if _, err := e.Seal(); !errors.Is(err, unix.EIO) {
+			t.Fatal("a sync that failed counts as done", err)
+		}
+		disk.fail = nil
+		if err := e.Update(func(r *Record) { r.Mode = 0o640 }); err != nil {
+			t.Fatal(err)
+		}
+		seal(t, e)
+		if err := e.Verify(); err != nil {
+			t.Fatal(err)
+		}
+		disk.cutAs(0)
+		o := testOptions("/j")
+		o.FS = disk
+		e, ok := open(t, o).Entry(e.ID())
+		if !ok || e.Verify() != nil || e.Record().Mode != 0o640 || content(t, e) != "abc" {
+			t.Fatalf("lazy %v: %v %+v", lazy, ok, e.Record())
+		}
+	}
+}
+
 // An entry made before the folder's sync failed for another one must not be acknowledged
 // by a later sync of the folder that succeeds.
 func TestFolderSyncErrorHitsAllItsNames(t *testing.T) {

@@ -16,9 +16,19 @@ type recordFile struct {
 	// page cache only. It is synced before anything is written.
 	unsure bool
 	failed error // of a sync of the record: sticky
+	// renew: a sync of this file failed, so what it holds beside the safe slot is anyone's
+	// guess. The next change goes into a new file.
+	renew bool
 }
 
+// failRecord is what a failed sync of the record means. Nothing but the new state of a
+// sealed entry hangs on it: its content and the slot that says so are durable, so it is
+// tried again, in a file of its own. It is final for one that is being written.
 func (e *Entry) failRecord(err error) error {
+	if !e.State().Open() {
+		e.rec.renew = true
+		return err
+	}
 	if e.rec.failed == nil {
 		e.rec.failed = err
 	}
@@ -130,6 +140,9 @@ func (e *Entry) writeRecord(st stored, durable bool) error {
 	fits := slotHeader+len(payload) <= int(e.rec.slot)
 	// The slack is kept for Seal, which must work on a full disk; so only a state that
 	// has it behind itself may use it up.
+	if e.rec.renew {
+		return e.growRecord(st)
+	}
 	if !fits || (st.State.Open() && slotFor(len(payload)) > e.rec.slot) {
 		err := e.growRecord(st)
 		if err == nil || !fits || !isSpace(err) {
@@ -184,6 +197,9 @@ func (e *Entry) syncRecord() error {
 	if e.rec.failed != nil {
 		return e.rec.failed
 	}
+	if e.rec.renew {
+		return e.growRecord(e.snapshot())
+	}
 	if !e.rec.lazy && !e.rec.unsure {
 		return nil
 	}
@@ -203,7 +219,7 @@ func (e *Entry) syncRecord() error {
 func (e *Entry) syncLazy() error {
 	e.op.Lock()
 	defer e.op.Unlock()
-	if err := e.alive(); err != nil || !e.rec.lazy {
+	if err := e.alive(); err != nil || !e.rec.lazy && !e.rec.renew {
 		return err
 	}
 	if err := e.j.files.enter(); err != nil {
