@@ -18,6 +18,16 @@ import (
 	"tarn/cmd/tarn/control"
 )
 
+// mountsAt counts the mounts at one mountpoint.
+func mountsAt(mounts []config.MountOf, point string) (n int) {
+	for _, m := range mounts {
+		if m.Point == point {
+			n++
+		}
+	}
+	return n
+}
+
 // checkMount finds out beforehand what would make the mount fail, and says it in words;
 // what a dead daemon left at the mountpoint is taken away. With o.later it stays for now:
 // who writes there meanwhile must not find the folder below it.
@@ -40,11 +50,11 @@ func checkMount(ctx context.Context, o *mountOptions) error {
 		if err := detach(ctx, o.point, true); err != nil {
 			return fmt.Errorf("take away the dead mount at %s: %w", o.point, err)
 		}
-		before := len(mounts)
+		before := mountsAt(mounts, m.Point) // others come and go meanwhile
 		if mounts, err = config.SystemMounts(); err != nil {
 			return err
 		}
-		if len(mounts) >= before {
+		if mountsAt(mounts, m.Point) >= before {
 			return control.Fail(control.ErrFatal, "`umount -l "+shellWord(o.point)+"` may help", "the dead mount at %s cannot be taken away", control.Text(o.point).Quote())
 		}
 	}
