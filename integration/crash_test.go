@@ -32,6 +32,7 @@ type wish struct {
 	absent bool     // or nothing
 	grown  []byte   // or a beginning of this, of at least min bytes
 	min    int
+	zeros  bool // beyond min there may be zeros, as a power cut leaves on a local disk
 }
 
 func is(b []byte) wish { return wish{whole: [][]byte{b}} }
@@ -43,7 +44,15 @@ func (w wish) allows(b []byte, there bool) bool {
 	case slices.ContainsFunc(w.whole, func(x []byte) bool { return bytes.Equal(x, b) }):
 		return true
 	}
-	return w.grown != nil && len(b) >= w.min && bytes.HasPrefix(w.grown, b)
+	if w.grown == nil || len(b) < w.min || len(b) > len(w.grown) || !bytes.Equal(b[:w.min], w.grown[:w.min]) {
+		return false
+	}
+	for i := w.min; i < len(b); i++ {
+		if b[i] != w.grown[i] && !(w.zeros && b[i] == 0) {
+			return false
+		}
+	}
+	return true
 }
 
 func (w wish) String() string {
@@ -71,6 +80,16 @@ type worker struct {
 	did  map[string][]string // what was done to each name, for the report
 	// lost tells what must not be lost in a step that touches two names.
 	lost func(got map[string][]byte) string
+	// over, if any, tells that what returns now is too late to count: the power is off.
+	over func() error
+}
+
+// late is err, or what ended the world before it came.
+func (w *worker) late(err error) error {
+	if err == nil && w.over != nil {
+		return w.over()
+	}
+	return err
 }
 
 func newWorker(dir string, seed uint64) *worker {
@@ -150,8 +169,9 @@ func (w *worker) step() error {
 		w.note(name, "create with fsync %d", len(b))
 		w.want[name] = wish{absent: true, whole: [][]byte{b}, grown: b, min: len(b) / 2}
 		return w.done(write(w.at(name), os.O_CREATE|os.O_EXCL, b, func(f *os.File) error {
-			err := f.Sync()
+			err := w.late(f.Sync())
 			if err == nil {
+				w.note(name, "synced")
 				w.want[name] = wish{grown: b, min: len(b) / 2}
 			}
 			return err
@@ -214,7 +234,7 @@ func (w *worker) rename(from string, b []byte, to string, over []byte) error {
 		}
 		return ""
 	}
-	if err := os.Rename(w.at(from), w.at(to)); err != nil {
+	if err := w.late(os.Rename(w.at(from), w.at(to))); err != nil {
 		w.note(from, "%v", err)
 		return err
 	}
@@ -224,6 +244,7 @@ func (w *worker) rename(from string, b []byte, to string, over []byte) error {
 }
 
 func (w *worker) done(err error, name string, is wish) error {
+	err = w.late(err)
 	if err != nil {
 		w.note(name, "%v", err)
 	}
@@ -269,8 +290,8 @@ func (w *worker) check(t testing.TB) {
 	got := files(t, w.dir)
 	for name, b := range got {
 		if x, ok := w.want[name]; !ok {
-			t.Errorf("%s/%s is there, %d bytes, and never was made", w.dir, name, len(b))
-		} else if !x.allows(b, true) {
+			t.Errorf("%s/%s is there, %d bytes, and should not; %q", w.dir, name, len(b), w.did[name])
+		} else if x.zeros = w.over != nil; !x.allows(b, true) {
 			t.Errorf("%s/%s has %d bytes %.8x; want %v; %q", w.dir, name, len(b), b, x, w.did[name])
 		}
 	}
@@ -500,7 +521,7 @@ func (s *site) allSafe(dirs ...string) {
 	}
 	// What was replaced goes soon after the next start.
 	s.umount("--now", "--force")
-	if err := os.RemoveAll(filepath.Join(s.dir, "cache")); err != nil {
+	if err := os.RemoveAll(s.cache); err != nil {
 		s.t.Fatal(err)
 	}
 	s.mount()

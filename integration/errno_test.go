@@ -55,15 +55,16 @@ func (s *site) inject(calls, errno string) (stop func() int) {
 	attached := make(chan string, 1)
 	go func() {
 		var said []string
+		told := false
 		sc := bufio.NewScanner(errs)
 		for sc.Scan() {
-			if strings.Contains(sc.Text(), " attached") && attached != nil {
+			if strings.Contains(sc.Text(), " attached") && !told {
 				close(attached)
-				attached = nil
+				told = true
 			}
 			said = append(said, sc.Text())
 		}
-		if attached != nil {
+		if !told {
 			attached <- strings.Join(said, "\n")
 		}
 	}()

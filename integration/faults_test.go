@@ -91,7 +91,7 @@ func (s *site) xattr(path, name string) string {
 func (s *site) dropCache() {
 	s.t.Helper()
 	s.umount()
-	if err := os.RemoveAll(filepath.Join(s.dir, "cache")); err != nil {
+	if err := os.RemoveAll(s.cache); err != nil {
 		s.t.Fatal(err)
 	}
 	s.mount()
@@ -298,7 +298,7 @@ func TestCartridgeAway(t *testing.T) {
 // cacheFiles lists what the hot cache has on disk with this ending.
 func (s *site) cacheFiles(ending string) (out []string) {
 	s.t.Helper()
-	must(s.t, filepath.WalkDir(filepath.Join(s.dir, "cache"), func(p string, d fs.DirEntry, err error) error {
+	must(s.t, filepath.WalkDir(s.cache, func(p string, d fs.DirEntry, err error) error {
 		if err == nil && d.Type().IsRegular() && strings.HasSuffix(p, ending) {
 			out = append(out, p)
 		}

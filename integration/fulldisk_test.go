@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
-	"unsafe"
 )
 
 // fill writes a file until the disk is full.
@@ -137,7 +135,7 @@ func TestFullJournalDisk(t *testing.T) {
 // dropCacheOf takes the cache away while nothing is mounted.
 func (s *site) dropCacheOf() {
 	s.t.Helper()
-	must(s.t, os.RemoveAll(filepath.Join(s.dir, "cache")))
+	must(s.t, os.RemoveAll(s.cache))
 }
 
 // TestFullCatalogueDisk: the catalogue stops taking changes above its floor of free space,
@@ -187,23 +185,7 @@ func TestFullCatalogueDisk(t *testing.T) {
 // TestCacheDiskDies: the disk below the hot cache stops answering while the daemon runs.
 // What is at the storages is read past the cache, and files are written.
 func TestCacheDiskDies(t *testing.T) {
-	needRoot(t)
-	needTools(t, "mkfs.ext4", "mount", "umount")
-	dir := t.TempDir()
-	image, disk := filepath.Join(dir, "image"), dirOf(t, dir, "disk")
-	must(t, os.WriteFile(image, nil, 0o600))
-	must(t, os.Truncate(image, 64<<20))
-	for _, args := range [][]string{{"mkfs.ext4", "-q", "-F", image}, {"mount", "-o", "loop", image, disk}} {
-		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-			missing(t, "%v: %v: %s", args, err, out)
-		}
-	}
-	t.Cleanup(func() {
-		if out, err := exec.Command("umount", disk).CombinedOutput(); err != nil {
-			exec.Command("umount", "-l", disk).Run() // the failure before is reported
-			t.Errorf("umount: %v: %s", err, out)
-		}
-	})
+	disk := loopDisk(t, "64M").dir
 	s := newSite(t, fmt.Sprintf("cache: {path: %s/cache, free_floor: 1M}\njournal: {delay: 20ms}\n", disk))
 	s.expect("input/output error", "cache")
 	s.mount()
@@ -221,17 +203,4 @@ func TestCacheDiskDies(t *testing.T) {
 	s.reads("ctao/dl3/new", b[2:])
 	s.ok("status", s.mnt)
 	s.umount()
-}
-
-// shutdown makes an ext4 fail from now on, as a disk that is pulled out.
-func shutdown(t testing.TB, dir string) {
-	t.Helper()
-	f, err := os.Open(dir)
-	must(t, err)
-	defer f.Close()
-	const ext4Shutdown, noLogFlush = 0x8004587d, 2
-	flag := uint32(noLogFlush)
-	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, f.Fd(), ext4Shutdown, uintptr(unsafe.Pointer(&flag))); errno != 0 {
-		missing(t, "shut an ext4 down: %v", errno)
-	}
 }

@@ -98,6 +98,7 @@ type site struct {
 	t      testing.TB
 	dir    string // the lake's
 	mnt    string
+	cache  string // where the hot cache is
 	daemon *exec.Cmd
 	log    *tail
 	exited chan error
@@ -159,7 +160,7 @@ func newSite(t testing.TB, local string) *site {
 	}
 	needTools(t, "fusermount3")
 	dir := t.TempDir()
-	s := &site{t: t, dir: filepath.Join(dir, "lake"), mnt: filepath.Join(dir, "mnt")}
+	s := &site{t: t, dir: filepath.Join(dir, "lake"), mnt: filepath.Join(dir, "mnt"), cache: filepath.Join(dir, "lake/cache")}
 	if err := os.Mkdir(s.mnt, 0o755); err != nil {
 		t.Fatal(err)
 	}

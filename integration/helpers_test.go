@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 )
@@ -158,4 +159,12 @@ func tapeWith(settings string) string {
   - {name: PIC-DISK, kind: disk, path: rse/PIC-DISK, attributes: {country: ES}, distance: 1}
   - {name: CNAF-DISK, kind: disk, path: rse/CNAF-DISK, attributes: {country: IT}, distance: 2}
   - {name: PIC-TAPE, kind: tape, path: rse/PIC-TAPE, attributes: {country: ES}, distance: 3, tape: {` + settings + "}}\n"
+}
+
+// number is what a variable of the environment says, for tests that can be longer.
+func number(name string, short int) int {
+	if n, err := strconv.Atoi(os.Getenv(name)); err == nil {
+		return n
+	}
+	return short
 }
