@@ -2,24 +2,39 @@ package fs
 
 import (
 	"context"
+	"fmt"
+	"math"
+	"slices"
 	"sync"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
+	"tarn/backends"
 	"tarn/fs/vfs"
 )
 
 // dir is an open directory: a cursor over pages of its entries, in name order, so that
-// memory does not grow with the directory. Offsets count entries; 0 and 1 are the dots.
+// memory does not grow with the directory.
 type dir struct {
 	node *vfs.Node
+	list *listing
 
-	mu    sync.Mutex // one read at a time; held across the listing
-	page  []vfs.Entry
-	base  uint64 // offset of page[0]
-	after string // last name of page
-	end   bool
+	mu      sync.Mutex // one read at a time; held across the listing
+	page    []vfs.Entry
+	offs    []uint64 // of page
+	loaded  bool
+	after   string // page follows this name
+	base    int    // entries before page; negative when that is not known
+	end     bool   // nothing follows page
+	changes uint64 // of node, before page was read
+	told    uint64 // of list, when the reading began
 }
+
+// The offsets of the dots, and the first of names; see positions for all others.
+const (
+	offDot    = 1
+	offDotDot = 2
+)
 
 func (r *rawFS) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	if isDot(in.NodeId) {
@@ -29,12 +44,15 @@ func (r *rawFS) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenO
 	if n == nil {
 		return fuse.Status(estale)
 	}
-	out.Fh = r.keep(&dir{node: n, base: 2})
+	l := listingOf(n)
+	out.OpenFlags = l.opened(n.Children(), r.o.EntryTimeout, r.lookers.is(in.Pid))
+	out.Fh = r.keep(&dir{node: n, list: l})
 	return fuse.OK
 }
 
 func (r *rawFS) ReleaseDir(in *fuse.ReleaseIn) {
 	if d, ok := r.drop(in.Fh).(*dir); ok {
+		d.list.closed()
 		d.node.Forget(1)
 	}
 }
@@ -64,58 +82,111 @@ func (r *rawFS) readDir(in *fuse.ReadIn, out *fuse.DirEntryList, plus bool) fuse
 	if !ok {
 		return fuse.EBADF
 	}
+	st := r.readInto(d, in.Offset, out, plus)
+	if st == fuse.OK && len(out.Bytes()) == 0 && d.ended() {
+		r.forgetListing(d.node.Inode())
+	}
+	return st
+}
+
+func (r *rawFS) readInto(d *dir, off uint64, out *fuse.DirEntryList, plus bool) fuse.Status {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	off := in.Offset
-	if off < d.base && (off == 0 || d.base > 2) {
-		d.page, d.base, d.after, d.end = nil, 2, "", false // rewound
+	if off == 0 {
+		d.told = d.list.toldNow()
 	}
-	for off < 2 {
+	for off < offDotDot {
 		name := [...]string{".", ".."}[off]
 		if !addDot(out, fuse.DirEntry{Name: name, Mode: fuse.S_IFDIR, Ino: d.node.Inode(), Off: off + 1}, plus) {
 			return fuse.OK
 		}
 		off++
 	}
-	added := 0
-	for {
-		for off >= d.base+uint64(len(d.page)) {
+	i, err := d.seek(r.vfs, off)
+	for ; err == nil; i++ {
+		if i == len(d.page) {
 			if d.end {
 				return fuse.OK
 			}
-			next, err := r.vfs.List(context.Background(), d.node, d.after)
-			if err != nil {
-				if added > 0 {
-					return fuse.OK // the next call says so
-				}
-				return r.fail("readdir", d.node, "", err)
-			}
-			d.base += uint64(len(d.page))
-			if d.page = next; len(next) == 0 {
-				d.end = true
-				return fuse.OK
-			}
-			d.after = next[len(next)-1].Name
+			err = d.load(r.vfs, d.page[i-1].Name, d.base+i)
+			i = -1
+			continue
 		}
-		e := &d.page[off-d.base]
-		de := fuse.DirEntry{Name: e.Name, Mode: vfs.AttrOf(e.Info).Mode, Ino: e.Info.Inode, Off: off + 1}
+		e := &d.page[i]
+		de := fuse.DirEntry{Name: e.Name, Mode: vfs.AttrOf(e.Info).Mode, Ino: e.Info.Inode, Off: d.offs[i]}
 		if !plus {
 			if !out.AddDirEntry(de) {
 				return fuse.OK
 			}
-		} else {
-			eo := out.AddDirLookupEntry(de)
-			if eo == nil {
-				return fuse.OK
-			}
-			if n := r.vfs.Place(context.Background(), d.node, *e); n != nil {
-				r.entry(n, eo)
-				out.FixMode(eo.Attr.Mode)
-			}
+			continue
 		}
-		off++
-		added++
+		eo := out.AddDirLookupEntry(de)
+		if eo == nil {
+			return fuse.OK
+		}
+		if n := r.vfs.Place(context.Background(), d.node, *e); n != nil {
+			r.entry(n, eo)
+			out.FixMode(eo.Attr.Mode)
+		}
 	}
+	if len(out.Bytes()) > 0 {
+		return fuse.OK // the next call says so
+	}
+	return r.fail("readdir", d.node, "", err)
+}
+
+// seek finds the entry behind the offset: its index in the page, which may be a new one.
+// A page that was read before a change is not gone on with: through the kernel it could
+// reach a reader that began after the change.
+func (d *dir) seek(v *vfs.FS, off uint64) (int, error) {
+	name, base := "", 0
+	fresh := d.loaded && d.changes == d.node.Changes()
+	if off == offDotDot {
+		if fresh && d.after == "" {
+			return 0, nil
+		}
+	} else if i := slices.Index(d.offs, off); i >= 0 {
+		if fresh {
+			return i + 1, nil
+		}
+		name, base = d.page[i].Name, d.base+i+1
+	} else {
+		var ok bool
+		if name, ok = d.list.after(off); !ok {
+			return 0, fmt.Errorf("offset %#x: %w", off, backends.ErrName)
+		}
+		base = math.MinInt
+	}
+	return 0, d.load(v, name, base)
+}
+
+// load reads the page that follows the name, and base entries.
+func (d *dir) load(v *vfs.FS, after string, base int) error {
+	changes := d.node.Changes()
+	page, err := v.List(context.Background(), d.node, after)
+	if err != nil {
+		return err
+	}
+	end, next := len(page) < vfs.Page, ""
+	if !end { // the last one only tells where the one before it ends
+		next = page[len(page)-1].Name
+		page = page[:len(page)-1]
+	}
+	offs, err := d.list.of(page, next)
+	if err != nil {
+		return err
+	}
+	d.page, d.offs, d.loaded, d.after, d.base, d.end, d.changes = page, offs, true, after, base, end, changes
+	d.list.read(d.node, page)
+	return nil
+}
+
+// ended notes that the directory was read to its end; true when the kernel must not keep
+// what it has of it.
+func (d *dir) ended() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.list.ended(d.base+len(d.page), d.node.Changes(), d.told)
 }
 
 // addDot adds an entry that gives the kernel no reference.

@@ -132,6 +132,7 @@ type rawFS struct {
 
 	passthrough bool
 	rest        time.Duration // twinRest, but in tests
+	lookers     lookers
 
 	mu     sync.Mutex // guards the rest; never held across I/O
 	fhs    map[uint64]any
@@ -161,6 +162,12 @@ func (r *rawFS) Init(s *fuse.Server) { r.srv = s }
 
 // Content drops the kernel's pages and attributes of an inode.
 func (r *rawFS) Content(inode uint64) {
+	if n := r.vfs.Known(inode); n != nil {
+		if l, ok := n.Above(nil).(*listing); ok {
+			l.tell()
+		}
+		n.Forget(1)
+	}
 	ids := []uint64{inode}
 	r.mu.Lock()
 	for id, t := range r.twins {
@@ -253,6 +260,9 @@ func (r *rawFS) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, ou
 	}
 	if err != nil {
 		return r.fail("lookup", p, name, err)
+	}
+	if !n.IsDir() {
+		r.looked(p, h.Pid)
 	}
 	return r.entry(n, out)
 }

@@ -294,29 +294,6 @@ func names(t *testing.T, fd, max int) (out []string) {
 	return out
 }
 
-// TestSeekDir: a directory can be read anew from any offset that it gave.
-func TestSeekDir(t *testing.T) {
-	m := mount(t, fs.Options{})
-	m.fill("/ctao/d", 3000)
-	for _, change := range []bool{false, true} {
-		fd, err := unix.Open(m.at("/ctao/d"), unix.O_RDONLY|unix.O_DIRECTORY, 0)
-		must(t, err)
-		defer unix.Close(fd)
-		all := names(t, fd, 1<<20)
-		for _, off := range []int64{1, 2, 0, 1500, 2999, 1} {
-			if change {
-				must(t, os.WriteFile(m.at(fmt.Sprintf("/ctao/d/z%d", off)), nil, 0o644))
-			}
-			_, err := unix.Seek(fd, off, io.SeekStart)
-			must(t, err)
-			got := names(t, fd, 1<<20)
-			if len(got) < len(all)-int(max(off-2, 0)) || off > 2 && got[0] != all[off-2] {
-				t.Errorf("change=%v, from offset %d: %d names of %d, first %q", change, off, len(got), len(all), got[0])
-			}
-		}
-	}
-}
-
 // TestListWhileOthersList: a process that reads a directory slowly and removes what it has
 // seen meets each name once, whatever other processes read and change meanwhile (N4).
 func TestListWhileOthersList(t *testing.T) {

@@ -114,3 +114,51 @@ func TestListedXattrs(t *testing.T) {
 		}
 	}
 }
+
+// TestListingIsKept: the kernel answers for a directory that it has listed, until a name
+// comes or goes; a process that looks at the files of many gets them with their names.
+func TestListingIsKept(t *testing.T) {
+	m, c := mountCounted(t, fs.Options{})
+	for i := range 4 {
+		m.fill(fmt.Sprintf("/ctao/d%d", i), 1500)
+	}
+	find := func() map[string]int { return c.of(t, "find", m.at("/ctao"), "-type", "f") }
+	reads := func(n map[string]int) int { return n["READDIR"] + n["READDIRPLUS"] }
+	// The kernel drops what it keeps when it is short of memory, or is told to by others on
+	// this machine; so some attempts may fail.
+	kept := func(what string, run func() map[string]int, asked func(n map[string]int) int) {
+		t.Helper()
+		var n map[string]int
+		for range 20 {
+			if n = run(); asked(n) == 0 {
+				return
+			}
+		}
+		t.Errorf("%s: %v", what, n)
+	}
+	if n := find(); reads(n) == 0 || n["LOOKUP"] > 10 {
+		t.Errorf("find, nothing known: %v", n)
+	}
+	kept("find again", find, reads)
+	n, err := m.v.Resolve(ctx, "/ctao/d1")
+	must(t, err)
+	defer n.Forget(1)
+	for _, what := range []string{"a create", "a removal past the mount"} {
+		if what == "a create" {
+			must(t, os.WriteFile(m.at("/ctao/d1/new"), nil, 0o644))
+		} else {
+			must(t, m.v.Unlink(ctx, n, "new"))
+			m.v.Changed(ctx, "/ctao/d1/new")
+		}
+		if n := find(); reads(n) == 0 {
+			t.Errorf("find after %s: %v", what, n)
+		}
+		kept("find again after "+what, find, reads)
+	}
+	// Names only are known now. The first directory costs a look-up a file, at most.
+	ls := func() map[string]int { return c.of(t, "ls", "-lR", m.at("/ctao")) }
+	if n := ls(); n["LOOKUP"] > 1600 {
+		t.Errorf("ls -lR after find: %v", n)
+	}
+	kept("ls -lR again", ls, func(n map[string]int) int { return reads(n) + n["LOOKUP"] + max(0, n["GETATTR"]-5) })
+}

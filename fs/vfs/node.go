@@ -52,6 +52,7 @@ type Node struct {
 	unlinked bool                  // no name is left
 	lastErr  string                // for user.tarn.error
 	touched  time.Time             // of a directory: when a name in it last changed here
+	above    any                   // see Above
 }
 
 // Caller is the process on whose behalf a call runs; zero for the control API.
@@ -353,11 +354,33 @@ type Entry struct {
 	names uint64 // Node.names of the directory when it was listed
 }
 
-// page is how many catalogue entries one call of List reads at most.
-const page = 1024
+// Page is how many catalogue entries one call of List reads at most.
+const Page = 1024
+
+// Changes counts what may have changed the listing of a directory: entries that List gave
+// when it was the same are still those.
+func (n *Node) Changes() uint64 { return n.names.Load() }
+
+// Children is how many of a directory's entries have a live Node.
+func (n *Node) Children() int {
+	n.fs.mu.Lock()
+	defer n.fs.mu.Unlock()
+	return len(n.children)
+}
+
+// Above keeps what the layer above knows of n, for as long as n lives: what the first
+// call made.
+func (n *Node) Above(make func() any) any {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.above == nil && make != nil {
+		n.above = make()
+	}
+	return n.above
+}
 
 // List gives the entries of a directory that follow the name after, in byte order, as
-// many as one page holds; none means the end. Unsent files are merged in, so a name is
+// many as one page holds; fewer than Page means the end. Unsent files are merged in, so a name is
 // seen exactly once over all pages if it stays while they are read, even when it is
 // registered between two of them.
 func (v *FS) List(ctx context.Context, n *Node, after string) ([]Entry, error) {
@@ -376,7 +399,7 @@ func (v *FS) List(ctx context.Context, n *Node, after string) ([]Entry, error) {
 			return nil, err
 		}
 		out = append(out, Entry{e.Name, e.Info, names})
-		if len(out) == page {
+		if len(out) == Page {
 			full = true
 			break
 		}

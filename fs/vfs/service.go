@@ -417,8 +417,8 @@ func (v *FS) Undelete(ctx context.Context, p, handle string) error {
 	return nil
 }
 
-// Changed drops what the kernel keeps of a name, after a change that was not made
-// through this FS.
+// Changed drops what the kernel keeps of a name and of all below it, after a change that
+// was not made through this FS.
 func (v *FS) Changed(ctx context.Context, p string) {
 	dir, err := v.Resolve(ctx, path.Dir(p))
 	if err != nil {
@@ -426,8 +426,32 @@ func (v *FS) Changed(ctx context.Context, p string) {
 	}
 	defer dir.Forget(1)
 	dir.names.Add(1)
+	below := v.changedBelow(dir.child(path.Base(p)))
 	v.notifyEntry(dir.ino, path.Base(p))
 	v.notifyContent(dir.ino)
+	for _, inode := range below { // those in use outlive the name's end
+		v.notifyContent(inode)
+	}
+}
+
+// changedBelow notes a change in every live directory from n (nil: none) downwards, and
+// gives their inodes.
+func (v *FS) changedBelow(n *Node) (out []uint64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var walk func(n *Node)
+	walk = func(n *Node) {
+		if n == nil || !n.isDir {
+			return
+		}
+		n.names.Add(1)
+		out = append(out, n.ino)
+		for _, c := range n.children {
+			walk(c)
+		}
+	}
+	walk(n)
+	return out
 }
 
 // Lake, Cache and Journal are what the FS stands on.

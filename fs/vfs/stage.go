@@ -90,7 +90,7 @@ func (v *FS) sortOut(ctx context.Context, paths []string, each func(in backends.
 			if w.Info.DID.Scope == "" {
 				w.Info.DID = backends.DID{Scope: scopeOf(w.Path), Name: w.Path}
 			}
-			if batch = append(batch, w.Info); len(batch) == page {
+			if batch = append(batch, w.Info); len(batch) == Page {
 				if err := flush(); err != nil {
 					return err
 				}
