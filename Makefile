@@ -6,7 +6,7 @@ PKGS := ./...
 FUZZTIME ?= 3s
 export CGO_ENABLED ?= 1
 
-.PHONY: help setup build test unit race integration fuzz lint checks bench bench-quick demo ci clean
+.PHONY: help setup build test unit race integration fuzz lint checks bench bench-quick bench-scale bench-peers demo ci clean
 
 help:
 	@echo "targets:"
@@ -41,11 +41,19 @@ lint: ## gofmt, go vet, staticcheck
 	$(GO) vet $(PKGS)
 	$(GO) tool staticcheck $(PKGS)
 
-bench: setup build ## a mount against the bare folder, interleaved; writes docs/performance.md
-	$(GO) run ./integration/bench -tarn bin/tarn -o docs/performance.md $(BENCH)
+BENCHCMD = $(GO) run ./integration/bench -tarn bin/tarn
+
+bench: setup build ## a mount against the bare folder, interleaved; writes docs/performance.md (BENCH="-only find -rounds 3")
+	$(BENCHCMD) -o docs/performance.md $(BENCH)
 
 bench-quick: setup build ## the same on small sizes, nothing written
-	$(GO) run ./integration/bench -tarn bin/tarn -rounds 3 -mib 128 -files 5000 -small 200 $(BENCH)
+	$(BENCHCMD) -rounds 2 -mib 128 -files 5000 -small 500 -huge 20000 -streams 200 -recalls 200 $(BENCH)
+
+bench-scale: build ## the catalogue at 10^5 and 10^6 entries (BENCH="-scale 1e7"); writes docs/performance.md
+	$(BENCHCMD) -what scale -o docs/performance.md $(BENCH)
+
+bench-peers: setup build ## tarn beside rclone, xrootdfs, davfs2, s3fs, JuiceFS, as far as they are here; writes docs/performance.md
+	$(BENCHCMD) -what peers -o docs/performance.md $(BENCH)
 
 ci: test ## what .ci/run runs
 

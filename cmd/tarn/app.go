@@ -91,7 +91,6 @@ func (s *session) commands() []*cli.Command {
 		s.umountCommand(),
 		s.statusCommand(),
 		s.configCommand(),
-		s.catalogueCommand(),
 
 		s.lsCommand(),
 		s.statCommand(),

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"path"
@@ -24,12 +23,11 @@ type Service struct {
 	Lake  *lake.Lake
 	Cache *cache.Cache
 
-	Name    string                                       // of the lake
-	Folders map[string]string                            // of the RSEs that are plain folders, for imports that register what lies there
-	Kick    func(...backends.DID)                        // makes the replication look at the rules on these, or at all; may be nil
-	Leave   func()                                       // tells the daemon to leave unsent files in the journal when it ends; nil where there is none
-	Daemon  Daemon                                       // zero where there is none
-	Backup  func(ctx context.Context, w io.Writer) error // of the catalogue; may be nil
+	Name    string                // of the lake
+	Folders map[string]string     // of the RSEs that are plain folders, for imports that register what lies there
+	Kick    func(...backends.DID) // makes the replication look at the rules on these, or at all; may be nil
+	Leave   func()                // tells the daemon to leave unsent files in the journal when it ends; nil where there is none
+	Daemon  Daemon                // zero where there is none
 
 	Log *slog.Logger
 	Now func() time.Time // default time.Now
@@ -88,8 +86,6 @@ func (s *Service) Handler() http.Handler {
 		"leave":          operation(s.leave),
 		"content":        s.content,
 		"put":            s.put,
-
-		"catalogue/backup": s.backup,
 	} {
 		m.HandleFunc("POST /v1/"+op, h)
 	}
