@@ -221,8 +221,9 @@ func (l *Lake) DeclareBad(ctx context.Context, in backends.Info, rse string, why
 			return nil
 		}
 		r.State, r.Error = backends.Bad, why.Error()
-		l.log.Error("replica declared BAD", "did", in.DID, "rse", rse, "pfn", r.PFN, "why", why)
-		err = l.o.Catalogue.PutReplica(ctx, in.DID, in.Generation, r)
+		if err = l.o.Catalogue.PutReplica(ctx, in.DID, in.Generation, r); err == nil {
+			l.log.Error("replica declared BAD", "did", in.DID, "rse", rse, "pfn", r.PFN, "why", why)
+		}
 	}
 	if errors.Is(err, backends.ErrStale) || errors.Is(err, backends.ErrNotExist) {
 		return nil

@@ -308,6 +308,30 @@ func TestCopyGoesOnAfterACrash(t *testing.T) {
 	}
 }
 
+// What is written here and not sent says nothing of the replicas, which are of the content before.
+func TestVerifyUnsent(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		in := r.file("a", "NEAR", "FAR")
+		unsent := in
+		unsent.Generation, unsent.Size, unsent.Checksums = "", in.Size+7, sums([]byte("other"))
+		n := 0
+		err := r.Verify(ctx, unsent, func(v lake.VerifyResult) {
+			n++
+			if !v.OK || v.Bad {
+				t.Errorf("%+v", v)
+			}
+		})
+		if err != nil || n != 2 {
+			t.Fatal(n, err)
+		}
+		for _, rse := range []string{"NEAR", "FAR"} {
+			if x := r.replica(in, rse); x.State != backends.Available {
+				t.Errorf("%s: a good replica is %+v", rse, x)
+			}
+		}
+	})
+}
+
 func TestVerify(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		in := r.file("a", "NEAR", "FAR", "TAPE", "VAULT", "ELSEWHERE")

@@ -26,10 +26,18 @@ type VerifyResult struct {
 // compares its checksum with the catalogue's; each is called once a replica, from this
 // goroutine. One that differs or is missing becomes BAD, one that is good AVAILABLE with
 // the time of verification. One that could not be read keeps its state. The error is for
-// what keeps all from being verified: the catalogue, or the end of ctx.
+// what keeps all from being verified: the catalogue, or the end of ctx. Without a
+// generation in in it is the published content that is compared.
 func (l *Lake) Verify(ctx context.Context, in backends.Info, each func(VerifyResult)) error {
 	if in.Type != backends.File {
 		return fmt.Errorf("verify %s: %w", in.DID, backends.ErrIsDir)
+	}
+	if in.Generation == "" { // what a writer here has not sent yet: no replica is of that
+		now, err := l.o.Catalogue.Stat(ctx, in.DID)
+		if err != nil {
+			return fmt.Errorf("verify %s: %w", in.DID, err)
+		}
+		in = now
 	}
 	replicas, err := l.replicasOf(ctx, in)
 	if err != nil {
