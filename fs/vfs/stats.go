@@ -2,6 +2,7 @@ package vfs
 
 import (
 	"context"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -33,6 +34,7 @@ type Stats struct {
 	Corrupt      int64       `json:"corrupt"`       // contents that failed verification
 	Unsent       int         `json:"unsent"`        // files not yet safe
 	UnsentBytes  int64       `json:"unsent_bytes"`
+	Goroutines   int         `json:"goroutines"`
 	Nodes        int         `json:"nodes"` // held by the kernel or by handles
 	Cache        cache.Stats `json:"cache"`
 	Lake         lake.Stats  `json:"lake"`
@@ -47,6 +49,7 @@ func (v *FS) Stats() Stats {
 		Uploads: v.stats.uploads.Load(), UploadErrors: v.stats.uploadErrors.Load(), Registered: v.stats.registered.Load(), Safe: v.stats.safe.Load(),
 		Fetches: v.stats.fetches.Load(), RecallWaits: v.stats.recalls.Load(), RecallsAhead: v.stats.ahead.Load(),
 		Refused: v.stats.refused.Load(), Corrupt: v.stats.corrupt.Load(), Cache: v.cache.Stats(), Lake: v.lake.Stats(),
+		Goroutines: runtime.NumGoroutine(),
 	}
 	for _, r := range v.lake.RSEs() {
 		if r.Counters != nil {
