@@ -6,7 +6,7 @@ PKGS := ./...
 FUZZTIME ?= 3s
 export CGO_ENABLED ?= 1
 
-.PHONY: help setup build test unit race integration fuzz lint checks bench bench-quick bench-scale bench-peers demo ci clean
+.PHONY: help setup build test unit race integration fuzz lint checks bench bench-quick bench-scale bench-peers soak demo ci clean
 
 help:
 	@echo "targets:"
@@ -54,6 +54,10 @@ bench-scale: build ## the catalogue at 10^5 and 10^6 entries (BENCH="-scale 1e7"
 
 bench-peers: setup build ## tarn beside rclone, xrootdfs, davfs2, s3fs, JuiceFS, as far as they are here; writes docs/performance.md
 	$(BENCHCMD) -what peers -o docs/performance.md $(BENCH)
+
+soak: setup build ## random work, kills and faults against a model: HOURS=n, or MINUTES=n (10)
+	$(GO) build -o bin/soak ./integration/soak
+	bin/soak -tarn bin/tarn -hours $(or $(HOURS),0) -minutes $(or $(MINUTES),$(if $(HOURS),0,10)) $(SOAK)
 
 ci: test ## what .ci/run runs
 
