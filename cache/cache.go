@@ -34,8 +34,9 @@ type Options struct {
 	// many first and last bytes. Default 1 MiB each, -1 none. They count to Limit, and
 	// go last.
 	Head, Tail int64
-	Streams    int  // parallel ranged reads per file: default 4, at least 2 (one is kept for demanded blocks)
-	Strict     bool // withhold all bytes of a content until the whole is verified
+	Streams    int   // parallel ranged reads per file: default 4, at least 2 (one is kept for demanded blocks)
+	Memory     int64 // bound of the buffers of all fetches and of blocks held in memory, roughly; default 448 MiB
+	Strict     bool  // withhold all bytes of a content until the whole is verified
 	// NewHash makes a Hasher for the algorithms of Content.Sums; needed when those are given.
 	NewHash func(algs ...string) Hasher
 	Log     *slog.Logger     // default slog.Default()
@@ -43,18 +44,18 @@ type Options struct {
 }
 
 const (
-	chunkBytes    = 4 << 20  // one read-ahead request
-	demandBytes   = 1 << 20  // one demanded request: small, somebody waits
-	maxAhead      = 32       // read-ahead requests in flight over all files: 128 MiB of buffers
-	maxDemand     = 256      // demanded requests in flight over all files
-	bypassMemory  = 64 << 20 // blocks kept in memory for contents read past the cache
-	syncMin       = 8 << 20  // whole files below it are re-checked after a restart instead of synced
-	settleMax     = 1 << 30  // contents up to it are checked once more when they are whole
-	maxSources    = 5        // Sources tried without getting on
-	maxBlocks     = 1 << 26  // of one content: 64 TiB by default
-	pageSize      = 4096     // what a file's size is rounded to when it is charged
-	highPercent   = 95       // of Limit: background eviction begins
-	lowPercent    = 90       // of Limit: background eviction ends
+	chunkBytes    = 4 << 20 // one read-ahead request
+	demandBytes   = 1 << 20 // one demanded request: small, somebody waits
+	maxAhead      = 32      // read-ahead requests in flight over all files, in any memory
+	maxDemand     = 256     // demanded requests in flight over all files, in any memory
+	defaultMemory = 448 << 20
+	syncMin       = 8 << 20 // whole files below it are re-checked after a restart instead of synced
+	settleMax     = 1 << 30 // contents up to it are checked once more when they are whole
+	maxSources    = 5       // Sources tried without getting on
+	maxBlocks     = 1 << 26 // of one content: 64 TiB by default
+	pageSize      = 4096    // what a file's size is rounded to when it is charged
+	highPercent   = 95      // of Limit: background eviction begins
+	lowPercent    = 90      // of Limit: background eviction ends
 	housekeepTime = 5 * time.Minute
 )
 
@@ -109,13 +110,18 @@ func Open(o Options) (*Cache, error) {
 	}
 	c := &Cache{
 		o: o, log: o.Log, now: o.Now, lock: lock, limit: o.Limit,
-		ahead: make(chan struct{}, maxAhead), demand: make(chan struct{}, maxDemand), kick: make(chan struct{}, 1),
+		kick:    make(chan struct{}, 1),
 		entries: map[Key]*entry{}, pins: map[*entry]struct{}{},
 		maxFDs: descriptorBudget(), chunk: max(1, chunkBytes/o.Block),
 	}
 	c.changed = sync.NewCond(&c.mu)
+	// Of the memory two sevenths are for reading ahead, four for demands, one for blocks
+	// of contents that are read past the cache. No holder of a token waits for another.
+	part := o.Memory / 7
+	c.ahead = make(chan struct{}, tokens(2*part, c.chunk*o.Block, maxAhead))
+	c.demand = make(chan struct{}, tokens(4*part, max(demandBytes, o.Block), maxDemand))
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
-	if c.mem, err = lru.New[memKey, *memBlock](max(8, bypassMemory/o.Block)); err != nil {
+	if c.mem, err = lru.New[memKey, *memBlock](tokens(part, o.Block, 1<<20)); err != nil {
 		panic(err) // only for a size that is not positive
 	}
 	if err := c.load(); err != nil {
@@ -127,12 +133,17 @@ func Open(o Options) (*Cache, error) {
 	return c, nil
 }
 
+// tokens is how many buffers of a size fit into the memory, at least one and at most most.
+func tokens(memory int64, size, most int) int {
+	return int(max(1, min(memory/int64(size), int64(most))))
+}
+
 func (o *Options) complete() error {
 	if o.Dir == "" {
 		return errors.New("no directory given")
 	}
-	if o.Limit < 0 || o.FreeFloor < 0 || o.Block < 0 || o.Streams < 0 {
-		return errors.New("limit, free floor, block and streams cannot be negative")
+	if o.Limit < 0 || o.FreeFloor < 0 || o.Block < 0 || o.Streams < 0 || o.Memory < 0 {
+		return errors.New("limit, free floor, block, streams and memory cannot be negative")
 	}
 	if o.Limit == 0 {
 		o.Limit = maxLimit
@@ -146,6 +157,9 @@ func (o *Options) complete() error {
 		o.Block = 1 << 20
 	}
 	o.Block = int(pages(int64(o.Block)))
+	if o.Memory == 0 {
+		o.Memory = defaultMemory
+	}
 	if o.Streams == 0 {
 		o.Streams = 4
 	}

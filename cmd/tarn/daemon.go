@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -225,9 +226,18 @@ func (s *session) serve(ctx context.Context, o mountOptions) (err error) {
 	return errors.Join(err, api.Close(end), svc.Close(), closeSocket())
 }
 
+// limitMemory lets the garbage collector work harder before the process takes more than
+// it may. What is mapped, and stacks of threads, are not in its sum.
+func limitMemory(n int64) {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(n / 8 * 7)
+	}
+}
+
 // openServed opens the lake for a daemon. A command that has it open will soon have ended
 // and is waited for; another daemon will not.
 func (s *session) openServed(ctx context.Context, cfg *config.Config, log *slog.Logger) (*opened, error) {
+	limitMemory(int64(cfg.Memory))
 	give := s.t.now().Add(lockWait)
 	for {
 		lk, err := openLake(cfg, openOptions{Replicate: true, Log: log, Now: s.t.now})

@@ -116,7 +116,7 @@ func (o *opened) openCatalogue(create bool) (*embedded.Catalogue, error) {
 		return nil, control.Fail(control.ErrFatal, "is its disk mounted? If this lake is new: `tarn init "+o.cfg.File()+"`", "the catalogue's folder %s is not there", c.Path)
 	}
 	cat, err := embedded.Open(embedded.Options{
-		Dir: c.Path, MustExist: !create, CacheBytes: int64(c.Cache), FreeFloor: int64(c.FreeFloor), Grace: c.Grace.D(),
+		Dir: c.Path, MustExist: !create, CacheBytes: min(int64(c.Cache), int64(o.cfg.Memory)/8), FreeFloor: int64(c.FreeFloor), Grace: c.Grace.D(),
 		Now: o.now, Log: o.log,
 	})
 	switch {
@@ -239,7 +239,7 @@ func (o *opened) openCache() (err error) {
 	}
 	o.cache, err = cache.Open(cache.Options{
 		Dir: c.Path, Limit: int64(c.Limit), FreeFloor: int64(c.FreeFloor), Block: int(c.Block), Head: orNone(c.Head), Tail: orNone(c.Tail),
-		Streams: c.Streams, Strict: c.Verify == config.VerifyStrict, Log: o.log, Now: o.now,
+		Streams: c.Streams, Memory: int64(o.cfg.Memory) / 12 * 7, Strict: c.Verify == config.VerifyStrict, Log: o.log, Now: o.now,
 		NewHash: func(algs ...string) cache.Hasher { return checksum.New(algs...) },
 	})
 	if err != nil {

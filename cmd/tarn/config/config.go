@@ -21,6 +21,7 @@ import "time"
 type Config struct {
 	Name       string      `yaml:"name"`        // of the lake, shown by df and mount
 	Run        string      `yaml:"run"`         // folder of the control socket and the daemon's log
+	Memory     Size        `yaml:"memory"`      // of the daemon: buffers, database, and the garbage collector's limit
 	Catalogue  Catalogue   `yaml:"catalogue"`   //
 	Cache      Cache       `yaml:"cache"`       //
 	Journal    Journal     `yaml:"journal"`     //
@@ -200,7 +201,7 @@ func Default(base string) *Config {
 	}
 	no := false
 	return &Config{
-		Run: below("run"),
+		Run: below("run"), Memory: 768 * MiB,
 		Catalogue: Catalogue{
 			Type: "embedded", Path: below("catalogue"), Grace: Duration(24 * time.Hour),
 			FreeFloor: 256 * MiB, Cache: 64 * MiB,

@@ -209,7 +209,7 @@ rses:
   - {name: ES-DISK, path: /data/es}
   - {name: IT-DISK, kind: disk, path: it}
 `)
-	env := Environment([]string{"HOME=/x", "TARN_CACHE_LIMIT=30G", "TARN_LAKE=zz", "TARN_LOG_LEVEL=warn", "TARN_NAME=77"})
+	env := Environment([]string{"HOME=/x", "TARN_CACHE_LIMIT=30G", "TARN_LAKE=zz", "TARN_LOG_LEVEL=warn", "TARN_NAME=77", "TARN_MEMORY=300MiB"})
 	c, err := Load(filepath.Join(dir, "lake.yaml"), append(env, Setting{"--set", "log.level", "error"}, Setting{"--set", "checksums", "[sha256]"})...)
 	if err != nil {
 		t.Fatal(err)
@@ -220,6 +220,7 @@ rses:
 	}{
 		{"flag over environment", c.Log.Level, "error"},
 		{"environment over local", c.Cache.Limit, 30 * GiB},
+		{"key without a section", c.Memory, 300 * MiB},
 		{"local over file", c.Journal.Close, "local"},
 		{"file", c.Journal.Delay.D(), 2 * time.Second},
 		{"RSE merged by name", c.RSEs[0].Path, "/data/es"},

@@ -65,6 +65,7 @@ func (c *Config) validate(bad *Error) {
 	if !nameForm.MatchString(c.Name) {
 		j.fault("name", "want 1 to 63 letters, digits, '.', '-', '_', not %q", c.Name)
 	}
+	j.within("memory", int64(c.Memory), int64(128*MiB), int64(TiB), sizeWord)
 	j.oneOf("catalogue.type", c.Catalogue.Type, "embedded")
 	j.within("catalogue.cache", int64(c.Catalogue.Cache), int64(MiB), int64(TiB), sizeWord)
 	j.cache()
