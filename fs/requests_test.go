@@ -162,3 +162,27 @@ func TestListingIsKept(t *testing.T) {
 	}
 	kept("ls -lR again", ls, func(n map[string]int) int { return reads(n) + n["LOOKUP"] + max(0, n["GETATTR"]-5) })
 }
+
+// TestRequestsOfAFile: what is known is not asked again: a file that is read again costs its
+// open and its release, one that is not there nothing.
+func TestRequestsOfAFile(t *testing.T) {
+	m, c := mountCounted(t, fs.Options{})
+	f := m.at("/ctao/f")
+	must(t, os.WriteFile(f, []byte("content"), 0o644))
+	m.drain()
+	c.of(t, "cat", f)
+	n := c.of(t, "cat", f)
+	delete(n, "GETATTR") // a read by passthrough makes the kernel forget the access time
+	if n["RELEASE"] > 1 || n["OPEN"] != 1 || len(n) > 2 {
+		t.Errorf("a file read again: %v", n)
+	}
+	absent := func() map[string]int { return c.of(t, "sh", "-c", "test ! -e "+f+".not") }
+	absent()
+	if n := absent(); len(n) > 0 {
+		t.Errorf("a look for what is not there, again: %v", n)
+	}
+	must(t, os.WriteFile(f+".not", nil, 0o644))
+	if _, err := os.Stat(f + ".not"); err != nil {
+		t.Error(err)
+	}
+}

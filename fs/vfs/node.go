@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -397,6 +398,9 @@ func (v *FS) List(ctx context.Context, n *Node, after string) ([]Entry, error) {
 	for e, err := range v.lake.List(ctx, n.Info(), after) {
 		if err != nil {
 			return nil, err
+		}
+		if few := 64; len(out) == few { // growing bit by bit makes more garbage than a page is
+			out = slices.Grow(out, Page-few)
 		}
 		out = append(out, Entry{e.Name, e.Info, names})
 		if len(out) == Page {

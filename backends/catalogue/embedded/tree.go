@@ -3,6 +3,7 @@ package embedded
 import (
 	"context"
 	"iter"
+	"slices"
 	"sort"
 
 	"tarn/backends"
@@ -49,7 +50,7 @@ func pages[T any](ctx context.Context, c *Catalogue, op string, d backends.DID, 
 			page = page[:0]
 			epoch := c.paths.begin()
 			err := c.read(ctx, func(v *view) (err error) {
-				more, err = next(finder{view: v, epoch: epoch}, func(t T) { page = append(page, t) })
+				more, err = next(finder{view: v, epoch: epoch}, func(t T) { page = append(roomFor(page, pageSize), t) })
 				return err
 			})
 			if err != nil {
@@ -64,6 +65,15 @@ func pages[T any](ctx context.Context, c *Catalogue, op string, d backends.DID, 
 			}
 		}
 	}
+}
+
+// roomFor gives a page that has outgrown the few entries of most collections all the room
+// that it can need: growing bit by bit makes more garbage than the page is.
+func roomFor[T any](page []T, most int) []T {
+	if few := 64; len(page) == few && cap(page) < most {
+		return slices.Grow(page, most-few)
+	}
+	return page
 }
 
 // Contents streams the children of d.
