@@ -91,6 +91,7 @@ func (s *session) commands() []*cli.Command {
 		s.umountCommand(),
 		s.statusCommand(),
 		s.configCommand(),
+		s.catalogueCommand(),
 
 		s.lsCommand(),
 		s.statCommand(),

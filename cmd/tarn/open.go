@@ -42,6 +42,7 @@ type opened struct {
 	cfg     *config.Config
 	log     *slog.Logger
 	now     func() time.Time
+	cat     *embedded.Catalogue
 	lake    *lake.Lake
 	cache   *cache.Cache
 	journal *journal.Journal
@@ -128,6 +129,7 @@ func (o *opened) openCatalogue(create bool) (*embedded.Catalogue, error) {
 		return nil, fmt.Errorf("open the catalogue of lake %s: %w", o.cfg.Name, err)
 	}
 	o.onClose(cat.Close)
+	o.cat = cat
 	return cat, nil
 }
 
@@ -345,6 +347,10 @@ func (o *opened) service() *control.Service {
 	s := &control.Service{FS: o.fs, Lake: o.lake, Cache: o.cache, Name: o.cfg.Name, Folders: o.folders, Log: o.log, Now: o.now}
 	if o.engine != nil {
 		s.Kick = o.engine.Kick
+	}
+	s.Backup = func(ctx context.Context, w io.Writer) error {
+		_, err := o.cat.Backup(ctx, w, o.cfg.Name)
+		return err
 	}
 	return s
 }

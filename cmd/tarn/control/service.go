@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"path"
@@ -23,11 +24,12 @@ type Service struct {
 	Lake  *lake.Lake
 	Cache *cache.Cache
 
-	Name    string                // of the lake
-	Folders map[string]string     // of the RSEs that are plain folders, for imports that register what lies there
-	Kick    func(...backends.DID) // makes the replication look at the rules on these, or at all; may be nil
-	Leave   func()                // tells the daemon to leave unsent files in the journal when it ends; nil where there is none
-	Daemon  Daemon                // zero where there is none
+	Name    string                                       // of the lake
+	Folders map[string]string                            // of the RSEs that are plain folders, for imports that register what lies there
+	Kick    func(...backends.DID)                        // makes the replication look at the rules on these, or at all; may be nil
+	Leave   func()                                       // tells the daemon to leave unsent files in the journal when it ends; nil where there is none
+	Daemon  Daemon                                       // zero where there is none
+	Backup  func(ctx context.Context, w io.Writer) error // of the catalogue; may be nil
 
 	Log *slog.Logger
 	Now func() time.Time // default time.Now
@@ -86,6 +88,8 @@ func (s *Service) Handler() http.Handler {
 		"leave":          operation(s.leave),
 		"content":        s.content,
 		"put":            s.put,
+
+		"catalogue/backup": s.backup,
 	} {
 		m.HandleFunc("POST /v1/"+op, h)
 	}
