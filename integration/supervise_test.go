@@ -50,7 +50,16 @@ func supervisedSite(t *testing.T, local string, args ...string) *site {
 	s.supervised = true
 	t.Cleanup(func() { s.end() }) // before down
 	s.mount(args...)
+	s.serving()
 	return s
+}
+
+// serving waits until the supervisor knows that its daemon serves: the mount is usable a
+// moment before.
+func (s *site) serving() (d daemonState) {
+	s.t.Helper()
+	s.within(time.Minute, "serving", func() bool { d = s.state(); return d.alive && d.state == "serving" })
+	return d
 }
 
 // end takes the daemon of a supervisor away that may be dead: nothing else would.
@@ -113,7 +122,7 @@ func TestSupervisorStartsAgain(t *testing.T) {
 		if err != nil || !bytes.Equal(got, want) {
 			t.Fatalf("after kill -9 number %d: %d bytes, %v", n, len(got), err)
 		}
-		b := s.state()
+		b := s.serving()
 		if b.pid == old || b.supervisor != a.supervisor || b.restarts != n || !strings.Contains(b.why, "killed") {
 			t.Errorf("after kill -9 number %d: %+v", n, b)
 		}
@@ -154,7 +163,7 @@ func TestWatchdog(t *testing.T) {
 	}
 	s.gone(old)
 	s.within(time.Minute, "usable again", s.mounted)
-	if b := s.state(); b.restarts < 1 || b.pid == old || !strings.Contains(b.why, "hung") {
+	if b := s.serving(); b.restarts < 1 || b.pid == old || !strings.Contains(b.why, "hung") {
 		t.Errorf("after the hang: %+v", b)
 	}
 	if !strings.Contains(s.log.String(), "SIGQUIT: quit") || !strings.Contains(s.log.String(), "goroutine ") {
@@ -177,7 +186,7 @@ func TestWaitingForTapeIsNoHang(t *testing.T) {
 	s.supervised = true
 	t.Cleanup(s.end)
 	s.mount()
-	a := s.state()
+	a := s.serving()
 	reader := exec.Command("cat", s.path("ctao", "slow", "a"))
 	if err := reader.Start(); err != nil {
 		t.Fatal(err)
@@ -190,7 +199,7 @@ func TestWaitingForTapeIsNoHang(t *testing.T) {
 			t.Fatal("the mount does not answer")
 		}
 	}
-	if b := s.state(); b.pid != a.pid || b.restarts != 0 {
+	if b := s.serving(); b.pid != a.pid || b.restarts != 0 {
 		t.Errorf("the daemon was replaced while a reader waited for tape: %+v\n%s", b, s.log)
 	}
 	if syscall.Kill(reader.Process.Pid, 0) != nil {
@@ -281,7 +290,7 @@ func TestSupervisorBacksOff(t *testing.T) {
 	if err := os.Rename(s.dir+"/catalogue", hidden); err != nil {
 		t.Fatal(err)
 	}
-	signalTo(t, s.state().pid, syscall.SIGKILL)
+	signalTo(t, s.serving().pid, syscall.SIGKILL)
 	s.within(time.Minute, "waiting", func() bool { return s.state().state == "waiting" })
 	s.umount()
 }
