@@ -92,6 +92,7 @@ func (s *session) commands() []*cli.Command {
 		s.statusCommand(),
 		s.configCommand(),
 		s.catalogueCommand(),
+		s.fsckCommand(),
 
 		s.lsCommand(),
 		s.statCommand(),

@@ -239,24 +239,32 @@ func (o *opened) openCache() (err error) {
 			return o.folderFault(f.key, err)
 		}
 	}
-	o.cache, err = cache.Open(cache.Options{
-		Dir: c.Path, Limit: int64(c.Limit), FreeFloor: int64(c.FreeFloor), Block: int(c.Block), Head: orNone(c.Head), Tail: orNone(c.Tail),
-		Streams: c.Streams, Memory: int64(o.cfg.Memory) / 12 * 7, Strict: c.Verify == config.VerifyStrict, Log: o.log, Now: o.now,
-		NewHash: func(algs ...string) cache.Hasher { return checksum.New(algs...) },
-	})
+	o.cache, err = openCacheOf(o.cfg, o.log, o.now)
 	if err != nil {
 		return o.folderFault("cache.path", fmt.Errorf("open the hot cache %s: %w", c.Path, busy(err)))
 	}
 	o.onClose(o.cache.Close)
 	o.journal, err = journal.Open(journal.Options{
 		Dir: o.cfg.Journal.Path, Algs: o.cfg.Checksums, Log: o.log, Now: o.now,
-		NewHash: func(algs ...string) journal.Hasher { return checksum.New(algs...) },
+		NewHash: journalHash,
 	})
 	if err != nil {
 		return o.folderFault("journal.path", fmt.Errorf("open the journal %s: %w", o.cfg.Journal.Path, busy(err)))
 	}
 	o.onClose(o.journal.Close)
 	return nil
+}
+
+func journalHash(algs ...string) journal.Hasher { return checksum.New(algs...) }
+
+// openCacheOf opens the hot cache that a lake file describes.
+func openCacheOf(cfg *config.Config, log *slog.Logger, now func() time.Time) (*cache.Cache, error) {
+	c := cfg.Cache
+	return cache.Open(cache.Options{
+		Dir: c.Path, Limit: int64(c.Limit), FreeFloor: int64(c.FreeFloor), Block: int(c.Block), Head: orNone(c.Head), Tail: orNone(c.Tail),
+		Streams: c.Streams, Memory: int64(cfg.Memory) / 12 * 7, Strict: c.Verify == config.VerifyStrict, Log: log, Now: now,
+		NewHash: func(algs ...string) cache.Hasher { return checksum.New(algs...) },
+	})
 }
 
 // folderFault adds to an error of the local disk where its folder is named.

@@ -89,7 +89,7 @@ var kinds = []struct {
 
 	{backends.ErrCorrupt, "corrupt", CodeCorrupt, "`tarn verify PATH` tells which replicas are good"},
 	{backends.ErrLost, "lost", CodeCorrupt, "`tarn replicas PATH` tells what was tried; a copy from elsewhere can be brought back with `tarn put`"},
-	{backends.ErrDamaged, "damaged", CodeFatal, "what was stored is kept as it is; restore it from a backup, or ask for help with this message"},
+	{backends.ErrDamaged, "damaged", CodeFatal, "what was stored is kept as it is; unmounted, `tarn fsck` tells what is left, and `tarn fsck --repair --backup FILE` brings a backup back"},
 	{backends.ErrVersion, "version", CodeFatal, "use the version of tarn that wrote it, or a newer one"},
 	{ErrNoDirectory, "no_directory", CodeNoDir, ""},
 	{backends.ErrNotExist, "not_found", CodeNoFile, ""},
