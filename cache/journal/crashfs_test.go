@@ -260,6 +260,8 @@ func (c *crashFS) Remove(name string) error {
 	return nil
 }
 
+func (c *crashFS) Free(string) (int64, error) { return 1 << 40, nil }
+
 type closer func() error
 
 func (f closer) Close() error { return f() }
@@ -372,6 +374,33 @@ func (f *crashFile) Truncate(n int64) error {
 		return b[:n:n]
 	})
 	return nil
+}
+
+// SyncAll makes every name and byte of the disk durable; failing it loses them all.
+func (f *crashFile) SyncAll() error {
+	end, err := f.begin("syncfs")
+	if errors.Is(err, errPower) {
+		return err
+	}
+	if err != nil {
+		f.c.mu.Lock()
+		end = f.c.mu.Unlock
+	}
+	defer end()
+	for _, d := range f.c.dirs {
+		if err == nil {
+			d.durable, d.pending = maps.Clone(d.now), nil
+		}
+		for _, in := range d.now {
+			for _, op := range in.pending {
+				if err == nil {
+					in.durable = op(in.durable)
+				}
+			}
+			in.pending = nil
+		}
+	}
+	return err
 }
 
 func (f *crashFile) Sync() error     { return f.sync("fsync") }

@@ -157,6 +157,24 @@ func (d *descriptors) setDirty(h *handle, dirty bool) {
 	d.mu.Unlock()
 }
 
+// saved is setDirty false for a sync of the whole file system, of a file that may be idle:
+// whether it stays open is of no concern to that sync.
+func (d *descriptors) saved(h *handle) {
+	d.mu.Lock()
+	h.dirty = false
+	if h.at == nil {
+		d.mu.Unlock()
+		return
+	}
+	d.unlistLocked(h)
+	d.listLocked(h)
+	victim := d.victimLocked()
+	d.mu.Unlock()
+	for victim != nil {
+		victim = d.retire(victim)
+	}
+}
+
 // drop closes the file when it is idle and clean.
 func (d *descriptors) drop(h *handle) {
 	d.mu.Lock()

@@ -34,6 +34,7 @@ type Entry struct {
 	size     int64
 	writes   uint64 // counts changes of the content
 	unsynced bool   // the data may have bytes that are not on the disk
+	shrunk   bool   // unsynced, and the file on the disk may be longer
 	linked   bool   // both names are on the disk
 	marked   bool   // st.Touched is on the disk; after a restart that is not known
 	dirEpoch int    // failures of the folder's sync when the names were made

@@ -20,6 +20,8 @@ type FS interface {
 	Mkdir(name string, perm os.FileMode) error
 	Rename(from, to string) error
 	Remove(name string) error
+	// Free is how many bytes the file system of name has free.
+	Free(name string) (int64, error)
 	// Lock takes the exclusive lock of a file, made if need be, and writes text into it;
 	// when another process has it the error is ErrLocked with the text found there.
 	Lock(name, text string) (io.Closer, error)
@@ -35,6 +37,8 @@ type File interface {
 	Truncate(n int64) error
 	Sync() error
 	DataSync() error
+	// SyncAll is syncfs: all of the file system, and its error is one of any file of it.
+	SyncAll() error
 	Allocate(mode uint32, off, n int64) error
 	// Seek is lseek with SEEK_DATA or SEEK_HOLE; it moves no shared position that matters.
 	Seek(off int64, whence int) (int64, error)

@@ -39,6 +39,12 @@ type Options struct {
 	// 512 when 0; DirtyFiles how many with unsynced bytes, half of the process's
 	// limit of descriptors when 0. One more of those is synced and closed.
 	IdleFiles, DirtyFiles int
+
+	// SyncEvery is how long what SealLazy took may stay unsynced, a second when 0.
+	SyncEvery time.Duration
+
+	logSize   int64 // of a segment; segmentSize when 0
+	manualLog bool  // for tests: the log is there from the start, checkpoints are called
 }
 
 // Journal is an open journal. Its methods may be called in parallel.
@@ -52,6 +58,7 @@ type Journal struct {
 	closers  []io.Closer // the lock first
 	dirSync  *groupSync  // of dir
 	noteSync *groupSync  // of the folder of intents
+	wal      *wal
 	seq      atomic.Uint64
 	bytes    atomic.Int64  // sum of the sizes of all entries
 	hashing  chan struct{} // turns of the followers: one a core
@@ -88,6 +95,12 @@ func Open(o Options) (*Journal, error) {
 	if o.DirtyFiles <= 0 {
 		o.DirtyFiles = defaultDirty()
 	}
+	if o.SyncEvery <= 0 {
+		o.SyncEvery = time.Second
+	}
+	if o.logSize == 0 {
+		o.logSize = segmentSize
+	}
 	j := &Journal{
 		dir:     filepath.Clean(o.Dir),
 		fs:      o.FS,
@@ -123,17 +136,31 @@ func (j *Journal) start(o Options) error {
 		}
 		j.closers = append(j.closers, d)
 		*group = &groupSync{do: d.Sync}
+		if dir == j.dir {
+			j.wal = newWAL(j, o, d.SyncAll)
+		}
+	}
+	if err := j.replay(); err != nil {
+		return fmt.Errorf("replay the log: %w", err)
 	}
 	j.files = newDescriptors(j.fs, o.IdleFiles, o.DirtyFiles)
 	if err := j.recover(); err != nil {
 		j.files.close()
 		return err
 	}
+	if o.manualLog && len(j.wal.segments()) == 0 {
+		if err := j.wal.make(); !errors.Is(err, errNoLog) {
+			return err
+		}
+	}
 	return nil
 }
 
 func (j *Journal) closeAll() error {
 	var errs []error
+	if j.wal != nil {
+		errs = append(errs, j.wal.close())
+	}
 	for _, c := range slices.Backward(j.closers) { // the lock last
 		errs = append(errs, c.Close())
 	}
@@ -271,6 +298,13 @@ func (j *Journal) Usage() (files int, bytes int64) {
 func (j *Journal) Close() error {
 	var errs []error
 	j.end.Do(func() { close(j.quit) })
+	j.wal.stop()
+	for range 2 { // two segments
+		if err := j.wal.checkpoint(); err != nil {
+			errs = append(errs, err)
+			break
+		}
+	}
 	for _, e := range j.Entries() {
 		if err := e.syncLazy(); err != nil && !errors.Is(err, ErrRemoved) && !errors.Is(err, ErrClosed) {
 			errs = append(errs, err)

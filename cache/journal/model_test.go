@@ -38,6 +38,7 @@ func TestModel(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(seed, 1))
 	o := testOptions(t.TempDir())
 	o.IdleFiles, o.DirtyFiles = 3, 3
+	o.manualLog, o.logSize = seed%4 != 0, 256<<10
 	j := open(t, o)
 	model := map[string]*modelEntry{}
 	steps := 1000
@@ -116,7 +117,7 @@ func TestModel(t *testing.T) {
 			}
 		case op < 75:
 			var r Record
-			r, err = e.Seal()
+			r, err = []func() (Record, error){e.Seal, e.SealLazy}[rnd.IntN(2)]()
 			if m.state == Writing {
 				m.state, m.sealed, m.sums, m.seq = Sealed, bytes.Clone(m.bytes), r.Sums, r.Seq
 				if !maps.Equal(r.Sums, sumsOf(string(m.bytes))) {
@@ -134,8 +135,10 @@ func TestModel(t *testing.T) {
 			err = e.Remove()
 			delete(model, e.ID())
 			e = nil
-		case op < 96:
+		case op < 94:
 			e.Idle()
+		case op < 96:
+			err = j.wal.checkpoint()
 		default:
 			for id := range model { // so that a restart changes nothing
 				e, _ := j.Entry(id)

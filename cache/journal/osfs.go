@@ -54,6 +54,14 @@ func (osFS) Mkdir(name string, perm os.FileMode) error { return os.Mkdir(name, p
 func (osFS) Rename(from, to string) error              { return os.Rename(from, to) }
 func (osFS) Remove(name string) error                  { return os.Remove(name) }
 
+func (osFS) Free(name string) (int64, error) {
+	var st unix.Statfs_t
+	if err := retry(func() error { return unix.Statfs(name, &st) }); err != nil {
+		return 0, &os.PathError{Op: "statfs", Path: name, Err: err}
+	}
+	return int64(st.Bavail) * st.Bsize, nil
+}
+
 // Lock holds the lock as long as the descriptor lives, so a killed process leaves none.
 func (osFS) Lock(name, text string) (io.Closer, error) {
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
@@ -83,6 +91,13 @@ func (osFS) Lock(name, text string) (io.Closer, error) {
 func (f osFile) DataSync() error {
 	if err := retry(func() error { return unix.Fdatasync(int(f.Fd())) }); err != nil {
 		return &os.PathError{Op: "fdatasync", Path: f.Name(), Err: err}
+	}
+	return nil
+}
+
+func (f osFile) SyncAll() error {
+	if err := retry(func() error { return unix.Syncfs(int(f.Fd())) }); err != nil {
+		return &os.PathError{Op: "syncfs", Path: f.Name(), Err: err}
 	}
 	return nil
 }

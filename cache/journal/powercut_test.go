@@ -55,6 +55,7 @@ type cutRun struct {
 	rnd     *rand.Rand
 	disk    *crashFS
 	j       *Journal
+	logged  bool // there is a log
 	want    map[string]*promise
 	intents map[string][]string // values that may be found; "" is absence
 }
@@ -81,7 +82,7 @@ func TestPowerCut(t *testing.T) {
 
 func powerCut(t *testing.T, seed uint64) {
 	rnd := rand.New(rand.NewPCG(seed, 1))
-	r := &cutRun{t: t, rnd: rnd, disk: newCrashFS(rnd), want: map[string]*promise{}, intents: map[string][]string{}}
+	r := &cutRun{t: t, rnd: rnd, disk: newCrashFS(rnd), want: map[string]*promise{}, intents: map[string][]string{}, logged: seed%4 != 0}
 	defer func() {
 		if t.Failed() {
 			t.Logf("run again with -run TestPowerCut -cutseed %d", seed)
@@ -123,7 +124,13 @@ func powerCut(t *testing.T, seed uint64) {
 }
 
 func (r *cutRun) options() Options {
-	return Options{Dir: "/j", NewHash: newSums, FS: r.disk, Log: slog.New(slog.DiscardHandler), IdleFiles: 2, DirtyFiles: 2}
+	o := Options{Dir: "/j", NewHash: newSums, FS: r.disk, Log: slog.New(slog.DiscardHandler), IdleFiles: 2, DirtyFiles: 2}
+	// Small enough that it is full at times, of a size that changes at times, or none.
+	o.manualLog, o.logSize = r.logged, 96<<10
+	if r.rnd.IntN(8) == 0 {
+		o.logSize = 72 << 10
+	}
+	return o
 }
 
 func (r *cutRun) open() {
@@ -132,6 +139,7 @@ func (r *cutRun) open() {
 		r.t.Fatalf("open: %v", err)
 	}
 	r.j = j
+	j.wal.few = r.rnd.IntN(4) // both ways of a checkpoint
 }
 
 func (r *cutRun) pick() (*Entry, *promise) {
@@ -154,8 +162,11 @@ func (r *cutRun) step() error {
 		}
 		return err
 	}
-	if op < 22 {
+	if op < 20 {
 		return r.intent()
+	}
+	if op < 23 {
+		return r.j.wal.checkpoint()
 	}
 	e, p := r.pick()
 	if e == nil {
@@ -205,6 +216,10 @@ func (r *cutRun) step() error {
 		return err
 	case op < 80:
 		p.trying = true
+		if r.rnd.IntN(4) == 0 { // promises nothing yet
+			_, err := e.SealLazy()
+			return err
+		}
 		rec, err := e.Seal()
 		if err == nil {
 			p.ack(true)

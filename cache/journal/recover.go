@@ -52,7 +52,7 @@ func (j *Journal) recover() error {
 	for _, in := range list {
 		id, kind, _ := strings.Cut(in.Name, ".")
 		switch {
-		case in.Dir || in.Name == "lock":
+		case in.Dir || in.Name == "lock" || in.Name == segmentName(0) || in.Name == segmentName(1):
 		case !isID(id):
 			j.log.Warn("journal: not a file of the journal, left alone", "file", in.Name)
 		case kind == "rec":
@@ -249,7 +249,7 @@ func (j *Journal) restore(f *found) *Entry {
 	e.st = f.slot.st
 	e.st.Name = ""
 	e.size = f.size
-	e.linked, e.unsynced = true, true
+	e.linked, e.unsynced, e.shrunk = true, true, true
 	e.rec = recordFile{slot: f.slot.size, seq: f.slot.seq, safe: f.slot.off, unsure: true}
 	if f.recordSize != 2*f.slot.size { // not the shape it was made in: written anew next time
 		e.rec.slot = 0

@@ -36,7 +36,12 @@ func (e *Entry) enter() error {
 
 // erase removes record and data; the caller holds gate and op.
 func (e *Entry) erase(durable bool) error {
+	known := e.j.wal.knows(e)
+	logged := known && e.logGone(durable) == nil
 	if err := e.j.fs.Remove(e.recPath()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if known {
+			err = errors.Join(err, e.revive())
+		}
 		return err
 	}
 	e.mu.Lock()
@@ -48,7 +53,7 @@ func (e *Entry) erase(durable bool) error {
 	e.j.bytes.Add(-size)
 	e.j.mu.Unlock()
 	e.j.files.forget(&e.data)
-	if durable {
+	if durable && !logged {
 		// Before the data: a record that came back without it would be an alarm.
 		if _, err := e.j.dirSync.sync(); err != nil {
 			return err
@@ -56,6 +61,9 @@ func (e *Entry) erase(durable bool) error {
 	}
 	if err := e.j.fs.Remove(e.Path()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
+	}
+	if durable && !logged && e.j.wal.knows(e) {
+		return fmt.Errorf("it may come back with the next start: %w", errors.Join(errNoLog, e.j.wal.failed()))
 	}
 	return nil
 }
@@ -78,6 +86,10 @@ func (e *Entry) TakeData(adopt func(path string) error) error {
 	defer e.j.files.leave()
 	if st := e.snapshot(); st.State != Safe || st.Damaged {
 		return e.wrap("take", fmt.Errorf("it is %s: %w", st.State, ErrNotSafe))
+	}
+	// What the log holds may not be in the data file yet.
+	if err := e.withData(e.persistData); err != nil {
+		return e.wrap("take", err)
 	}
 	// A lazy SAFE could be lost while the rename is not.
 	if err := e.syncRecord(); err != nil {

@@ -21,6 +21,9 @@ func (e *Entry) Sync() error {
 	e.op.Lock()
 	defer e.op.Unlock()
 	return e.wrap("sync", e.withData(func(f File) error {
+		if e.covered() {
+			return e.syncRecord()
+		}
 		if err := e.persist(f, nil); err != nil {
 			return err
 		}
@@ -43,27 +46,44 @@ func (e *Entry) Sync() error {
 //
 // More writes may follow, and then another Seal. Writes that come during a Seal wait for
 // its end. An entry whose content is damaged is not sealed: ErrDamaged.
-func (e *Entry) Seal() (Record, error) {
+//
+// A small file becomes durable in the log, with its content: one fdatasync that all share
+// who seal at that time.
+func (e *Entry) Seal() (Record, error) { return e.sealAs(false) }
+
+// SealLazy is Seal without waiting for the disk: kill -9 loses nothing, and a power cut
+// may lose what was written since the last Seal or Sync, until Options.SyncEvery has
+// passed or a Sync, Seal or Update of the entry returned. Where the log cannot take the
+// file it is Seal.
+func (e *Entry) SealLazy() (Record, error) { return e.sealAs(true) }
+
+func (e *Entry) sealAs(lazy bool) (Record, error) {
 	e.gate.Lock()
 	defer e.gate.Unlock()
 	e.op.Lock()
 	defer e.op.Unlock()
 	var sealed Record
 	err := e.withData(func(f File) (err error) {
-		sealed, err = e.seal(f)
+		sealed, err = e.seal(f, lazy)
 		return err
 	})
 	return sealed, e.wrap("seal", err)
 }
 
 // seal is Seal for a caller who holds gate and op.
-func (e *Entry) seal(f File) (Record, error) {
+func (e *Entry) seal(f File, lazy bool) (Record, error) {
 	if err := e.failure(); err != nil {
 		return Record{}, err
 	}
 	st := e.snapshot()
 	if st.Damaged {
 		return Record{}, fmt.Errorf("%w: %s", ErrDamaged, st.Error)
+	}
+	if !st.State.Open() && e.covered() {
+		if lazy && e.rec.behind {
+			return st.Record, nil
+		}
+		return st.Record, e.syncRecord()
 	}
 	if !st.State.Open() {
 		if err := e.persist(f, nil); err != nil {
@@ -80,26 +100,48 @@ func (e *Entry) seal(f File) (Record, error) {
 		e.setSize(in.Size)
 	}
 	var sums map[string]string
-	err = e.persist(f, func() (err error) {
+	hash := func() (err error) {
 		sums, err = e.finishHash(f, in.Size)
 		return err
-	})
-	if err != nil {
+	}
+	finish := func() {
+		if st.State == Abandoned {
+			st.Recovered = true
+		}
+		st.State, st.Size, st.Sums = Sealed, in.Size, sums
+		st.Sealed, st.Seq = e.j.now(), e.j.seq.Add(1)
+		st.Synced, st.SyncedSize, st.Touched = false, 0, false
+	}
+	done := func() (Record, error) {
+		e.mu.Lock()
+		e.st, e.marked = st, false
+		e.mu.Unlock()
+		return st.Record.clone(), nil
+	}
+	if in.Size <= logContent && !e.hasShrunk() && e.j.wal.wanted() {
+		if err := hash(); err != nil {
+			return Record{}, err
+		}
+		content := make([]byte, in.Size)
+		if n, err := f.ReadAt(content, 0); n < len(content) {
+			return Record{}, err
+		}
+		open := st
+		finish()
+		if e.logRecord(logSeal, st, content, !lazy) == nil {
+			return done()
+		}
+		st = open
+	}
+	if err := e.persist(f, hash); err != nil {
 		return Record{}, err
 	}
-	if st.State == Abandoned {
-		st.Recovered = true
-	}
-	st.State, st.Size, st.Sums = Sealed, in.Size, sums
-	st.Sealed, st.Seq = e.j.now(), e.j.seq.Add(1)
-	st.Synced, st.SyncedSize, st.Touched = false, 0, false
+	finish()
 	if err := e.writeRecord(st, true); err != nil {
 		return Record{}, err
 	}
-	e.mu.Lock()
-	e.st, e.marked = st, false
-	e.mu.Unlock()
-	return st.Record.clone(), nil
+	e.rec.contentGen = 0 // what the log has is older
+	return done()
 }
 
 // persist makes data and names durable, and does also beside it. The caller holds op.
@@ -121,7 +163,7 @@ func (e *Entry) persist(f File, also func() error) error {
 		names = e.syncNames
 	}
 	errs := together(data, names, also)
-	if errs[0] != nil {
+	if errs[0] != nil && !e.j.wal.holds(e) { // else the log brings the content back
 		e.condemn(errs[0])
 	}
 	return errors.Join(e.failure(), errs[2])
@@ -158,10 +200,23 @@ func (e *Entry) syncData(f File, writes uint64) error {
 	}
 	e.mu.Lock()
 	if e.writes == writes {
-		e.unsynced = false
+		e.unsynced, e.shrunk = false, false
 	}
 	e.mu.Unlock()
 	return nil
+}
+
+// persistData makes the data durable, for a caller who does not need the names. The caller
+// holds op.
+func (e *Entry) persistData(f File) error {
+	e.mu.Lock()
+	unsynced, writes := e.unsynced, e.writes
+	e.mu.Unlock()
+	if !unsynced || !e.j.wal.holds(e) {
+		return nil
+	}
+	e.j.files.setDirty(&e.data, false)
+	return e.syncData(f, writes)
 }
 
 // flushData is syncData for a data file that is about to be closed because too many are

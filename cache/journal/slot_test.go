@@ -6,6 +6,7 @@ import (
 	"hash/crc32"
 	"maps"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 )
@@ -186,6 +187,34 @@ func FuzzEscape(f *testing.F) {
 		}
 		if e == "." || e == ".." {
 			t.Fatal(e)
+		}
+	})
+}
+
+func FuzzParseLogged(f *testing.F) {
+	h := segmentHead{gen: 3, salt: 7, size: 64 << 10}
+	for _, r := range [][]byte{
+		encodeLogged(logGone, strings.Repeat("0", 24), 1, nil, nil),
+		encodeLogged(logSeal, strings.Repeat("a", 24), 2, []byte(`{"id":"`+strings.Repeat("a", 24)+`","state":"SEALED","size":3,"uid":0,"gid":0}`), []byte("abc")),
+		encodeLogged(logState, strings.Repeat("a", 24), 3, []byte(`{"id":"`+strings.Repeat("a", 24)+`","state":"SAFE"}`), nil),
+	} {
+		placeLogged(r, h, segStart)
+		f.Add(append(h.encode(), r...))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		head, err := parseSegmentHead(b)
+		if err != nil {
+			head = h
+		}
+		if r, n, ok := parseLogged(b, head, segStart); ok {
+			if n <= 0 || n%logUnit != 0 || !isID(r.id) || (r.kind != logGone && r.st.ID != r.id) || (r.content != nil && int64(len(r.content)) != r.st.Size) {
+				t.Fatalf("%d %+v", n, r)
+			}
+		}
+		for r := range allLogged(b, head) {
+			if r.kind == 0 {
+				t.Fatal(r)
+			}
 		}
 	})
 }

@@ -19,6 +19,13 @@ type recordFile struct {
 	// renew: a sync of this file failed, so what it holds beside the safe slot is anyone's
 	// guess. The next change goes into a new file.
 	renew bool
+
+	// gen is the generation of the log that has the newest record of the entry, contentGen
+	// the one that has its sealed content; see wal.knows and wal.holds.
+	gen, contentGen uint64
+	// behind: the log has a newer record than the file. pend: that one was not synced, so
+	// nothing may be written that says what it says.
+	behind, pend bool
 }
 
 // failRecord is what a failed sync of the record means. Nothing but the new state of a
@@ -72,6 +79,14 @@ func (e *Entry) update(f func(*Record), durable bool) error {
 	case st.State.Open():
 		return e.wrap("update", fmt.Errorf("from %s to %s: only a write does that", old.State, st.State))
 	}
+	logged := false
+	if durable && old.Seq > 0 && !old.State.Open() {
+		logged = e.logRecord(logState, st, nil, true) == nil
+	}
+	if logged {
+		e.publish(st)
+		return nil // the log is where it is found, whatever its names are
+	}
 	if err := e.writeRecord(st, durable); err != nil {
 		return e.wrap("update", err)
 	}
@@ -120,7 +135,7 @@ func (e *Entry) newRecordFile(name string, st stored, durable bool) (err error) 
 			return err
 		}
 	}
-	e.rec = recordFile{slot: size, seq: e.rec.seq + 1}
+	e.rec = recordFile{slot: size, seq: e.rec.seq + 1, gen: e.rec.gen, contentGen: e.rec.contentGen}
 	return nil
 }
 
@@ -132,6 +147,9 @@ func (e *Entry) writeRecord(st stored, durable bool) error {
 		if e.rec.failed != nil {
 			return e.rec.failed
 		}
+	}
+	if err := e.unpend(); err != nil {
+		return err
 	}
 	payload, err := encodePayload(st)
 	if err != nil {
@@ -164,7 +182,7 @@ func (e *Entry) writeRecord(st stored, durable bool) error {
 		return err
 	}
 	e.rec.seq++
-	e.rec.lazy = true
+	e.rec.lazy, e.rec.behind = true, false
 	if !durable {
 		return nil
 	}
@@ -197,8 +215,19 @@ func (e *Entry) syncRecord() error {
 	if e.rec.failed != nil {
 		return e.rec.failed
 	}
+	if e.rec.behind { // what is in the file is of no interest
+		return e.unpend()
+	}
 	if e.rec.renew {
 		return e.growRecord(e.snapshot())
+	}
+	e.mu.Lock()
+	linked := e.linked
+	e.mu.Unlock()
+	if !linked {
+		if err := e.syncNames(); err != nil {
+			return err
+		}
 	}
 	if !e.rec.lazy && !e.rec.unsure {
 		return nil

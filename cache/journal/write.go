@@ -51,6 +51,11 @@ func (e *Entry) Truncate(n int64) error {
 		return e.wrap("truncate", e.alive())
 	}
 	err := e.change(min(n, e.Size()), func(f File) error {
+		if n < e.Size() {
+			e.mu.Lock()
+			e.shrunk = true
+			e.mu.Unlock()
+		}
 		if err := f.Truncate(n); err != nil {
 			return err
 		}
@@ -193,6 +198,12 @@ func (e *Entry) reopen(first int64) error {
 		}
 	}
 	if touch {
+		// The log's copy will not count any more, so the file must have everything.
+		if e.j.wal.holds(e) {
+			if err := e.withData(func(f File) error { return e.persist(f, nil) }); err != nil {
+				return err
+			}
+		}
 		st.Touched = true
 		if err := e.writeRecord(st, true); err != nil {
 			return err
