@@ -86,6 +86,7 @@ type Cache struct {
 	mu       sync.Mutex
 	changed  *sync.Cond // on mu: an eviction ended
 	closed   bool
+	dropped  []string // side files that Open found damaged, until a Scrub tells of them
 	limit    int64
 	used     int64
 	reserved int64

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -26,13 +27,13 @@ func (c *Cache) load() error {
 	var g errgroup.Group
 	g.SetLimit(loaders)
 	var mu sync.Mutex
-	var damaged int
+	var damaged []string
 	for _, prefix := range folders {
 		g.Go(func() error {
 			entries, bad, err := c.loadFolder(prefix)
 			mu.Lock()
 			defer mu.Unlock()
-			damaged += bad
+			damaged = append(damaged, bad...)
 			for _, e := range entries {
 				c.enter(e)
 			}
@@ -42,10 +43,12 @@ func (c *Cache) load() error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	if damaged > 0 {
-		c.log.Warn("damaged cache entries were dropped; they will be fetched again", "entries", damaged)
+	if len(damaged) > 0 {
+		c.log.Warn("damaged cache entries were dropped; they will be fetched again", "entries", len(damaged))
 	}
+	slices.Sort(damaged)
 	c.mu.Lock()
+	c.dropped = damaged
 	if len(c.idle) > 0 {
 		c.age = c.idle[0].prio // the youngest age that explains the priorities kept
 	}
@@ -72,16 +75,16 @@ func (c *Cache) enter(e *entry) {
 
 // loadFolder gives the sound entries of one folder and removes everything else of ours.
 // Files with names that are not ours are left alone.
-func (c *Cache) loadFolder(prefix string) (entries []*entry, damaged int, err error) {
+func (c *Cache) loadFolder(prefix string) (entries []*entry, damaged []string, err error) {
 	dir := filepath.Join(c.o.Dir, prefix[:1], prefix[1:])
 	d, err := os.Open(dir)
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, err
 	}
 	names, err := d.Readdirnames(-1)
 	d.Close()
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, err
 	}
 	data, sides := map[string]bool{}, []string{}
 	for _, name := range names {
@@ -96,14 +99,14 @@ func (c *Cache) loadFolder(prefix string) (entries []*entry, damaged int, err er
 			sides = append(sides, stem)
 		case sideSuffix + tempSuffix, dataSuffix + tempSuffix:
 			if err := os.Remove(filepath.Join(dir, name)); err != nil {
-				return nil, 0, err
+				return nil, nil, err
 			}
 		}
 	}
 	for _, stem := range sides {
 		e, err := c.loadEntry(stem)
 		if err != nil {
-			damaged++
+			damaged = append(damaged, c.path(stem, sideSuffix))
 			c.log.Warn("cache entry is damaged; dropped", "file", stem, "err", err)
 			continue // its data is removed below
 		}

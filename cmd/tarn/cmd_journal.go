@@ -126,6 +126,9 @@ func (s *session) cacheCommand() *cli.Command {
 			},
 			{
 				Name: "scrub", Usage: "read all of it and compare checksums; damaged contents are dropped",
+				Description: `Reads from the disk what the hot cache holds, contents that are being fetched too, and its index files.
+Damaged contents are dropped, of those in use the damaged blocks; damaged index files are written
+anew, or were dropped with their contents when the cache was opened. Exit code 13 when there were any.`,
 				Action: func(c *cli.Context) error {
 					var r control.ScrubReply
 					err := call[struct{}](c.Context, s, nil, "cache/scrub", func([]control.Text) any { return struct{}{} }, nil, &r)
@@ -133,13 +136,16 @@ func (s *session) cacheCommand() *cli.Command {
 						return err
 					}
 					err = s.t.object(r, func() {
-						s.t.say("%s read, %s; %d damaged", count(int64(r.Files), "content"), human(r.Bytes), len(r.Damaged))
+						s.t.say("%s read, %s; %d damaged", count(int64(r.Files), "content"), human(r.Bytes), len(r.Damaged)+len(r.Index))
 						for _, k := range r.Damaged {
 							s.t.say("   dropped %s", k.Quote())
 						}
+						for _, p := range r.Index {
+							s.t.say("   index file %s", p.Quote())
+						}
 					})
-					if err == nil && len(r.Damaged) > 0 {
-						return control.Fail(backends.ErrCorrupt, "they are fetched again when they are read; is the disk failing?", "%s damaged on the cache's disk", plural(len(r.Damaged), "content was", "contents were"))
+					if n := len(r.Damaged) + len(r.Index); err == nil && n > 0 {
+						return control.Fail(backends.ErrCorrupt, "what was dropped is fetched again when it is read; is the disk failing?", "%s damaged on the cache's disk", plural(n, "content or index file was", "contents and index files were"))
 					}
 					return err
 				},

@@ -347,6 +347,7 @@ type ScrubReply struct {
 	Files   int    `json:"files"`
 	Bytes   int64  `json:"bytes"`
 	Damaged []Text `json:"damaged,omitempty"` // keys; they were dropped
+	Index   []Text `json:"index,omitempty"`   // damaged index files: written anew, or dropped when the cache was opened
 }
 
 func (s *Service) cacheScrub(ctx context.Context, _ struct{}, out *stream) (any, error) {
@@ -356,6 +357,9 @@ func (s *Service) cacheScrub(ctx context.Context, _ struct{}, out *stream) (any,
 	reply := ScrubReply{Files: r.Files, Bytes: r.Bytes}
 	for _, k := range r.Damaged {
 		reply.Damaged = append(reply.Damaged, Text(k))
+	}
+	for _, p := range r.Index {
+		reply.Index = append(reply.Index, Text(p))
 	}
 	return reply, err
 }
