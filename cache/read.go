@@ -11,10 +11,15 @@ import (
 // trail is what a File was given of a content that is not verified yet. Guarded by
 // entry.mu.
 type trail struct {
-	blocks  ranges.Set
-	crc     []uint32 // of the bytes given
-	through bool     // some of them lie before the tail: it is reading the content, not only its end
+	blocks ranges.Set
+	crc    []uint32 // of the bytes given
+	before int      // how many of them lie before the tail
 }
+
+// lookPart is the part of a content, as 1/lookPart, that a File may be given before the
+// tail and still only look into it, as a program does that reads a header and then the
+// index at the end. With more it is reading the content.
+const lookPart = 16
 
 // view is what a File may be given of a range at one moment.
 type view struct {
@@ -88,11 +93,11 @@ func (f *File) poisonLocked(b int) {
 
 // allowedLocked is the rule of withholding, for a content that is not verified: a File
 // that goes through it does not get the last block, and no File gets the block that would
-// complete it. A File that reads the tail alone gets it. Verified blocks (seeded, or kept
+// complete it. A File that reads the tail and little else gets it. Verified blocks (seeded, or kept
 // of an earlier verified residence) are free.
 func (f *File) allowedLocked(b int) bool {
 	e := f.e
-	through := f.seen != nil && f.seen.through
+	through := f.seen != nil && f.seen.before*lookPart > e.lay.Count()
 	last := b == e.lay.Count()-1
 	switch {
 	case last && through:
@@ -128,7 +133,9 @@ func (f *File) markLocked(b int, crc uint32) bool {
 		return false
 	}
 	f.seen.crc[b] = crc
-	f.seen.through = f.seen.through || b < e.tailZone
+	if b < e.tailZone {
+		f.seen.before++
+	}
 	return true
 }
 
@@ -137,8 +144,9 @@ func (f *File) unmark(b int) {
 	f.e.mu.Lock()
 	defer f.e.mu.Unlock()
 	if f.seen != nil {
-		f.seen.blocks.Remove(b)
-		f.seen.through = f.seen.blocks.NextSet(0) < f.e.tailZone
+		if f.seen.blocks.Remove(b) && b < f.e.tailZone {
+			f.seen.before--
+		}
 	}
 }
 

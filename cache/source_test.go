@@ -233,10 +233,12 @@ func TestWithholding(t *testing.T) {
 		{"tail alone", []int64{last}, true},
 		{"tail twice", []int64{last, last + 50}, true},
 		{"tail in two blocks", []int64{last - 10, last}, true},
-		{"head and then tail", []int64{0, last}, false},
-		{"middle and then tail", []int64{7 * kb4, last}, false},
+		{"head and then tail, of 40 blocks", []int64{0, last}, true},
+		{"middle and then tail", []int64{7 * kb4, 6 * kb4, last}, true},
 		{"tail and then head", []int64{last, 0}, true},
-		{"tail, head and tail", []int64{last, 0, last}, false},
+		{"tail, head and tail", []int64{last, 0, last}, true},
+		{"more than a sixteenth and then tail", []int64{0, kb4, 9 * kb4, last}, false},
+		{"tail, more than a sixteenth and tail", []int64{last, 0, kb4, 2 * kb4, last}, false},
 		{"middle", []int64{3 * kb4, 4 * kb4}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
