@@ -5,9 +5,9 @@ set -euo pipefail
 
 declare -A package=(
   [fusermount3]=fuse3 [getfattr]=attr [rsync]=rsync [sqlite3]=sqlite3 [git]=git [file]=file [tar]=tar [gcc]=gcc
-  [strace]=strace [setpriv]=util-linux [flock]=util-linux [python3]=python3 [vim]=vim [fuser]=psmisc [make]=make
+  [strace]=strace [setpriv]=util-linux [flock]=util-linux [python3]=python3 [mkfs.ext4]=e2fsprogs [vim]=vim [fuser]=psmisc [make]=make
 )
-optional=(strace sqlite3 python3 vim fuser) # their tests skip without them
+optional=(strace mkfs.ext4 sqlite3 python3 vim fuser) # their tests skip without them
 
 missing=()
 for p in "${!package[@]}"; do
