@@ -139,7 +139,7 @@ func TestCharts(t *testing.T) {
 }
 
 func TestMeasure(t *testing.T) {
-	b := &bench{ctx: t.Context(), o: options{rounds: 3}}
+	b := &bench{ctx: t.Context(), o: options{rounds: 3}, dir: "/some/where"}
 	ended := false
 	var order []string
 	s := section{"s", []*job{
@@ -147,7 +147,7 @@ func TestMeasure(t *testing.T) {
 			order = append(order, at.name)
 			return map[string]float64{"bare": 2, "mount": 1}[at.name], nil
 		}},
-		{name: "broken", run: func(place) (float64, error) { return 0, errors.New("no luck") }},
+		{name: "broken", run: func(place) (float64, error) { return 0, errors.New("/some/where/f: no luck") }},
 	}, func() ([]place, func() error, error) {
 		return []place{{name: "bare", bare: true}, {name: "mount"}}, func() error { ended = true; return nil }, nil
 	}}
@@ -161,7 +161,7 @@ func TestMeasure(t *testing.T) {
 	if q := rows[0].ratio(1); q != 0.5 {
 		t.Errorf("ratio %v", q)
 	}
-	if rows[1].why != "no luck" || !strings.Contains(table(rows), "no luck") {
+	if rows[1].why != "f: no luck" || !strings.Contains(table(rows), "no luck") {
 		t.Errorf("a row that failed says %q", rows[1].why)
 	}
 	b.o.only, ended = "nothing of this name", false

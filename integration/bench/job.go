@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -36,6 +37,8 @@ type row struct {
 	sides  []string
 	values [][]float64
 	why    string // why there is none
+	// failures says why a side has none.
+	failures map[int]string
 }
 
 // section is a group of rows that share lakes.
@@ -80,7 +83,7 @@ func (b *bench) measure(s section) (rows []*row, err error) {
 }
 
 func (b *bench) measureJob(j *job, sides []place) *row {
-	r := &row{job: j, why: j.missing}
+	r := &row{job: j, why: j.missing, failures: map[int]string{}}
 	if r.why == "" && j.root && !isRoot {
 		r.why = "needs root"
 	}
@@ -95,21 +98,23 @@ func (b *bench) measureJob(j *job, sides []place) *row {
 	if j.rounds > 0 {
 		rounds = min(rounds, j.rounds)
 	}
-	failed := map[int]bool{}
 	for i := range rounds {
 		for k := range sides {
 			n := (i + k) % len(sides)
 			at := sides[n]
 			at.round = i
-			if j.alone && at.bare || failed[n] || b.ctx.Err() != nil {
+			if b.gone[at.name] {
+				r.failures[n] = "no answer before"
+			}
+			if j.alone && at.bare || r.failures[n] != "" || b.ctx.Err() != nil {
 				continue
 			}
-			v, err := j.once(at)
+			v, err := b.once(j, at)
 			if err != nil {
 				step("%s: %s: %v", j.name, at.name, err)
-				failed[n], r.values[n] = true, nil
+				r.failures[n], r.values[n] = strings.ReplaceAll(err.Error(), b.dir+"/", ""), nil
 				if len(sides) <= 2 {
-					r.why = err.Error()
+					r.why = r.failures[n]
 				}
 				continue
 			}
@@ -117,6 +122,30 @@ func (b *bench) measureJob(j *job, sides []place) *row {
 		}
 	}
 	return r
+}
+
+// once runs a job once, and for the limit at most if there is one: a side that is over it
+// is not asked again, for it is still busy.
+func (b *bench) once(j *job, at place) (v float64, err error) {
+	if b.limit == 0 {
+		return j.once(at)
+	}
+	done := make(chan struct{})
+	var got float64
+	var gotErr error
+	go func() { got, gotErr = j.once(at); close(done) }()
+	select {
+	case <-done:
+		return got, gotErr
+	case <-b.ctx.Done():
+		return 0, b.ctx.Err()
+	case <-time.After(b.limit):
+		if b.gone == nil {
+			b.gone = map[string]bool{}
+		}
+		b.gone[at.name] = true
+		return 0, fmt.Errorf("more than %v", b.limit)
+	}
 }
 
 func (j *job) once(at place) (v float64, err error) {

@@ -74,6 +74,9 @@ type bench struct {
 	o    options
 	dir  string // of all that it makes
 	bare string // the bare folder
+
+	limit time.Duration   // of one round of a job; 0: none
+	gone  map[string]bool // sides that were over it
 }
 
 func run(ctx context.Context, o options) (err error) {

