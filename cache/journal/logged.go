@@ -71,6 +71,14 @@ func (e *Entry) revive() error {
 	return e.syncRecord() // the names
 }
 
+// Lazy tells whether SealLazy took the content without waiting for the disk, and no Sync,
+// Seal, Update or checkpoint has come since. The sync of the interval is not noticed.
+func (e *Entry) Lazy() bool {
+	e.op.Lock()
+	defer e.op.Unlock()
+	return e.rec.pend
+}
+
 // hasShrunk tells whether a crash may leave the file longer than it is. A replay could not
 // tell what is beyond the content from what was appended later, so the log does not take it.
 func (e *Entry) hasShrunk() bool {

@@ -30,7 +30,7 @@ again, after 100ms at first and at most every 30s; tarn status and the log tell 
 were open then give errors and have to be opened again.
 
 -o takes the options of mount(8), and any key of the lake file: ro, allow_other, uid=, gid=, umask=,
-cache_size=, cache_dir=, close=local|remote|registered, cache.limit=20G ... In /etc/fstab:
+cache_size=, cache_dir=, close=local|fast|remote|registered, cache.limit=20G ... In /etc/fstab:
    /srv/lake  /lake  fuse.tarn  allow_other,_netdev  0 0
 
 Examples:
@@ -43,7 +43,7 @@ Examples:
 			&cli.BoolFlag{Name: "allow-other", Usage: "other users may use the mount"},
 			&cli.StringFlag{Name: "cache-dir", Usage: "`DIR` of the hot cache"},
 			&cli.StringFlag{Name: "cache-size", Usage: "its limit, as 10G"},
-			&cli.StringFlag{Name: "close", Usage: "close(2) waits for local, remote or registered"},
+			&cli.StringFlag{Name: "close", Usage: "close(2) waits for local, fast (a power cut may lose the last second), remote or registered"},
 			&cli.BoolFlag{Name: "no-passthrough", Usage: "read everything through the daemon"},
 			&cli.BoolFlag{Name: "nonempty", Usage: "mount over a folder that is not empty"},
 			&cli.BoolFlag{Name: "supervise", Value: true, Usage: "start the daemon again when it dies or hangs (--supervise=false: do not)"},

@@ -132,7 +132,7 @@ const lakeTail = `# What was written here and is not yet safe elsewhere.
 journal:
   path: journal
   delay: 1s          # between close and upload
-  close: local       # close(2) returns when the file is safe on the local disk; remote, registered
+  close: local       # close(2) returns when the file is safe on the local disk; fast, remote, registered
 
 # Reading from tape. The policy protects it from what touches many files by accident.
 recalls:

@@ -246,7 +246,7 @@ func (o *opened) openCache() (err error) {
 	o.onClose(o.cache.Close)
 	o.journal, err = journal.Open(journal.Options{
 		Dir: o.cfg.Journal.Path, Algs: o.cfg.Checksums, Log: o.log, Now: o.now,
-		NewHash: journalHash,
+		NewHash: journalHash, SyncEvery: o.cfg.Journal.Sync.D(),
 	})
 	if err != nil {
 		return o.folderFault("journal.path", fmt.Errorf("open the journal %s: %w", o.cfg.Journal.Path, busy(err)))

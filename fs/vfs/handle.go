@@ -407,7 +407,7 @@ func (h *Handle) Fsync() error {
 		return nil
 	}
 	if !u.unsealed() {
-		return nil
+		return u.settle()
 	}
 	return u.sync()
 }
@@ -485,12 +485,12 @@ func (v *FS) closeWriter(ctx context.Context, n *Node, own int) error {
 
 // publish seals u and queues its upload; with close=remote|registered it waits.
 func (v *FS) publish(ctx context.Context, n *Node, u *unsent) error {
-	if err := u.seal(); err != nil {
+	if err := u.seal(v.opt.Close == CloseFast); err != nil {
 		n.setErr(err.Error())
 		return err
 	}
 	delay := v.opt.Delay
-	if v.opt.Close != CloseLocal {
+	if v.opt.Close.waits() {
 		delay = 0
 	}
 	v.up.add(u, delay)

@@ -295,7 +295,7 @@ func (v *FS) adopt(ctx context.Context, u *unsent, p string) error {
 	u.mu.Lock()
 	u.dirty = true
 	u.mu.Unlock()
-	if err := u.seal(); err != nil {
+	if err := u.seal(false); err != nil {
 		return err
 	}
 	if err := u.grow(u.entry.Size()); err != nil {

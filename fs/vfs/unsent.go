@@ -43,6 +43,7 @@ type unsent struct {
 	sealing  chan struct{}      // closed when the Seal that runs is done; nil: none runs
 	known    bool               // the bytes were sealed, or compared with what was sealed, in this process
 	pending  int                // writes under way
+	lazy     bool               // sealed without waiting for the disk, and not synced since
 	promised bool               // a Sync or Seal was begun: a crash may bring it back
 	rotten   bool               // the bytes were found not to be those that were sealed
 	frozen   bool               // its upload has begun: a new writer copies
@@ -294,6 +295,24 @@ func (u *unsent) sync() error {
 	return local(u.entry.Sync())
 }
 
+// settle makes a seal durable that did not wait for the disk.
+func (u *unsent) settle() error {
+	u.mu.Lock()
+	lazy := u.lazy
+	u.mu.Unlock()
+	if !lazy {
+		return nil
+	}
+	err := u.entry.Sync()
+	if err != nil && !errors.Is(err, journal.ErrRemoved) { // removed: it is safe elsewhere, or unlinked
+		return local(err)
+	}
+	u.mu.Lock()
+	u.lazy = false
+	u.mu.Unlock()
+	return nil
+}
+
 func (u *unsent) isRotten() bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -315,7 +334,8 @@ func (u *unsent) unsealed() bool {
 
 // seal makes the content durable and complete as it is now: SEALED. Of several closes at
 // one time one does it, and none returns before it is done.
-func (u *unsent) seal() error {
+// With fast it does not wait for the disk, except when an older content goes with it.
+func (u *unsent) seal(fast bool) error {
 	for {
 		u.mu.Lock()
 		if wait := u.sealing; wait != nil {
@@ -331,13 +351,18 @@ func (u *unsent) seal() error {
 	}
 	u.dirty = false // a write that comes while we seal sets it again
 	u.promised = true
+	fast = fast && u.prev == nil
 	done := make(chan struct{})
 	u.sealing = done
 	u.mu.Unlock()
 	err := u.note(false, nil)
 	var r journal.Record
 	if err == nil {
-		r, err = u.entry.Seal()
+		if fast {
+			r, err = u.entry.SealLazy()
+		} else {
+			r, err = u.entry.Seal()
+		}
 	}
 	u.mu.Lock()
 	u.sealing = nil
@@ -347,6 +372,7 @@ func (u *unsent) seal() error {
 		u.mu.Unlock()
 		return local(err)
 	}
+	u.lazy = fast
 	u.state, u.sums, u.sealed, u.known = r.State, checksum.FromMap(r.Sums), r.Size, true
 	prev := u.prev
 	u.prev, u.why = nil, ""

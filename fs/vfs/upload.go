@@ -135,7 +135,7 @@ func (up *uploader) stillOpen(u *unsent) bool {
 	up.mu.Lock()
 	hurry := up.hurry > 0
 	up.mu.Unlock()
-	if hurry || up.v.opt.Close != CloseLocal || u.registered() {
+	if hurry || up.v.opt.Close.waits() || u.registered() {
 		return false
 	}
 	n := up.v.Known(u.inode)

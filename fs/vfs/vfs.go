@@ -36,13 +36,18 @@ import (
 // CloseMode is what close(2) of a written file waits for.
 type CloseMode string
 
-// The close contracts: durable on the local disk; verified at the first storage;
-// registered in the catalogue.
+// The close contracts: durable on the local disk; with the journal, which makes a small
+// file durable soon after (kill -9 loses nothing, a power cut may); verified at the first
+// storage; registered in the catalogue.
 const (
 	CloseLocal      CloseMode = "local"
+	CloseFast       CloseMode = "fast"
 	CloseRemote     CloseMode = "remote"
 	CloseRegistered CloseMode = "registered"
 )
+
+// waits tells whether close waits for the upload.
+func (m CloseMode) waits() bool { return m == CloseRemote || m == CloseRegistered }
 
 // Options is what an FS stands on. Zero values mean the defaults named here.
 type Options struct {

@@ -69,12 +69,14 @@ type Journal struct {
 	Path  string   `yaml:"path"`
 	Delay Duration `yaml:"delay"` // between close and the start of the upload
 	Drain Duration `yaml:"drain"` // how long a daemon that ends goes on uploading; the rest stays here
-	Close string   `yaml:"close"` // when close(2) returns: local, remote, registered
+	Close string   `yaml:"close"` // when close(2) returns: local, fast, remote, registered
+	Sync  Duration `yaml:"sync"`  // with close: fast, how much may be lost in a power cut
 }
 
 // The words of Journal.Close.
 const (
 	CloseLocal      = "local"      // bytes and record are on the local disk
+	CloseFast       = "fast"       // with the journal, which syncs within Journal.Sync; kill -9 loses nothing
 	CloseRemote     = "remote"     // a verified copy is at an RSE
 	CloseRegistered = "registered" // and the catalogue has it
 )
@@ -210,7 +212,7 @@ func Default(base string) *Config {
 			Path: below("cache"), Limit: 10 * GiB, FreeFloor: 1 * GiB, Head: 1 * MiB, Tail: 1 * MiB,
 			Block: 1 * MiB, Streams: 4, Verify: VerifyNormal,
 		},
-		Journal:   Journal{Path: below("journal"), Delay: Duration(time.Second), Drain: Duration(2 * time.Minute), Close: CloseLocal},
+		Journal:   Journal{Path: below("journal"), Delay: Duration(time.Second), Drain: Duration(2 * time.Minute), Close: CloseLocal, Sync: Duration(time.Second)},
 		Checksums: []string{"adler32", "sha256"},
 		Recalls: Recalls{
 			Hold: Duration(200 * time.Millisecond), Timeout: Duration(24 * time.Hour), Readahead: Readahead{Files: 10000},

@@ -69,7 +69,7 @@ func (c *Config) validate(bad *Error) {
 	j.oneOf("catalogue.type", c.Catalogue.Type, "embedded")
 	j.within("catalogue.cache", int64(c.Catalogue.Cache), int64(MiB), int64(TiB), sizeWord)
 	j.cache()
-	j.oneOf("journal.close", c.Journal.Close, CloseLocal, CloseRemote, CloseRegistered)
+	j.oneOf("journal.close", c.Journal.Close, CloseLocal, CloseFast, CloseRemote, CloseRegistered)
 	j.rses()
 	j.folders()
 	j.scopes()
