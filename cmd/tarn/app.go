@@ -115,6 +115,7 @@ func (s *session) commands() []*cli.Command {
 
 		s.importCommand(),
 		s.replicasCommand(),
+		s.transfersCommand(),
 		s.verifyCommand(),
 		s.rseCommand(),
 		s.ruleCommand(),

@@ -166,5 +166,5 @@ func (s *session) restoreTo(ctx context.Context, cfg *config.Config, file string
 // catalogueOptions is how the catalogue of a lake is opened.
 func (s *session) catalogueOptions(cfg *config.Config) embedded.Options {
 	c := cfg.Catalogue
-	return embedded.Options{Dir: c.Path, CacheBytes: int64(c.Cache), FreeFloor: int64(c.FreeFloor), Grace: c.Grace.D(), Now: s.t.now, Log: s.logger()}
+	return embedded.Options{Dir: c.Path, CacheBytes: min(int64(c.Cache), int64(cfg.Memory)/8), FreeFloor: int64(c.FreeFloor), Grace: c.Grace.D(), Now: s.t.now, Log: s.logger()}
 }

@@ -354,7 +354,7 @@ func policyOf(p config.Policy) vfs.Policy {
 func (o *opened) service() *control.Service {
 	s := &control.Service{FS: o.fs, Lake: o.lake, Cache: o.cache, Name: o.cfg.Name, Folders: o.folders, Log: o.log, Now: o.now}
 	if o.engine != nil {
-		s.Kick = o.engine.Kick
+		s.Kick, s.Engine = o.engine.Kick, o.engine
 	}
 	s.Backup = func(ctx context.Context, w io.Writer) error {
 		_, err := o.cat.Backup(ctx, w, o.cfg.Name)

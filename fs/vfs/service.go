@@ -159,6 +159,9 @@ func (v *FS) Evict(ctx context.Context, in backends.Info) (freed int64, err erro
 	if in.Generation != "" {
 		freed, err = v.cache.Evict(cache.Key(in.Generation))
 		if err != nil && !errors.Is(err, cache.ErrNotCached) {
+			if st, ok := v.Cached(in); ok && errors.Is(err, cache.ErrBusy) && st.Pinned.After(v.now()) {
+				return 0, fmt.Errorf("evict %s: it is pinned until %s: %w", in.DID, st.Pinned.Local().Format(time.DateTime), backends.ErrBusy)
+			}
 			return 0, fmt.Errorf("evict %s: %w", in.DID, local(err))
 		}
 		v.notifyContent(in.Inode)

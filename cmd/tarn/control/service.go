@@ -13,6 +13,7 @@ import (
 
 	"tarn/backends"
 	"tarn/backends/lake"
+	"tarn/backends/replication"
 	"tarn/cache"
 	"tarn/cmd/tarn/config"
 	"tarn/fs/vfs"
@@ -26,6 +27,7 @@ type Service struct {
 
 	Name    string                                       // of the lake
 	Folders map[string]string                            // of the RSEs that are plain folders, for imports that register what lies there
+	Engine  *replication.Engine                          // makes copies; nil where none does
 	Kick    func(...backends.DID)                        // makes the replication look at the rules on these, or at all; may be nil
 	Leave   func()                                       // tells the daemon to leave unsent files in the journal when it ends; nil where there is none
 	Daemon  Daemon                                       // zero where there is none
@@ -62,6 +64,7 @@ func (s *Service) Handler() http.Handler {
 		"meta/set":       operation(s.metaSet),
 		"verify":         operation(s.verify),
 		"import":         operation(s.importTree),
+		"transfers":      operation(s.transfers),
 		"rse/ls":         operation(s.rses),
 		"rule/ls":        operation(s.rules),
 		"rule/add":       operation(s.ruleAdd),
