@@ -283,6 +283,12 @@ func (c *collector) failLocked(r *recall, why error, final bool) {
 	if !errors.Is(err, backends.ErrLost) && !errors.Is(err, backends.ErrUnavailable) && !errors.Is(err, backends.ErrStale) {
 		err = fmt.Errorf("%w: %w: %w", err, backends.ErrUnavailable, backends.ErrTemporary)
 	}
+	if errors.Is(err, backends.ErrStale) {
+		// Not the storage's failure, and not to be remembered: the content may be there under another name.
+		c.l.log.Info("recall of what is gone", "did", r.in.DID, "err", err)
+		c.endLocked(r, failed, err)
+		return
+	}
 	c.l.log.Error("recall failed", "did", r.in.DID, "tries", r.tries, "err", err)
 	info := c.infoLocked(r)
 	c.endLocked(r, failed, err)

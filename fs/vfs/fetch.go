@@ -114,6 +114,10 @@ func (v *FS) openSource(ctx context.Context, n *Node, in backends.Info) (*source
 	var ticket *lake.Ticket
 	for try := 0; ; try++ {
 		in := v.current(n, in)
+		// A rename while it is asked for: the catalogue knows the content by its new name.
+		moved := func(err error) bool {
+			return try < 3 && errors.Is(err, backends.ErrStale) && v.current(n, in).DID != in.DID
+		}
 		o, err := v.lake.Open(ctx, in)
 		if err == nil {
 			return &source{o, ticket}, nil
@@ -121,6 +125,9 @@ func (v *FS) openSource(ctx context.Context, n *Node, in backends.Info) (*source
 		if ticket != nil {
 			ticket.Close()
 			ticket = nil
+		}
+		if moved(err) {
+			continue
 		}
 		if !errors.Is(err, backends.ErrOffline) || try == 3 {
 			return nil, fmt.Errorf("read %s: %w", n.Path(), err)
@@ -134,6 +141,9 @@ func (v *FS) openSource(ctx context.Context, n *Node, in backends.Info) (*source
 		case <-t.Done():
 			if err := t.Err(); err != nil {
 				t.Close()
+				if moved(err) {
+					continue
+				}
 				return nil, fmt.Errorf("recall %s: %w", n.Path(), err)
 			}
 			ticket = t
