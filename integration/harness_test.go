@@ -26,7 +26,24 @@ import (
 // tarn is the program under test, built once.
 var tarn string
 
+// roles are what this program does as a child of a test, by name; see helper.
+var roles = map[string]func(args []string) error{}
+
+// helper is this program as a process of its own, in a role.
+func helper(role string, args ...string) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe", args...)
+	cmd.Env = append(os.Environ(), "TARN_TEST_ROLE="+role, "GORACE=halt_on_error=1 atexit_sleep_ms=0")
+	return cmd
+}
+
 func TestMain(m *testing.M) {
+	if role := os.Getenv("TARN_TEST_ROLE"); role != "" {
+		if err := roles[role](os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	flag.Parse()
 	os.Exit(run(m))
 }
