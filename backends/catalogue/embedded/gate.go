@@ -32,6 +32,9 @@ func (g *gate) leave() {
 	}
 }
 
+// idle tells whether nobody is inside; false once shut.
+func (g *gate) idle() bool { return g.n.Load() == 0 }
+
 // close lets nobody in any more and waits until all are out. Only the first call does.
 func (g *gate) close() {
 	if g.n.Add(shut) == shut {

@@ -21,10 +21,8 @@ func (l badgerLog) debug(level, f string, a []any) {
 // deleting what removed collections left, noting how long the MANIFEST is, and
 // giving space in the value log back. It ends with ctx.
 func (c *Catalogue) maintain(ctx context.Context, verified int64) {
-	if c.dir != "" {
-		if lsm, _ := c.db.Size(); verified < 0 || lsm > verified {
-			c.report(c.verifyTables(ctx))
-		}
+	if c.dir != "" && (verified < 0 || c.tableBytes(ctx) > verified) {
+		c.report(c.verifyTables(ctx))
 	}
 	tick := time.NewTicker(10 * time.Second)
 	defer tick.Stop()
@@ -44,6 +42,16 @@ func (c *Catalogue) maintain(ctx context.Context, verified int64) {
 		case <-tick.C:
 		}
 	}
+}
+
+// tableBytes is 0 while the lake is out of service.
+func (c *Catalogue) tableBytes(ctx context.Context) int64 {
+	if c.enter(ctx) != nil {
+		return 0
+	}
+	defer c.gate.leave()
+	lsm, _ := c.db.Size()
+	return lsm
 }
 
 // report ends service when what is stored is damaged.
@@ -69,10 +77,14 @@ func (c *Catalogue) sweepAll(ctx context.Context) {
 func (c *Catalogue) collect(ctx context.Context) {
 	for ctx.Err() == nil {
 		err := func() (err error) {
+			if err := c.enter(ctx); err != nil {
+				return err
+			}
+			defer c.gate.leave()
 			defer recovered(&err)
 			return c.db.RunValueLogGC(0.5)
 		}()
-		if errors.Is(err, badger.ErrNoRewrite) || errors.Is(err, badger.ErrRejected) {
+		if errors.Is(err, badger.ErrNoRewrite) || errors.Is(err, badger.ErrRejected) || errors.Is(err, backends.ErrClosed) || errors.Is(err, errReopen) {
 			return
 		}
 		if err != nil {

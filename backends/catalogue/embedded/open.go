@@ -37,7 +37,8 @@ var (
 
 // Catalogue is an open lake. All methods may be called in parallel.
 type Catalogue struct {
-	db      *badger.DB
+	o       Options
+	db      *badger.DB // nil only while it is opened again
 	dir     string
 	log     *slog.Logger
 	now     func() time.Time
@@ -56,7 +57,7 @@ type Catalogue struct {
 	once   sync.Once
 	closed error
 
-	broken    atomic.Pointer[error] // set once, when nothing can be served any more
+	broken    atomic.Pointer[error] // set while nothing can be served
 	usedFiles atomic.Int64
 	usedBytes atomic.Int64
 
@@ -74,7 +75,7 @@ type Catalogue struct {
 func Open(o Options) (*Catalogue, error) {
 	o = o.withDefaults()
 	c := &Catalogue{
-		dir: o.Dir, log: o.Log, now: o.Now, grace: o.Grace,
+		o: o, dir: o.Dir, log: o.Log, now: o.Now, grace: o.Grace,
 		space: newSpace(o), paths: newPaths(int(o.CacheBytes / 4096)),
 		gate: newGate(), queue: make(chan *operation, maxGroup), writerPaths: map[string]ref{},
 	}
@@ -140,6 +141,11 @@ func (c *Catalogue) open(o Options) (err error) {
 	if err := c.load(fresh); err != nil {
 		return err
 	}
+	return c.complete()
+}
+
+// complete tells whether all that was acknowledged is there: ErrDamaged.
+func (c *Catalogue) complete() error {
 	if c.count.sequence < c.durable.sequence {
 		return fmt.Errorf("%d of %d acknowledged transactions are missing (removing the file \"durable\" accepts that): %w",
 			c.durable.sequence-c.count.sequence, c.durable.sequence, backends.ErrDamaged)
@@ -274,11 +280,7 @@ func (c *Catalogue) release() (err error) {
 		}
 	}
 	if c.db != nil {
-		func() {
-			defer recovered(&err)
-			err = c.db.Close()
-		}()
-		if err == nil && c.dir != "" {
+		if err = closeBadger(c.db); err == nil && c.dir != "" {
 			err = c.durable.manifest(c.dir)
 		}
 		if err != nil {

@@ -33,7 +33,8 @@ func (c *Catalogue) read(ctx context.Context, f func(v *view) error) (err error)
 	return f(&view{c: c, txn: txn})
 }
 
-// enter refuses calls after Close and after what made the lake unusable.
+// enter refuses calls after Close and while the lake is out of service. The second look is
+// for reopen, which takes the database from under those who are not inside.
 func (c *Catalogue) enter(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -41,7 +42,14 @@ func (c *Catalogue) enter(ctx context.Context) error {
 	if e := c.broken.Load(); e != nil {
 		return *e
 	}
-	return c.gate.enter()
+	if err := c.gate.enter(); err != nil {
+		return err
+	}
+	if e := c.broken.Load(); e != nil {
+		c.gate.leave()
+		return *e
+	}
+	return nil
 }
 
 // recovered turns a panic of the database, which damaged files can cause, into an error.

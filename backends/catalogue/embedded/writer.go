@@ -123,8 +123,21 @@ func (c *Catalogue) update(ctx context.Context, frees bool, run func(t *tx) erro
 
 // writer is the goroutine's loop. The queue is closed after the last caller has left.
 func (c *Catalogue) writer() {
-	for op := range c.queue {
-		c.group(op)
+	var again reopening
+	for {
+		select {
+		case op, ok := <-c.queue:
+			if !ok {
+				return
+			}
+			if e := c.broken.Load(); e != nil {
+				op.result <- *e
+				continue
+			}
+			c.group(op)
+		case <-again.due(c):
+			again.try(c)
+		}
 	}
 }
 
@@ -187,8 +200,8 @@ func runOne(op *operation, t *tx) (err error) {
 }
 
 // commit makes the writes durable and then visible in what is kept in memory. A
-// commit that fails leaves open whether it will be found after a restart, so nothing
-// is served until then.
+// commit that fails leaves open whether it will be found when the lake is opened again,
+// so nothing is served until it was.
 func (c *Catalogue) commit(writes map[string][]byte, all effects) error {
 	if len(writes) == 0 {
 		return nil
@@ -204,7 +217,7 @@ func (c *Catalogue) commit(writes map[string][]byte, all effects) error {
 	}
 	if err := c.commitBadger(writes, next.encode()); err != nil {
 		err = fmt.Errorf("commit: %w: %w", backends.ErrUnavailable, err)
-		c.breakWith(fmt.Errorf("the lake must be opened again after an error: %w", err))
+		c.breakWith(fmt.Errorf("%w: %w", errReopen, err))
 		return err
 	}
 	c.count = next
@@ -234,7 +247,7 @@ func (c *Catalogue) commitBadger(writes map[string][]byte, counters []byte) (err
 	return txn.Commit()
 }
 
-// breakWith ends all service with an error that stays.
+// breakWith ends all service with an error. One that wraps errReopen is passing.
 func (c *Catalogue) breakWith(err error) {
 	if c.broken.CompareAndSwap(nil, &err) && !errors.Is(err, backends.ErrClosed) {
 		c.log.Error("the catalogue is out of service", "dir", c.dir, "error", err)
