@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -203,4 +204,51 @@ func TestCacheDiskDies(t *testing.T) {
 	s.reads("ctao/dl3/new", b[2:])
 	s.ok("status", s.mnt)
 	s.umount()
+}
+
+// TestDiskTurnsReadOnly: the file system below cache and journal finds an error and goes
+// read-only, as ext4 does. Writers hear it, what is there is read on, also past the cache,
+// and all that was promised is there when the disk is mounted anew.
+func TestDiskTurnsReadOnly(t *testing.T) {
+	disk := loopDisk(t, "64M")
+	s := newSite(t, fmt.Sprintf("cache: {path: %[1]s/cache, free_floor: 1M}\njournal: {path: %[1]s/journal, delay: 2s}\n", disk.dir))
+	s.expect("read-only file system", "input/output error")
+	s.mount()
+	b := content(1, 1_000_000)
+	must(t, os.WriteFile(s.path("ctao/dl3/cached"), b, 0o644))
+	must(t, os.WriteFile(s.path("ctao/dl3/evicted"), b[1:], 0o644))
+	s.drain()
+	s.ok("evict", "/ctao/dl3/evicted")
+	must(t, os.WriteFile(s.path("ctao/dl3/unsent"), b[2:], 0o644))
+	if out, err := exec.Command("mount", "-o", "remount,abort", disk.dir).CombinedOutput(); err != nil {
+		missing(t, "abort an ext4: %v: %s", err, out)
+	}
+	began := time.Now()
+	for _, name := range []string{"ctao/dl3/new", "ctao/dl3/cached"} {
+		if err := os.WriteFile(s.path(name), b[3:], 0o644); !errors.Is(err, syscall.EROFS) && !errors.Is(err, syscall.EIO) {
+			t.Errorf("write %s: %v, want EROFS or EIO", name, err)
+		}
+	}
+	if d := time.Since(began); d > 5*time.Second {
+		t.Errorf("errors after %v", d)
+	}
+	dropPageCache(t)
+	s.reads("ctao/dl3/evicted", b[1:])
+	s.reads("ctao/dl3/unsent", b[2:])
+	s.ok("status", s.mnt)
+	s.kill()
+	s.ok("umount", "--now", "--force", s.mnt)
+	if out, err := disk.umount(); err != nil {
+		t.Fatalf("umount: %v: %s", err, out)
+	}
+	if out, err := disk.mount(); err != nil {
+		t.Fatalf("mount: %v: %s", err, out)
+	}
+	s.mount()
+	s.reads("ctao/dl3/unsent", b[2:])
+	s.drain()
+	s.umount()
+	if got := s.ok("cat", "/ctao/dl3/unsent"); got != string(b[2:]) {
+		t.Error("another content at the sites")
+	}
 }
