@@ -16,7 +16,7 @@ fs_up() {
  [ -n "$PID" ] && kill -0 "$PID" 2>/dev/null && return 0
  mkdir -p "$MNT" 2>/dev/null # fails over a dead mount, which the daemon repairs
  [ -e "$LAKE/lake.yaml" ] || (umask 077; "$TARN" init --demo "$LAKE" >>"$A_DIR/daemon.log" 2>&1) || return 1
- ${LIMITED_BY:-} "$TARN" mount -f "$LAKE" "$MNT" -o allow_other >>"$A_DIR/daemon.log" 2>&1 & PID=$!; disown $PID
+ ${LIMITED_BY:-} "$TARN" mount -f --supervise=false "$LAKE" "$MNT" -o allow_other >>"$A_DIR/daemon.log" 2>&1 & PID=$!; disown $PID
  chmod 600 "$A_DIR/daemon.log"
  for _ in $(seq 200); do
   cat "$MNT/.tarn/stats" >/dev/null 2>&1 && return 0 # neither in a dead mount nor in the folder below it

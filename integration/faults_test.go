@@ -362,6 +362,7 @@ func TestCorruptCache(t *testing.T) {
 			all(how + " in " + ending + " while the daemon is down")
 		}
 	}
+	s.try("cache", "scrub") // it tells of the side files that the start found damaged
 	if r := s.try("cache", "scrub"); r.code != 0 {
 		t.Errorf("scrub of a sound cache: exit %d\n%s%s", r.code, r.out, r.err)
 	}

@@ -78,7 +78,11 @@ func (d *descriptors) acquire(h *handle, create bool) (File, error) {
 	if create {
 		flag |= os.O_CREATE | os.O_EXCL
 	}
-	f, err := d.open(h.name, flag)
+	open := d.openRecord // a content that is there must be sealed, whoever else opens files
+	if create {
+		open = d.open
+	}
+	f, err := open(h.name, flag)
 	readOnly := errors.Is(err, unix.EROFS) && !create
 	if readOnly { // what is there can still be read
 		if f, err = d.open(h.name, os.O_RDONLY); err == nil {
@@ -120,7 +124,7 @@ func (d *descriptors) release(h *handle) {
 	d.doneLocked()
 	d.mu.Unlock()
 	if f != nil {
-		f.Close()
+		d.closeRecord(f)
 	}
 	for victim != nil {
 		victim = d.retire(victim)
@@ -263,7 +267,7 @@ func (d *descriptors) retire(h *handle) *handle {
 	d.doneLocked()
 	d.mu.Unlock()
 	if f != nil {
-		f.Close()
+		d.closeRecord(f)
 	}
 	return victim
 }
@@ -285,11 +289,32 @@ func (d *descriptors) shed() {
 	}
 }
 
-// open opens a file; when the process has run out of descriptors, idle ones make room.
+// shedDirty syncs and closes the file that is idle longest of those with unsynced bytes;
+// false when there is none.
+func (d *descriptors) shedDirty() bool {
+	d.mu.Lock()
+	at := d.dirty.Front()
+	if at == nil {
+		d.mu.Unlock()
+		return false
+	}
+	h := d.takeLocked(at)
+	d.mu.Unlock()
+	for h != nil {
+		h = d.retire(h)
+	}
+	return true
+}
+
+// open opens a file; when the process has run out of descriptors, idle ones make room,
+// those first that need no sync.
 func (d *descriptors) open(name string, flag int) (File, error) {
 	f, err := d.fs.OpenFile(name, flag, 0o600)
 	if exhausted(err) {
 		d.shed()
+		f, err = d.fs.OpenFile(name, flag, 0o600)
+	}
+	for exhausted(err) && d.shedDirty() {
 		f, err = d.fs.OpenFile(name, flag, 0o600)
 	}
 	return f, err

@@ -73,6 +73,15 @@ type Catalogue struct {
 // ErrBusy when another process holds it (and tell which), ErrDamaged, ErrVersion,
 // ErrUnavailable when there is no such folder, ErrReadOnly, ErrPermission, ErrNoSpace.
 func Open(o Options) (*Catalogue, error) {
+	c, err := openQuiet(o)
+	if err == nil {
+		c.start()
+	}
+	return c, err
+}
+
+// openQuiet is Open without the goroutines.
+func openQuiet(o Options) (*Catalogue, error) {
 	o = o.withDefaults()
 	c := &Catalogue{
 		o: o, dir: o.Dir, log: o.Log, now: o.Now, grace: o.Grace,
@@ -83,12 +92,15 @@ func Open(o Options) (*Catalogue, error) {
 		c.release()
 		return nil, fmt.Errorf("open catalogue %q: %w", o.Dir, err)
 	}
+	return c, nil
+}
+
+func (c *Catalogue) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	c.cancel = cancel
 	c.loops.Add(2)
 	go func() { defer c.loops.Done(); c.writer() }()
-	go func() { defer c.loops.Done(); c.maintain(ctx, o.VerifyBytes) }()
-	return c, nil
+	go func() { defer c.loops.Done(); c.maintain(ctx, c.o.VerifyBytes) }()
 }
 
 func (c *Catalogue) open(o Options) (err error) {

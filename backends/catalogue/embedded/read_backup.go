@@ -16,7 +16,7 @@ func OpenBackup(ctx context.Context, o Options, backup io.ReadSeeker) (*Catalogu
 		return nil, info, err
 	}
 	o.InMemory = true
-	c, err := Open(o)
+	c, err := openQuiet(o)
 	if err != nil {
 		return nil, info, err
 	}
@@ -25,8 +25,9 @@ func OpenBackup(ctx context.Context, o Options, backup io.ReadSeeker) (*Catalogu
 		err = c.load(false)
 	}
 	if err != nil {
-		_ = c.Close() // it holds nothing but memory
+		_ = c.release() // it holds nothing but memory
 		return nil, info, fmt.Errorf("look into the backup: %w", err)
 	}
+	c.start()
 	return c, info, nil
 }
