@@ -157,6 +157,9 @@ func TestFsckAfterTheCatalogueIsLost(t *testing.T) {
 		}
 	}
 	rows, _ := s.fsck(13)
+	if d := of(rows, "catalogue_tells"); len(d) != 1 || !strings.Contains(d[0].Detail, "MANIFEST") {
+		t.Errorf("what is damaged: %+v", d)
+	}
 	if len(of(rows, "catalogue_damaged")) != 1 || len(of(rows, "unknown_copy")) != 5 {
 		t.Errorf("without a backup: %+v", rows)
 	}

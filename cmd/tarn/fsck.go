@@ -111,6 +111,9 @@ func (f *fsck) openCatalogue(ctx context.Context) error {
 	}
 	f.broken = true
 	damage := finding{Kind: "problem", What: "catalogue_damaged", Path: control.Text(f.cfg.Catalogue.Path), Detail: err.Error(), Lost: true}
+	if err := f.damages(ctx, o); err != nil {
+		return err
+	}
 	if f.backup == "" {
 		return f.add(damage)
 	}
@@ -138,6 +141,24 @@ func (f *fsck) openCatalogue(ctx context.Context) error {
 	f.cat = cat
 	f.onClose(cat.Close)
 	return f.add(damage)
+}
+
+// damages tells of everything that is wrong with the catalogue's files; the problem that
+// Open gave is the first of it.
+func (f *fsck) damages(ctx context.Context, o embedded.Options) error {
+	all, err := embedded.Damages(ctx, o)
+	if errors.Is(err, backends.ErrBusy) || ctx.Err() != nil {
+		return err
+	}
+	if err != nil { // the folder itself, of which Open told
+		return nil
+	}
+	for _, d := range all {
+		if err := f.add(finding{Kind: "note", What: "catalogue_tells", Path: control.Text(o.Dir), Detail: d.Error()}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // walk learns all copies that the catalogue knows.

@@ -150,11 +150,11 @@ func ReadBackup(r io.Reader, each func(k, v []byte) error) (info BackupInfo, err
 	}
 	var key, val, last []byte
 	for n := int64(0); ; n++ {
-		kn, err := binary.ReadUvarint(in)
+		kn, err := in.uvarint()
 		if err != nil {
 			return info, cutShort(err)
 		}
-		vn, err := binary.ReadUvarint(in)
+		vn, err := in.uvarint()
 		if err != nil {
 			return info, cutShort(err)
 		}
@@ -211,6 +211,16 @@ type summed struct {
 	r   *bufio.Reader
 	sum hash.Hash
 	one [1]byte
+	err error // of ReadByte
+}
+
+// uvarint is ErrCorrupt for a number that has more than 64 bits.
+func (s *summed) uvarint() (uint64, error) {
+	n, err := binary.ReadUvarint(s)
+	if err != nil && s.err == nil {
+		err = fmt.Errorf("a length: %w: %w", err, backends.ErrCorrupt)
+	}
+	return n, err
 }
 
 func (s *summed) ReadByte() (byte, error) {
@@ -219,6 +229,7 @@ func (s *summed) ReadByte() (byte, error) {
 		s.one[0] = b
 		s.sum.Write(s.one[:])
 	}
+	s.err = err
 	return b, err
 }
 
@@ -240,5 +251,8 @@ func (s *summed) bytes(b []byte, n int) ([]byte, error) {
 func (s *summed) line() ([]byte, error) {
 	b, err := s.r.ReadSlice('\n')
 	s.sum.Write(b)
+	if errors.Is(err, bufio.ErrBufferFull) {
+		return nil, fmt.Errorf("its head has no end: %w", backends.ErrCorrupt)
+	}
 	return bytes.Clone(b), err
 }

@@ -122,9 +122,20 @@ func (c *Catalogue) verifyTables(ctx context.Context) error {
 	return nil
 }
 
-// verifyTable checks the frame of a table file: blocks, index, length of the index,
-// checksum of the index, length of that. With whole it checks every block as well.
-func verifyTable(ctx context.Context, path string, whole bool) (err error) {
+// verifyTable gives ErrDamaged for the first difference that tableDamage finds.
+func verifyTable(ctx context.Context, path string, whole bool) error {
+	var first error
+	err := tableDamage(ctx, path, whole, func(d error) bool { first = d; return false })
+	if first != nil {
+		return first
+	}
+	return err
+}
+
+// tableDamage checks the frame of a table file: blocks, index, length of the index,
+// checksum of the index, length of that. With whole it checks every block as well. Each
+// difference goes to found, which says whether to go on; the error is of reading.
+func tableDamage(ctx context.Context, path string, whole bool, found func(error) (more bool)) (err error) {
 	defer recovered(&err)
 	f, err := os.Open(path)
 	if err != nil {
@@ -135,22 +146,25 @@ func verifyTable(ctx context.Context, path string, whole bool) (err error) {
 	if err != nil {
 		return classify(err)
 	}
-	damaged := func(what string) error {
-		return fmt.Errorf("%s: %s: %w", filepath.Base(path), what, backends.ErrDamaged)
+	damaged := func(what string) bool {
+		return found(fmt.Errorf("%s: %s: %w", filepath.Base(path), what, backends.ErrDamaged))
 	}
 	r := tail{f: f, end: st.Size()}
 	sum := r.bytes(int64(r.length()))
 	index := r.bytes(int64(r.length()))
 	if r.bad {
-		return damaged("its end is no table's")
+		damaged("its end is no table's")
+		return nil
 	}
 	var want pb.Checksum
 	if proto.Unmarshal(sum, &want) != nil || y.VerifyChecksum(index, &want) != nil {
-		return damaged("checksum of the index")
+		damaged("checksum of the index")
+		return nil
 	}
 	ti := fb.GetRootAsTableIndex(index, 0)
 	if ti.OffsetsLength() == 0 {
-		return damaged("no blocks")
+		damaged("no blocks")
+		return nil
 	}
 	var bo fb.BlockOffset
 	var buf []byte
@@ -158,7 +172,8 @@ func verifyTable(ctx context.Context, path string, whole bool) (err error) {
 		ti.Offsets(&bo, i)
 		off, n := int64(bo.Offset()), int64(bo.Len())
 		if n < 12 || off+n > r.end {
-			return damaged("a block outside the file")
+			damaged("a block outside the file")
+			return nil
 		}
 		if !whole {
 			continue
@@ -172,8 +187,8 @@ func verifyTable(ctx context.Context, path string, whole bool) (err error) {
 		if _, err := f.ReadAt(buf[:n], off); err != nil {
 			return classify(err)
 		}
-		if !verifyBlock(buf[:n]) {
-			return damaged(fmt.Sprintf("checksum of the block at %d", off))
+		if !verifyBlock(buf[:n]) && !damaged(fmt.Sprintf("checksum of the block at %d", off)) {
+			return nil
 		}
 	}
 	return nil
