@@ -122,10 +122,12 @@ func (m *model) set(name string, b []byte) {
 func (m *model) resolve(changes []change, what string) error {
 	for _, c := range changes {
 		for end := time.Now().Add(90 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+			// Before the look and after it, or the name may be missing with the whole mount.
+			epoch, before := m.epoch(), m.mounted()
 			b, err := os.ReadFile(m.at(c.name))
-			_, alive := os.Stat(m.Dir) // else the name is missing with the whole mount
+			_, alive := os.Stat(m.Dir)
 			there := err == nil
-			if alive == nil && (there || errors.Is(err, os.ErrNotExist)) && m.mounted() {
+			if before && alive == nil && (there || errors.Is(err, os.ErrNotExist)) && m.mounted() && m.epoch() == epoch {
 				if b == nil && there {
 					b = []byte{}
 				}
