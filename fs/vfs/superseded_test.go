@@ -104,3 +104,27 @@ func TestOutdatedIsDropped(t *testing.T) {
 	w.reopen()
 	w.want("/ctao/f", b)
 }
+
+// TestRemovedDuringUpload: a file that is removed while its upload runs does not come back
+// after a crash: the journal knows at once that it has no name (W7).
+func TestRemovedDuringUpload(t *testing.T) {
+	w := newWorld(t, vfs.Options{Delay: time.Millisecond})
+	for range 20 {
+		began, goOn := make(chan struct{}), make(chan struct{})
+		w.onCreate = func() {
+			w.onCreate = nil
+			close(began)
+			<-goOn
+		}
+		w.write("/ctao/f", random(3000))
+		<-began
+		must(t, w.unlink("/ctao/f"))
+		for _, e := range w.jrnl.Entries() {
+			if p := e.Record().Path; len(p) > 0 {
+				t.Errorf("the journal has %s", p)
+			}
+		}
+		close(goOn)
+		w.drain()
+	}
+}

@@ -415,8 +415,13 @@ func (v *FS) drop(u *unsent) {
 	if prev != nil {
 		v.drop(prev)
 	}
-	if stop == nil { // else the upload that ends does it
+	if stop == nil {
 		v.up.discard(u)
+		return
+	}
+	// The upload that ends discards it. A crash before that must not bring it back.
+	if err := u.noteIfKept(true, nil); err != nil {
+		v.log.Error("note a dropped file in the journal", "id", u.id, "err", err)
 	}
 }
 

@@ -42,12 +42,20 @@ type world struct {
 	v     *vfs.FS
 
 	onRemove func() // runs before the disk removes a copy
+	onCreate func() // runs before the disk begins one
 }
 
-// watched is a disk that tells of its removals.
+// watched is a disk that tells of what it is about to do.
 type watched struct {
 	*posix.Storage
 	w *world
+}
+
+func (s watched) Create(ctx context.Context, path string, size int64) (backends.Upload, error) {
+	if f := s.w.onCreate; f != nil {
+		f()
+	}
+	return s.Storage.Create(ctx, path, size)
 }
 
 func (s watched) Remove(ctx context.Context, path string) error {
