@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tarn/integration/needed"
 )
 
 // localFile writes data to a new file of the same file system as the cache, or of another.
@@ -30,11 +32,11 @@ func otherFileSystem(t *testing.T, than string) string {
 	t.Helper()
 	var a, b unix.Stat_t
 	if unix.Stat("/dev/shm", &a) != nil || unix.Stat(filepath.Dir(than), &b) != nil || a.Dev == b.Dev {
-		t.Skip("no second file system at hand: /dev/shm is missing or the same")
+		needed.Missing(t, "no second file system at hand: /dev/shm is missing or the same")
 	}
 	dir, err := os.MkdirTemp("/dev/shm", "tarn-cache-test")
 	if err != nil {
-		t.Skip("cannot write to /dev/shm: ", err)
+		needed.Missing(t, "cannot write to /dev/shm: %v", err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	return dir

@@ -8,20 +8,20 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"tarn/integration/needed"
 )
 
 // tmpfs mounts a small file system of its own, or skips.
 func tmpfs(t *testing.T, size string) string {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root to mount a small tmpfs")
-	}
+	needed.Root(t)
 	dir := filepath.Join(t.TempDir(), "disk")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if err := unix.Mount("tarn-test", dir, "tmpfs", 0, "size="+size); err != nil {
-		t.Skip("cannot mount a tmpfs here: ", err)
+		needed.Missing(t, "no tmpfs: %v", err)
 	}
 	t.Cleanup(func() {
 		if err := unix.Unmount(dir, 0); err != nil {
@@ -165,7 +165,7 @@ func TestReadOnlyDisk(t *testing.T) {
 	}
 	c.lock.Close() // it is open for writing, which would forbid the remount
 	if err := remount(unix.MS_RDONLY); err != nil {
-		t.Skip("cannot remount read-only: ", err)
+		needed.Missing(t, "remount read-only: %v", err)
 	}
 	wantBytes(t, mustOpen(t, c, ct, nil2(t)), data)
 	for i := 1; i < 4; i++ {

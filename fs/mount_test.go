@@ -26,6 +26,7 @@ import (
 	"tarn/cache/journal"
 	"tarn/fs"
 	"tarn/fs/vfs"
+	"tarn/integration/needed"
 )
 
 var ctx = context.Background()
@@ -175,7 +176,10 @@ func random(n int) []byte {
 func TestWriteUnderPassthrough(t *testing.T) {
 	m := mount(t, fs.Options{})
 	if !m.srv.Passthrough() {
-		t.Skip("no passthrough here")
+		if os.Getuid() == 0 {
+			needed.Missing(t, "no passthrough: it needs Linux 6.9")
+		}
+		t.Skip("passthrough needs root")
 	}
 	m.srv.SetRest(0) // so that each round's reader has it
 	b := random(200000)

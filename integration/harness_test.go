@@ -21,6 +21,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"tarn/integration/needed"
 )
 
 // tarn is the program under test, built once.
@@ -74,14 +76,10 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// missing ends a test that needs what this machine has not: a skip for a developer, a
-// failure where TARN_CI or CI says that everything must be there.
+// missing ends a test that needs what this machine has not.
 func missing(t testing.TB, format string, args ...any) {
 	t.Helper()
-	if os.Getenv("CI") != "" {
-		t.Fatalf("needed here: "+format, args...)
-	}
-	t.Skipf(format, args...)
+	needed.Missing(t, format, args...)
 }
 
 // needTools asks for programs.

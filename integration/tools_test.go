@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tarn/integration/needed"
 )
 
 // TestPlainTools runs what people run, on one mount, each in its own directory.
@@ -73,7 +75,7 @@ func TestPlainTools(t *testing.T) {
 	t.Run("vim", func(t *testing.T) {
 		t.Parallel()
 		if _, err := exec.LookPath("vim"); err != nil {
-			t.Skip("no vim here")
+			needed.Missing(t, "no vim (scripts/setup.sh installs it)")
 		}
 		sub := *s
 		sub.t = t

@@ -12,14 +12,14 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"tarn/integration/needed"
 )
 
 // mountExt4 gives a small ext4 of its own on a loop device, and what mounts it again.
 func mountExt4(t *testing.T, megabytes int64) (dir string, again func()) {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("mounting needs root")
-	}
+	needed.Root(t)
 	top := t.TempDir()
 	image, dir := filepath.Join(top, "image"), filepath.Join(top, "mnt")
 	run := func(name string, arg ...string) error {
@@ -37,7 +37,7 @@ func mountExt4(t *testing.T, megabytes int64) (dir string, again func()) {
 		err = run("mount", "-o", "loop", image, dir)
 	}
 	if err != nil {
-		t.Skip(err)
+		needed.Missing(t, "no loop mount: %v", err)
 	}
 	t.Cleanup(func() { run("umount", dir) })
 	return dir, func() {
@@ -53,12 +53,10 @@ func mountExt4(t *testing.T, megabytes int64) (dir string, again func()) {
 
 func mountTmpfs(t *testing.T, megabytes int64) string {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("mounting needs root")
-	}
+	needed.Root(t)
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%dm", megabytes)); err != nil {
-		t.Skip(err)
+		needed.Missing(t, "no tmpfs: %v", err)
 	}
 	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
 	return dir
@@ -211,7 +209,7 @@ func TestExt4Shutdown(t *testing.T) {
 		}
 		const ext4Shutdown, noLogFlush = 0x8004587d, 2
 		if err := unix.IoctlSetPointerInt(int(d.Fd()), ext4Shutdown, noLogFlush); err != nil {
-			t.Skip("shutdown of ext4:", err)
+			needed.Missing(t, "shut an ext4 down: %v", err)
 		}
 		d.Close()
 		if _, err := j.Create(Record{}); err == nil {

@@ -327,11 +327,11 @@ func TestSealLazy(t *testing.T) {
 // The interval does it by itself.
 func TestSealLazyIsSyncedSoon(t *testing.T) {
 	o := testOptions(t.TempDir())
-	o.SyncEvery = time.Millisecond
+	o.logSize, o.SyncEvery = 512<<10, time.Millisecond
 	j := open(t, o)
 	defer j.Close()
 	if err := j.wal.make(); err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	synced := make(chan struct{}, 10)
 	do := j.wal.group.do
@@ -465,7 +465,7 @@ func TestCheckpointsBesideWork(t *testing.T) {
 	o.logSize, o.SyncEvery = 512<<10, time.Millisecond
 	j := open(t, o)
 	if err := j.wal.make(); err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	j.wal.few = 4
 	want := sync.Map{}

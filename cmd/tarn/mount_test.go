@@ -15,6 +15,7 @@ import (
 
 	"tarn/cmd/tarn/config"
 	"tarn/cmd/tarn/control"
+	"tarn/integration/needed"
 )
 
 // TestMain lets the test binary be tarn itself: `tarn mount` starts its own program as
@@ -34,10 +35,7 @@ func needFUSE(t *testing.T) {
 	if err == nil {
 		return
 	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("no FUSE: %v", err)
-	}
-	t.Skipf("no FUSE: %v", err)
+	needed.Missing(t, "no FUSE: %v", err)
 }
 
 // mounted is a lake that a daemon of its own serves.

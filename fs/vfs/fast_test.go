@@ -31,7 +31,7 @@ func TestCloseFast(t *testing.T) {
 			for i := 0; i < 100 || mode == vfs.CloseFast && len(w.lazy()) == 0; i++ {
 				w.write(fmt.Sprintf("/ctao/f%d", i), []byte("hello"))
 				if time.Now().After(deadline) {
-					t.Skip("no log")
+					t.Fatal("no log after a minute: are 1.3 GB free in the temporary folder?")
 				}
 			}
 			if mode == vfs.CloseLocal {

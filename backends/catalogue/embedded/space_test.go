@@ -12,14 +12,16 @@ import (
 	"time"
 
 	"tarn/backends"
+	"tarn/integration/needed"
 )
 
 // smallDisk mounts a tmpfs, or skips the test where that is not allowed.
 func smallDisk(t *testing.T, mib int) string {
 	t.Helper()
+	needed.Root(t)
 	dir := t.TempDir()
 	if err := syscall.Mount("tarn-test", dir, "tmpfs", 0, fmt.Sprintf("size=%dm", mib)); err != nil {
-		t.Skipf("mount a tmpfs: %v", err)
+		needed.Missing(t, "no tmpfs: %v", err)
 	}
 	t.Cleanup(func() {
 		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
@@ -201,7 +203,7 @@ func TestOpenOnAFullDiskIsErrNoSpace(t *testing.T) {
 func TestAReadOnlyDiskIsErrReadOnly(t *testing.T) {
 	dir := smallDisk(t, 32)
 	if err := syscall.Mount("tarn-test", dir, "tmpfs", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
-		t.Skipf("remount read-only: %v", err)
+		needed.Missing(t, "remount read-only: %v", err)
 	}
 	if _, err := Open(small(Options{Dir: dir})); !errors.Is(err, backends.ErrReadOnly) {
 		t.Errorf("open: %v", err)

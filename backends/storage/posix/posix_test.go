@@ -17,6 +17,7 @@ import (
 
 	"tarn/backends"
 	"tarn/backends/backendstest"
+	"tarn/integration/needed"
 )
 
 func open(t *testing.T, o Options) *Storage {
@@ -162,10 +163,11 @@ func TestFolderGone(t *testing.T) {
 }
 
 func TestUnmountedDisk(t *testing.T) {
+	needed.Root(t)
 	dir := t.TempDir()
 	mount := func() {
 		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=8m"); err != nil {
-			t.Skip("cannot mount a tmpfs: ", err)
+			needed.Missing(t, "no tmpfs: %v", err)
 		}
 	}
 	for _, marker := range []string{"", "disk-id"} {
@@ -189,9 +191,10 @@ func TestUnmountedDisk(t *testing.T) {
 }
 
 func TestDiskFull(t *testing.T) {
+	needed.Root(t)
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=4m"); err != nil {
-		t.Skip("cannot mount a tmpfs: ", err)
+		needed.Missing(t, "no tmpfs: %v", err)
 	}
 	defer unix.Unmount(dir, unix.MNT_DETACH)
 	s := open(t, Options{Dir: dir})
