@@ -30,11 +30,9 @@ type dir struct {
 	told    uint64 // of list, when the reading began
 }
 
-// The offsets of the dots, and the first of names; see positions for all others.
-const (
-	offDot    = 1
-	offDotDot = 2
-)
+// offDotDot is the offset behind the two dots, from which names begin; see positions for
+// theirs.
+const offDotDot = 2
 
 func (r *rawFS) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	if isDot(in.NodeId) {

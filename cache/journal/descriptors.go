@@ -314,7 +314,8 @@ func (d *descriptors) open(name string, flag int) (File, error) {
 		d.shed()
 		f, err = d.fs.OpenFile(name, flag, 0o600)
 	}
-	for exhausted(err) && d.shedDirty() {
+	// Bounded, because others may take what is freed, and write what was synced again.
+	for tries := 0; exhausted(err) && tries < d.maxDirty && d.shedDirty(); tries++ {
 		f, err = d.fs.OpenFile(name, flag, 0o600)
 	}
 	return f, err

@@ -32,7 +32,7 @@ const (
 	logGone  logKind = 3 // the entry was removed
 )
 
-// segment is the header of a log segment. Only records that repeat gen and salt belong to
+// segmentHead is the header of a log segment. Only records that repeat gen and salt belong to
 // it. The salt is a secret, so that no user's content can pass for a record.
 type segmentHead struct {
 	gen, salt uint64

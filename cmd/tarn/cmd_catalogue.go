@@ -153,7 +153,7 @@ func (s *session) restoreTo(ctx context.Context, cfg *config.Config, file string
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return done, err
 	}
-	done, err = embedded.Restore(ctx, s.catalogueOptions(cfg), f, force)
+	done, err = embedded.Restore(ctx, catalogueOptions(cfg, s.t.now, s.logger()), f, force)
 	switch {
 	case errors.Is(err, backends.ErrBusy):
 		return done, control.Fail(err, "unmount the lake first: `tarn umount MOUNTPOINT`", "%v", err)
@@ -161,10 +161,4 @@ func (s *session) restoreTo(ctx context.Context, cfg *config.Config, file string
 		return done, control.Fail(backends.ErrExist, "--force moves it aside and keeps it", "%v", err)
 	}
 	return done, err
-}
-
-// catalogueOptions is how the catalogue of a lake is opened.
-func (s *session) catalogueOptions(cfg *config.Config) embedded.Options {
-	c := cfg.Catalogue
-	return embedded.Options{Dir: c.Path, CacheBytes: min(int64(c.Cache), int64(cfg.Memory)/8), FreeFloor: int64(c.FreeFloor), Grace: c.Grace.D(), Now: s.t.now, Log: s.logger()}
 }

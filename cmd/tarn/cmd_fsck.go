@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -22,7 +21,7 @@ block again.
 With a damaged catalogue nothing else works. fsck then tells which copies lie at the storages, and
 with --backup FILE which files that brings back; --repair --backup FILE restores it, keeps the
 damaged one beside, and registers the copies that are newer where their path tells the name.
-Without damage --repair registers such copies, and declares lost ones BAD, so that rules make new ones.
+Without damage --repair declares copies that are lost BAD, so that rules make new ones.
 
 Exit codes: 0 no problem, or all repaired; 6 problems are left; 13 problems are left, and with
 them bytes are lost, or the catalogue is.`,
@@ -160,5 +159,5 @@ func (f *fsck) verdict() error {
 
 // tell makes findings of what storages, cache and journal log while they are opened.
 func (f *fsck) tell(what, path string) *fsckLog {
-	return &fsckLog{f: f, what: what, path: fmt.Sprint(path)}
+	return &fsckLog{f: f, what: what, path: path}
 }

@@ -95,7 +95,7 @@ func (f *fsck) run(ctx context.Context) error {
 
 // openCatalogue opens the lake's catalogue, verified as a whole, or else the backup.
 func (f *fsck) openCatalogue(ctx context.Context) error {
-	o := f.s.catalogueOptions(f.cfg)
+	o := catalogueOptions(f.cfg, f.s.t.now, f.s.logger())
 	o.MustExist, o.VerifyBytes = true, 1<<62
 	cat, err := embedded.Open(o)
 	if err == nil {

@@ -116,10 +116,9 @@ func (o *opened) openCatalogue(create bool) (*embedded.Catalogue, error) {
 	} else if _, err := os.Stat(c.Path); errors.Is(err, os.ErrNotExist) {
 		return nil, control.Fail(control.ErrFatal, "is its disk mounted? If this lake is new: `tarn init "+o.cfg.File()+"`", "the catalogue's folder %s is not there", c.Path)
 	}
-	cat, err := embedded.Open(embedded.Options{
-		Dir: c.Path, MustExist: !create, CacheBytes: min(int64(c.Cache), int64(o.cfg.Memory)/8), FreeFloor: int64(c.FreeFloor), Grace: c.Grace.D(),
-		Now: o.now, Log: o.log,
-	})
+	opt := catalogueOptions(o.cfg, o.now, o.log)
+	opt.MustExist = !create
+	cat, err := embedded.Open(opt)
 	switch {
 	case errors.Is(err, backends.ErrBusy):
 		return nil, control.Fail(err, o.holder(), "open the catalogue of lake %s: %v", o.cfg.Name, err)
@@ -253,6 +252,14 @@ func (o *opened) openCache() (err error) {
 	}
 	o.onClose(o.journal.Close)
 	return nil
+}
+
+// catalogueOptions is how the catalogue that a lake file describes is opened.
+func catalogueOptions(cfg *config.Config, now func() time.Time, log *slog.Logger) embedded.Options {
+	c := cfg.Catalogue
+	return embedded.Options{
+		Dir: c.Path, CacheBytes: min(int64(c.Cache), int64(cfg.Memory)/8), FreeFloor: int64(c.FreeFloor), Grace: c.Grace.D(), Now: now, Log: log,
+	}
 }
 
 func journalHash(algs ...string) journal.Hasher { return checksum.New(algs...) }

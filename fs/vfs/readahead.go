@@ -170,8 +170,8 @@ func (r *readAhead) fetch(ctx context.Context, dir *Node, d *run, after string, 
 		}
 	}
 	d.cursor = cursor
-	if len(mine) == 0 {
-		d.barren = time.Now().Add(barrenFor)
+	if len(mine) == 0 && (after == "" || round) {
+		d.barren = time.Now().Add(barrenFor) // all of it was looked at
 	}
 	r.mu.Unlock()
 	if len(mine) == 0 {

@@ -63,8 +63,13 @@ func (c *Catalogue) Backup(ctx context.Context, w io.Writer, lake string) (Backu
 		it := v.txn.NewIterator(o)
 		defer it.Close()
 		for it.Rewind(); it.Valid(); it.Next() {
-			if out.n%1024 == 0 && ctx.Err() != nil {
-				return context.Cause(ctx)
+			if out.n%1024 == 0 {
+				if ctx.Err() != nil {
+					return context.Cause(ctx)
+				}
+				if e := c.broken.Load(); e != nil { // who is inside keeps it from being opened again
+					return *e
+				}
 			}
 			item := it.Item()
 			if err := item.Value(func(val []byte) error { return out.record(item.Key(), val) }); err != nil {

@@ -111,7 +111,12 @@ func (c *Client) Get(ctx context.Context, path string, off, length int64) (io.Re
 	if err != nil {
 		return nil, err
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://tarn/v1/content", bytes.NewReader(body))
+	return c.bytes(ctx, "content", bytes.NewReader(body))
+}
+
+// bytes asks for an operation that answers with bytes.
+func (c *Client) bytes(ctx context.Context, op string, body io.Reader) (io.ReadCloser, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://tarn/v1/"+op, body)
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +129,7 @@ func (c *Client) Get(ctx context.Context, path string, off, length int64) (io.Re
 		if _, err := readStream(resp.Body, nil, nil); err != nil {
 			return nil, err
 		}
-		return nil, fmt.Errorf("read %q: status %s", path, resp.Status)
+		return nil, fmt.Errorf("%s: status %s", op, resp.Status)
 	}
 	return &contentReader{resp: resp}, nil
 }

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net/http"
 	"time"
@@ -35,20 +34,5 @@ func (s *Service) backup(w http.ResponseWriter, r *http.Request) {
 
 // Backup streams a backup of the catalogue; a reader that ends cleanly has given all of it.
 func (c *Client) Backup(ctx context.Context) (io.ReadCloser, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://tarn/v1/catalogue/backup", http.NoBody)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := c.do(r)
-	if err != nil {
-		return nil, err
-	}
-	if resp.StatusCode != http.StatusOK {
-		defer resp.Body.Close()
-		if _, err := readStream(resp.Body, nil, nil); err != nil {
-			return nil, err
-		}
-		return nil, fmt.Errorf("back up: status %s", resp.Status)
-	}
-	return &contentReader{resp: resp}, nil
+	return c.bytes(ctx, "catalogue/backup", http.NoBody)
 }
