@@ -384,3 +384,25 @@ func TestDescriptorBudget(t *testing.T) {
 		t.Errorf("%d descriptors are still counted", n)
 	}
 }
+
+// TestPassthroughBesideClose: the descriptor that an open content was given stays open until
+// its Close, also when another File was the last one a moment before.
+func TestPassthroughBesideClose(t *testing.T) {
+	c := open(t, options(t))
+	ct, data := numbered(0, 3*kb4)
+	cached(t, c, ct, data)
+	f := mustOpen(t, c, ct, nil2(t))
+	d, ok := f.Passthrough()
+	if !ok {
+		t.Fatal("no passthrough of a whole content")
+	}
+	f.e.closeFiles(true) // the end of the other one's Close
+	b := make([]byte, 10)
+	if n, err := unix.Pread(int(d.Fd()), b, kb4); n != 10 || !bytes.Equal(b, data[kb4:kb4+10]) {
+		t.Errorf("read %d, %v", n, err)
+	}
+	f.Close()
+	if n := c.fds.Load(); n != 0 {
+		t.Errorf("%d descriptors are still counted", n)
+	}
+}

@@ -196,7 +196,7 @@ func (c *Cache) Close() error {
 	}
 	c.persistTouched(all)
 	for _, e := range all {
-		e.closeFiles()
+		e.closeFiles(false)
 	}
 	return errors.Join(err, c.lock.Close())
 }

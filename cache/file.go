@@ -78,7 +78,7 @@ func (f *File) Close() error {
 		dirty := last && e.fill == nil && (e.dirty || e.litter)
 		e.mu.Unlock()
 		if last {
-			e.closeIdleFiles()
+			e.closeFiles(true)
 		}
 		if dirty && e.c.ctx.Err() == nil {
 			select {
@@ -236,15 +236,5 @@ func (f *File) isClosed() bool {
 		return true
 	default:
 		return false
-	}
-}
-
-// closeIdleFiles closes the read descriptors unless somebody has opened the content anew.
-func (e *entry) closeIdleFiles() {
-	e.mu.Lock()
-	idle := len(e.files) == 0
-	e.mu.Unlock()
-	if idle {
-		e.closeFiles()
 	}
 }

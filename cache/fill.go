@@ -88,11 +88,8 @@ func (fl *fill) run() {
 	} else if len(e.waiters) > 0 { // they came while it was ending
 		e.startFillLocked()
 	}
-	idle := len(e.files) == 0
 	e.mu.Unlock()
-	if idle {
-		e.closeIdleFiles()
-	}
+	e.closeFiles(true)
 	fl.c.put(e)
 	close(fl.ended)
 }

@@ -58,9 +58,14 @@ func (e *entry) reader() (*dataFile, func(), error) {
 	return d, func() {}, nil
 }
 
-// closeFiles closes the read descriptors.
-func (e *entry) closeFiles() {
+// closeFiles closes the read descriptors, with idle only if nobody has the content open:
+// who opens it meanwhile may have been given one for the kernel.
+func (e *entry) closeFiles(idle bool) {
 	e.mu.Lock()
+	if idle && len(e.files) > 0 {
+		e.mu.Unlock()
+		return
+	}
 	fds := e.old
 	if e.fd != nil {
 		fds = append(fds, e.fd)
