@@ -173,7 +173,8 @@ func TestRequestsOfAFile(t *testing.T) {
 	c.of(t, "cat", f)
 	n := c.of(t, "cat", f)
 	delete(n, "GETATTR") // a read by passthrough makes the kernel forget the access time
-	if n["RELEASE"] > 1 || n["OPEN"] != 1 || len(n) > 2 {
+	// Nobody waits for a release: that of the first cat may be among them.
+	if n["RELEASE"] > 2 || n["OPEN"] != 1 || len(n) > 2 {
 		t.Errorf("a file read again: %v", n)
 	}
 	absent := func() map[string]int { return c.of(t, "sh", "-c", "test ! -e "+f+".not") }
