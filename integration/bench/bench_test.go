@@ -215,7 +215,7 @@ func TestBestOrder(t *testing.T) {
 
 func TestEntries(t *testing.T) {
 	var got []string
-	for e := range entries("top", 1001, 1000, inTree) {
+	for e := range entries("top", 0, 1001, 1000, inTree) {
 		got = append(got, fmt.Sprint(e.Info.DID.Name, " ", e.Info.Type))
 	}
 	if len(got) != 1001+3 || !strings.HasPrefix(got[1], "/ctao/top/d0000 ") || !strings.HasPrefix(got[len(got)-1], "/ctao/top/d0001/run001000.fits ") {

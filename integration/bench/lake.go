@@ -153,8 +153,8 @@ func (l *lake) takes(setting string) bool {
 	return err == nil
 }
 
-// entries are n files, perDir a folder, below /ctao/top.
-func entries(top string, n, perDir int, name func(i int) (dir, file string)) iter.Seq2[backends.Entry, error] {
+// entries are files from..to-1, perDir a folder, below /ctao/top.
+func entries(top string, from, to, perDir int, name func(i int) (dir, file string)) iter.Seq2[backends.Entry, error] {
 	return func(yield func(backends.Entry, error) bool) {
 		did := func(p string) backends.DID { return backends.DID{Scope: "ctao", Name: "/ctao/" + p} }
 		folder := func(p string) bool {
@@ -163,7 +163,7 @@ func entries(top string, n, perDir int, name func(i int) (dir, file string)) ite
 		if !folder(top) {
 			return
 		}
-		for i := range n {
+		for i := from; i < to; i++ {
 			d, f := name(i)
 			if d != "" {
 				d = "/" + d

@@ -32,6 +32,7 @@ type peerSizes struct{ tree, many, created int }
 func (b *bench) peers() (p page, err error) {
 	b.o.rounds = min(b.o.rounds, 3)
 	b.limit = peerLimit
+	b.o.size = min(b.o.size, 512<<20)
 	n := peerSizes{tree: min(b.o.files, 10000), many: min(b.o.small, 1000), created: min(b.o.small, 300)}
 	p = page{mark: "bench-peers", head: fmt.Sprintf("Every program mounts one folder of this machine's disk through a server on loopback; tarn has it as a disk storage. Files of %d MiB, %d small cached files, %d created, a tree of %d; medians of %d interleaved rounds.\n",
 		b.o.size>>20, n.many, n.created, n.tree, b.o.rounds)}
@@ -73,11 +74,7 @@ func (b *bench) peers() (p page, err error) {
 			if q.name != "tarn" {
 				versions = append(versions, q.name+" "+version(q.version))
 			}
-			at := place{name: q.name, dir: dir}
-			if err := os.MkdirAll(b.writable(at), 0o777); err != nil {
-				step("%s: %v", q.name, err)
-			}
-			sides = append(sides, at)
+			sides = append(sides, place{name: q.name, dir: dir})
 		}
 		return sides, tearDown, nil
 	}
@@ -148,8 +145,26 @@ func (b *bench) peerData(dir string, n peerSizes) error {
 	if err := makeTree(dir+"/tree", n.tree); err != nil {
 		return err
 	}
-	// A server that does not run as root writes here, too.
-	for _, d := range []string{b.dir, filepath.Dir(dir), dir} {
+	// A server that does not run as root writes here, too. Not every peer can make folders.
+	open := []string{b.dir, filepath.Dir(dir), dir}
+	for _, q := range allPeers {
+		at := place{dir: dir, name: q.name}
+		open = append(open, b.writable(at))
+		at.dir = b.writable(at)
+		for at.round = range b.o.rounds {
+			w := newFolder(at, 1, 0)
+			open = append(open, filepath.Dir(w), w)
+		}
+	}
+	for i, d := range open {
+		if err := os.MkdirAll(d, 0o777); err != nil {
+			return err
+		}
+		if i > 2 { // nor show those without files
+			if err := os.WriteFile(d+"/here", nil, 0o666); err != nil {
+				return err
+			}
+		}
 		if err := os.Chmod(d, 0o777); err != nil {
 			return err
 		}
@@ -219,18 +234,6 @@ func (b *bench) peerJobs(n peerSizes) []*job {
 	}
 }
 
-// peerNotes are the known reasons why a row is behind, by the start of its name.
-var peerNotes = map[string]string{
-	"sequential write":    "every block is checksummed on its way, and fsync makes it durable here; a peer's fsync may not",
-	"create":              "close makes the file durable on the local disk (three syncs); a peer's close may leave it in memory",
-	"find":                "each entry is looked up in the catalogue",
-	"ls -lR":              "ls asks for extended attributes, which a peer that has none refuses once",
-	"warm":                "both are the page cache; the difference is noise",
-	"open":                "a round trip to the daemon for each open and close",
-	"nothing cached: fir": "the first block is fetched whole, and verified, before a byte of it is given",
-	"nothing cached: who": "the bytes are written to the hot cache and verified on the way",
-}
-
 // versus compares tarn (side 1) with the best of the others: above 1 tarn is ahead.
 func (r *row) versus() (ratio float64, best string) {
 	ratio = math.NaN()
@@ -261,13 +264,7 @@ func (r *row) verdict() string {
 	case q >= 0.95:
 		return "level with " + best
 	}
-	s := fmt.Sprintf("behind %s, %.2f×", best, q)
-	for start, why := range peerNotes {
-		if strings.HasPrefix(r.name, start) {
-			s += ": " + why
-		}
-	}
-	return s
+	return fmt.Sprintf("behind %s, %.2f×: %s", best, q, remark(r.name, best))
 }
 
 func peerTable(rows []*row) string {
@@ -275,7 +272,7 @@ func peerTable(rows []*row) string {
 		return ""
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "| work | unit | %s | |\n|---|---|%s---|\n", strings.Join(rows[0].sides, " | "), strings.Repeat("---|", len(rows[0].sides)))
+	fmt.Fprintf(&b, "| work | unit | %s | remark |\n|---|---|%s---|\n", strings.Join(rows[0].sides, " | "), strings.Repeat("---|", len(rows[0].sides)))
 	for _, r := range rows {
 		fmt.Fprintf(&b, "| %s | %s |", r.name, r.unit)
 		for n, v := range r.values {

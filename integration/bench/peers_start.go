@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -121,14 +122,45 @@ func waitMount(mnt string, done <-chan struct{}) error {
 	return fmt.Errorf("did not mount")
 }
 
-// unmount waits a while for what is busy, and detaches it then.
+// unmount waits a while for what is busy, and detaches it then. It asks the kernel and not
+// umount(8), whose helpers may wait for minutes.
 func unmount(mnt string) error {
 	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
-		if !isMount(mnt) || exec.Command("umount", mnt).Run() == nil {
+		if !isMount(mnt) {
+			return nil
+		}
+		var err error
+		if isRoot {
+			err = syscall.Unmount(mnt, 0)
+		} else {
+			err = exec.Command("fusermount3", "-u", mnt).Run()
+		}
+		if err == nil {
 			return nil
 		}
 	}
 	return syscall.Unmount(mnt, syscall.MNT_DETACH)
+}
+
+// endDaemon waits for a program that went into the background and was unmounted, and ends it
+// when it does not end by itself. pidFile is gone when it has.
+func endDaemon(pidFile string) {
+	b, err := os.ReadFile(pidFile)
+	if err != nil {
+		return
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || pid <= 1 {
+		return
+	}
+	for range 50 {
+		if syscall.Kill(pid, 0) != nil {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	syscall.Kill(pid, syscall.SIGKILL)
+	os.Remove(pidFile)
 }
 
 func serveWebDAV(src string) (addr string, c *child, err error) {
@@ -217,6 +249,7 @@ func startDavfs(b *bench, src string) (string, func() error, error) {
 	// It goes into the background by itself, and ends when it is unmounted.
 	stop := func() error {
 		err := unmount(mnt)
+		endDaemon("/run/mount.davfs/" + strings.ReplaceAll(strings.Trim(mnt, "/"), "/", "-") + ".pid")
 		server.stop()
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -14,7 +15,7 @@ func TestPeerVerdict(t *testing.T) {
 	}
 	// A peer that failed does not count, and the reason is known for rows where tarn is behind.
 	r.values, r.failures[3] = [][]float64{{1}, {2}, {1}, nil}, "more than 2m0s"
-	if got, want := r.verdict(), "behind a, 0.50×: "+peerNotes["find"]; got != want {
+	if got, want := r.verdict(), "behind a, 0.50×: "+remark("find", "a"); got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 	if got := peerTable([]*row{r}); !strings.Contains(got, "| more than 2m0s |") {
@@ -25,6 +26,10 @@ func TestPeerVerdict(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 	wellFormed(t, peerChart([]*row{r}), "find -type f", "1× a")
+	// What is said of one peer is not said of another.
+	if got, other := remark("create, write 4 KiB, close", "rclone mount"), remark("create, write 4 KiB, close", "a"); got == other || !strings.Contains(got, "write-back") {
+		t.Errorf("%q, %q", got, other)
+	}
 	r.values[2] = nil
 	if got := r.verdict(); got != "" || peerChart([]*row{r}) != "" {
 		t.Errorf("no peer, but %q", got)
@@ -54,7 +59,7 @@ func TestPeerData(t *testing.T) {
 	if err := b.peerData(b.dir+"/src/data", peerSizes{tree: 3, many: 2}); err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range []string{"big", "many/f000001", "tree/d0000/run000002.fits", peerFile("whole", 1)} {
+	for _, f := range []string{"big", "many/f000001", "tree/d0000/run000002.fits", peerFile("whole", 1), "w-rclone/here", "w-s3fs/new-1-1/w0/here"} {
 		if _, err := os.Stat(b.dir + "/src/data/" + f); err != nil {
 			t.Error(err)
 		}
@@ -65,4 +70,29 @@ func TestPeerData(t *testing.T) {
 	if !isMount("/") {
 		t.Error("/ is a mount")
 	}
+}
+
+// TestRemarks: every row has a reason ready for the day that tarn is behind in it.
+func TestRemarks(t *testing.T) {
+	b := &bench{o: options{rounds: 1, size: 1 << 20}}
+	for _, j := range b.peerJobs(peerSizes{}) {
+		if got := remark(j.name, "some peer"); got == remark("nothing of this name", "") {
+			t.Errorf("%s: %s", j.name, got)
+		}
+	}
+}
+
+// TestEndDaemon ends a program by the file that names it, and waits for one that ends by itself.
+func TestEndDaemon(t *testing.T) {
+	c, err := spawn(nil, "sleep", "100")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := t.TempDir() + "/pid"
+	if err := os.WriteFile(file, fmt.Appendf(nil, "%d\n", c.cmd.Process.Pid), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	endDaemon(file)
+	<-c.done
+	endDaemon(file + ".none")
 }

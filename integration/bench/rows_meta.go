@@ -56,7 +56,7 @@ func (b *bench) tree(xattr bool) section {
 		if err != nil {
 			return nil, nil, err
 		}
-		if err := l.fill(entries("tree", n, 1000, inTree)); err != nil {
+		if err := l.fill(entries("tree", 0, n, 1000, inTree)); err != nil {
 			return nil, nil, err
 		}
 		return b.pair(b.bare, l.ctao()), l.umount, l.mount()
@@ -139,11 +139,11 @@ func (b *bench) huge() section {
 		}
 		flat := func(i int) (string, string) { return "", fmt.Sprintf("run%08d.fits", i) }
 		for top, n := range map[string]int{"huge": b.o.huge, "tenth": small} {
-			if err := l.fill(entries(top, n, n, flat)); err != nil {
+			if err := l.fill(entries(top, 0, n, n, flat)); err != nil {
 				return nil, nil, err
 			}
 		}
-		if err := l.fill(entries("walk", b.o.huge, 1000, inTree)); err != nil {
+		if err := l.fill(entries("walk", 0, b.o.huge, 1000, inTree)); err != nil {
 			return nil, nil, err
 		}
 		if err := makeSmall(l.disk("open"), b.o.small, 4096); err != nil {
