@@ -13,9 +13,9 @@ type noted struct {
 	writes uint64
 }
 
-// checkpoint makes the files durable of all entries of the full segment, or of the one in
+// checkpoint makes the files durable of all entries of the oldest full segment, or of the one in
 // use when none is full, by one sync of the file system, and frees the segment. When the log
-// is broken it does so with both segments and ends the log.
+// is broken it does so with all segments and ends the log.
 //
 // An error of something that may succeed another time leaves all as it is. One of a sync
 // does not: the segments are kept as they are for the next Open, and the entries in them
@@ -29,7 +29,7 @@ func (w *wal) checkpoint() error {
 	}
 	if !broken {
 		if err := w.sync(); err != nil {
-			segs, broken = w.due() // of both
+			segs, broken = w.due() // of all
 		}
 	}
 	list, final, err := w.prepare(segs)
@@ -58,7 +58,7 @@ func (w *wal) checkpoint() error {
 	w.mu.Lock()
 	clear(s.entries)
 	s.off = segStart
-	w.old, w.free = nil, s
+	w.olds, w.free = w.olds[1:], append(w.free, s)
 	w.released.Store(was)
 	w.mu.Unlock()
 	return nil
@@ -72,16 +72,13 @@ func (w *wal) due() (segs []*segment, broken bool) {
 		return nil, false
 	}
 	if w.broken != nil {
-		if w.old != nil {
-			segs = append(segs, w.old)
-		}
-		return append(segs, w.cur), true
+		return w.usedLocked(), true
 	}
-	if w.old == nil {
+	if len(w.olds) == 0 {
 		w.rotateLocked()
 	}
-	if w.old != nil {
-		segs = append(segs, w.old)
+	if len(w.olds) > 0 {
+		segs = append(segs, w.olds[0])
 	}
 	return segs, false
 }
@@ -104,7 +101,7 @@ func (w *wal) prepare(segs []*segment) (list []noted, final bool, err error) {
 				continue
 			}
 			done[e] = true
-			n, ok, err := e.prepareCheckpoint()
+			n, ok, err := e.prepareCheckpoint(segs[len(segs)-1].head.gen)
 			if err != nil {
 				final = final || e.failure() != nil
 				errs = append(errs, fmt.Errorf("record of %s: %w", e.id, err))
@@ -117,7 +114,8 @@ func (w *wal) prepare(segs []*segment) (list []noted, final bool, err error) {
 	return list, final, errors.Join(errs...)
 }
 
-func (e *Entry) prepareCheckpoint() (n noted, ok bool, err error) {
+// prepareCheckpoint brings the files of an entry to what the log has, up to a generation.
+func (e *Entry) prepareCheckpoint(upto uint64) (n noted, ok bool, err error) {
 	e.op.Lock()
 	defer e.op.Unlock()
 	if e.alive() != nil {
@@ -129,7 +127,15 @@ func (e *Entry) prepareCheckpoint() (n noted, ok bool, err error) {
 	if err := e.unpend(); err != nil {
 		return noted{}, false, err
 	}
-	if e.rec.behind {
+	resident := e.isResident()
+	switch {
+	case resident && e.rec.contentGen > upto:
+		return noted{}, false, nil // what is newer has all of it
+	case resident:
+		if err := e.spill(); err != nil {
+			return noted{}, false, err
+		}
+	case e.rec.behind:
 		if err := e.writeRecord(e.snapshot(), false); err != nil {
 			return noted{}, false, err
 		}
@@ -231,11 +237,9 @@ func (w *wal) pin(err error) {
 	w.breakLocked(err)
 	w.pinned = true
 	var entries []*Entry
-	for _, s := range []*segment{w.old, w.cur} {
-		if s != nil {
-			for e := range s.entries {
-				entries = append(entries, e)
-			}
+	for _, s := range w.usedLocked() {
+		for e := range s.entries {
+			entries = append(entries, e)
 		}
 	}
 	w.mu.Unlock()
@@ -257,12 +261,12 @@ func (w *wal) end(segs []*segment) error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.free != nil {
-		segs = append(segs, w.free)
-		w.j.discard(filepath.Join(w.j.dir, w.free.name))
+	for _, s := range w.free {
+		segs = append(segs, s)
+		w.j.discard(filepath.Join(w.j.dir, s.name))
 	}
 	w.released.Store(w.gen)
 	w.dead = segs
-	w.cur, w.old, w.free = nil, nil, nil
+	w.cur, w.olds, w.free = nil, nil, nil
 	return nil
 }

@@ -30,6 +30,7 @@ type crashFS struct {
 	fail  func(op, name string) error // injected errors
 	torn  bool                        // the operation at which the power goes may be done in part
 	rnd   *rand.Rand
+	free  int64 // what Free says; 0 is plenty
 }
 
 type crashDir struct {
@@ -260,7 +261,12 @@ func (c *crashFS) Remove(name string) error {
 	return nil
 }
 
-func (c *crashFS) Free(string) (int64, error) { return 1 << 40, nil }
+func (c *crashFS) Free(string) (int64, error) {
+	if c.free > 0 {
+		return c.free, nil
+	}
+	return 1 << 40, nil
+}
 
 type closer func() error
 

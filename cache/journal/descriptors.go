@@ -35,7 +35,8 @@ type handle struct {
 	// flush makes the data durable before an idle dirty file is closed.
 	flush func(File)
 
-	file  File // nil when closed
+	mem   *memory // the content while the entry has no files; nil otherwise
+	file  File    // nil when closed
 	refs  int
 	dirty bool // has unsynced bytes
 	gone  bool // close as soon as idle, for good
@@ -68,6 +69,10 @@ func (d *descriptors) acquire(h *handle, create bool) (File, error) {
 	h.refs++
 	d.busy++
 	d.unlistLocked(h)
+	if m := h.mem; m != nil {
+		d.mu.Unlock()
+		return m, nil
+	}
 	if f := h.file; f != nil {
 		d.mu.Unlock()
 		return f, nil
@@ -150,6 +155,28 @@ func (d *descriptors) doneLocked() {
 	d.busy--
 	if d.busy == 0 {
 		d.idle.Broadcast()
+	}
+}
+
+// memory is the content of h while it has no file.
+func (d *descriptors) memory(h *handle) *memory {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return h.mem
+}
+
+// settled puts the file that has been made in the place of h's content in memory.
+func (d *descriptors) settled(h *handle, f File, dirty bool) {
+	d.mu.Lock()
+	h.mem, h.file, h.dirty = nil, f, dirty
+	var victim *handle
+	if h.refs == 0 {
+		d.listLocked(h)
+		victim = d.victimLocked()
+	}
+	d.mu.Unlock()
+	for victim != nil {
+		victim = d.retire(victim)
 	}
 }
 

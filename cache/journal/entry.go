@@ -52,7 +52,7 @@ func (j *Journal) newEntry(id string) *Entry {
 // ID names the entry; it sorts by the time of creation.
 func (e *Entry) ID() string { return e.id }
 
-// Path is where the data file is.
+// Path is where the data file is, once there is one: see TakeData and File.
 func (e *Entry) Path() string { return filepath.Join(e.j.dir, e.id+".data") }
 
 func (e *Entry) recPath() string { return filepath.Join(e.j.dir, e.id+".rec") }
@@ -129,6 +129,9 @@ func (e *Entry) seek(off int64, whence int) (pos int64, err error) {
 // caller closes it. Writes must go through the entry, which would not know of others.
 func (e *Entry) File() (*os.File, error) {
 	if err := e.alive(); err != nil {
+		return nil, e.wrap("open", err)
+	}
+	if err := e.spillNow(); err != nil {
 		return nil, e.wrap("open", err)
 	}
 	f, err := os.Open(e.Path())

@@ -15,8 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// testOptions are of a journal whose entries have files from the start, at which most tests look.
 func testOptions(dir string) Options {
-	return Options{Dir: dir, NewHash: newSums, Log: slog.New(slog.DiscardHandler)}
+	return Options{Dir: dir, withFiles: true, NewHash: newSums, Log: slog.New(slog.DiscardHandler)}
 }
 
 func open(t testing.TB, o Options) *Journal {

@@ -43,8 +43,10 @@ type Options struct {
 	// SyncEvery is how long what SealLazy took may stay unsynced, a second when 0.
 	SyncEvery time.Duration
 
-	logSize   int64 // of a segment; segmentSize when 0
-	manualLog bool  // for tests: the log is there from the start, checkpoints are called
+	withFiles   bool  // for tests: entries have files from the start
+	logSegments int   // at most; segmentsMost when 0
+	logSize     int64 // of a segment; segmentSize when 0
+	manualLog   bool  // for tests: the log is there from the start, checkpoints are called
 }
 
 // Journal is an open journal. Its methods may be called in parallel.
@@ -61,12 +63,17 @@ type Journal struct {
 	wal      *wal
 	seq      atomic.Uint64
 	bytes    atomic.Int64  // sum of the sizes of all entries
+	resident atomic.Int64  // bytes of contents in memory
+	without  atomic.Int64  // entries without files
 	hashing  chan struct{} // turns of the followers: one a core
 	quit     chan struct{} // closed, by end, when Close begins: followers end
 	end      sync.Once
 
 	mu      sync.Mutex // guards the rest; never held across I/O; after Entry.mu
 	entries map[string]*Entry
+	young   map[*memory]*Entry // with unsealed bytes in memory only
+
+	withFiles bool
 }
 
 // Open locks the folder, making it if need be, and finds again what is in it; see the
@@ -101,6 +108,9 @@ func Open(o Options) (*Journal, error) {
 	if o.logSize == 0 {
 		o.logSize = segmentSize
 	}
+	if o.logSegments == 0 {
+		o.logSegments = segmentsMost
+	}
 	j := &Journal{
 		dir:     filepath.Clean(o.Dir),
 		fs:      o.FS,
@@ -108,8 +118,11 @@ func Open(o Options) (*Journal, error) {
 		log:     o.Log,
 		now:     o.Now,
 		entries: map[string]*Entry{},
-		hashing: make(chan struct{}, runtime.GOMAXPROCS(0)),
-		quit:    make(chan struct{}),
+		young:   map[*memory]*Entry{},
+
+		withFiles: o.withFiles,
+		hashing:   make(chan struct{}, runtime.GOMAXPROCS(0)),
+		quit:      make(chan struct{}),
 	}
 	if err := j.makeFolders(); err != nil {
 		return nil, fmt.Errorf("open journal: %w", err)
@@ -210,9 +223,10 @@ func (j *Journal) newID() string {
 }
 
 // Create makes an empty entry from what the caller knows of it. Nothing is synced: until
-// its first Sync or Seal an entry promises nothing. The record's place on the disk is
-// allocated here, so that Seal and Update work on a full disk; when it cannot be, Create
-// fails with ENOSPC and leaves nothing behind.
+// its first Sync or Seal an entry promises nothing. Where there is a log the entry has no
+// files yet, and the disk is only asked whether there is room for some. Otherwise the record's place on
+// the disk is allocated here, so that Seal and Update work on a full disk; when it cannot
+// be, Create fails with ENOSPC and leaves nothing behind.
 func (j *Journal) Create(r Record) (*Entry, error) {
 	if err := j.files.enter(); err != nil {
 		return nil, fmt.Errorf("create entry: %w", err)
@@ -220,6 +234,11 @@ func (j *Journal) Create(r Record) (*Entry, error) {
 	defer j.files.leave()
 	st := stored{Record: r.clone()}
 	st.State = Writing
+	if j.admitResident() {
+		if e := j.createResident(st); e != nil {
+			return e, nil
+		}
+	}
 	e, err := j.createFiles(st)
 	for tries := 0; errors.Is(err, os.ErrExist) && tries < 3; tries++ { // an id that was there
 		e, err = j.createFiles(st)
@@ -293,18 +312,20 @@ func (j *Journal) Usage() (files int, bytes int64) {
 }
 
 // Close waits for calls that are under way, makes lazy updates durable, and unlocks the
-// folder. Entries that are being written are not sealed: they promised nothing. Only the
+// folder. Entries that are being written are not sealed: they promised nothing, but what is
+// in memory gets files. Only the
 // first Close does something; every later use of the journal or an entry is ErrClosed.
 func (j *Journal) Close() error {
 	var errs []error
 	j.end.Do(func() { close(j.quit) })
 	j.wal.stop()
-	for range 2 { // two segments
+	for range j.wal.segments() {
 		if err := j.wal.checkpoint(); err != nil {
 			errs = append(errs, err)
 			break
 		}
 	}
+	j.spillOld(0)
 	for _, e := range j.Entries() {
 		if err := e.syncLazy(); err != nil && !errors.Is(err, ErrRemoved) && !errors.Is(err, ErrClosed) {
 			errs = append(errs, err)

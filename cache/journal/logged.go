@@ -24,11 +24,12 @@ func (e *Entry) logRecord(kind logKind, st stored, content []byte, durable bool)
 	if err != nil {
 		return err
 	}
-	if slotHeader+len(payload) > int(e.rec.slot) { // the checkpoint must not need space
-		return errNoLog
+	m := e.j.files.memory(&e.data)
+	if m == nil && slotHeader+len(payload) > int(e.rec.slot) || len(payload) > logContent {
+		return errNoLog // the checkpoint must not need space, of which Create has taken care
 	}
 	b := encodeLogged(kind, e.id, e.rec.seq+1, payload, content)
-	err = e.j.wal.append(e, b)
+	s, off, err := e.j.wal.append(e, b)
 	if err == errNoLog {
 		return err
 	}
@@ -47,12 +48,22 @@ func (e *Entry) logRecord(kind logKind, st stored, content []byte, durable bool)
 	if kind == logSeal {
 		e.rec.contentGen = e.rec.gen
 	}
+	if m != nil && kind == logSeal {
+		off += logHead + int64(len(payload))
+		m.logged(s, off)
+		drop := func() { m.drop(s, off) }
+		if durable {
+			drop()
+		} else {
+			e.j.wal.atSync(drop)
+		}
+	}
 	return nil
 }
 
 // logGone notes in the log that the entry is removed, so that no replay brings it back.
 func (e *Entry) logGone(durable bool) error {
-	err := e.j.wal.append(e, encodeLogged(logGone, e.id, e.rec.seq+1, nil, nil))
+	_, _, err := e.j.wal.append(e, encodeLogged(logGone, e.id, e.rec.seq+1, nil, nil))
 	if err == errNoLog {
 		return err
 	}

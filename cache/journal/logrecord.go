@@ -82,6 +82,7 @@ type logged struct {
 	st      stored // zero for a removal
 	content []byte // of a logSeal; nil when it is torn or has rotted
 	sum     uint32 // CRC32C of what it was
+	rest    []byte // what is left of it then
 }
 
 // encodeLogged gives a record, padded to whole units. Where it goes to is written into it
@@ -149,6 +150,8 @@ func parseLogged(b []byte, h segmentHead, off int64) (r logged, n int, ok bool) 
 		if r.content == nil {
 			r.content = []byte{}
 		}
+	} else if r.kind == logSeal {
+		r.rest = bytes.Clone(c)
 	}
 	return r, n, true
 }

@@ -38,7 +38,7 @@ func TestModel(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(seed, 1))
 	o := testOptions(t.TempDir())
 	o.IdleFiles, o.DirtyFiles = 3, 3
-	o.manualLog, o.logSize = seed%4 != 0, 256<<10
+	o.manualLog, o.logSize, o.withFiles = seed%4 != 0, 256<<10, seed%8 == 1
 	j := open(t, o)
 	model := map[string]*modelEntry{}
 	steps := 1000
@@ -135,6 +135,11 @@ func TestModel(t *testing.T) {
 			err = e.Remove()
 			delete(model, e.ID())
 			e = nil
+		case op < 94 && rnd.IntN(2) == 0:
+			j.spillOld(0)
+			if o.manualLog {
+				j.wal.widen()
+			}
 		case op < 94:
 			e.Idle()
 		case op < 96:

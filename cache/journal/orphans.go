@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 )
 
@@ -45,6 +46,25 @@ func (j *Journal) note(name, why string) {
 	if err != nil {
 		j.log.Warn("journal: note beside an orphan", "file", name, "err", err)
 	}
+}
+
+// saveRest keeps what the log has of a content that does not fit its checksum. Mostly it is one
+// whose close was cut short by the crash; but it may have rotted.
+func (j *Journal) saveRest(r logged) error {
+	name := filepath.Join(j.orphanDir(), r.id+"-"+strconv.FormatUint(r.seq, 10))
+	why := fmt.Sprintf("content of %q, torn or rotted in the log: its close did not end, or the disk is bad", r.st.Path)
+	j.log.Warn("journal: kept among the orphans", "file", name+".data", "why", why)
+	f, err := j.fs.OpenFile(name+".data", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(r.rest, 0)
+	f.Close()
+	j.note(name+".txt", why)
+	if isSpace(err) {
+		return nil // it must not keep the journal from opening
+	}
+	return err
 }
 
 // saveTail copies n bytes from off durably into a file of its own.

@@ -56,6 +56,7 @@ type cutRun struct {
 	disk    *crashFS
 	j       *Journal
 	logged  bool // there is a log
+	files   bool // entries have files from the start
 	want    map[string]*promise
 	intents map[string][]string // values that may be found; "" is absence
 }
@@ -82,7 +83,7 @@ func TestPowerCut(t *testing.T) {
 
 func powerCut(t *testing.T, seed uint64) {
 	rnd := rand.New(rand.NewPCG(seed, 1))
-	r := &cutRun{t: t, rnd: rnd, disk: newCrashFS(rnd), want: map[string]*promise{}, intents: map[string][]string{}, logged: seed%4 != 0}
+	r := &cutRun{t: t, rnd: rnd, disk: newCrashFS(rnd), want: map[string]*promise{}, intents: map[string][]string{}, logged: seed%4 != 0, files: seed%8 == 1}
 	defer func() {
 		if t.Failed() {
 			t.Logf("run again with -run TestPowerCut -cutseed %d", seed)
@@ -126,7 +127,7 @@ func powerCut(t *testing.T, seed uint64) {
 func (r *cutRun) options() Options {
 	o := Options{Dir: "/j", NewHash: newSums, FS: r.disk, Log: slog.New(slog.DiscardHandler), IdleFiles: 2, DirtyFiles: 2}
 	// Small enough that it is full at times, of a size that changes at times, or none.
-	o.manualLog, o.logSize = r.logged, 96<<10
+	o.manualLog, o.logSize, o.logSegments, o.withFiles = r.logged, 96<<10, 4, r.files
 	if r.rnd.IntN(8) == 0 {
 		o.logSize = 72 << 10
 	}
@@ -167,6 +168,13 @@ func (r *cutRun) step() error {
 	}
 	if op < 23 {
 		return r.j.wal.checkpoint()
+	}
+	if op < 24 {
+		r.j.spillOld(0)
+		if r.logged { // without, there is a background, which would survive the crash
+			r.j.wal.widen()
+		}
+		return nil
 	}
 	e, p := r.pick()
 	if e == nil {

@@ -52,7 +52,7 @@ func (j *Journal) recover() error {
 	for _, in := range list {
 		id, kind, _ := strings.Cut(in.Name, ".")
 		switch {
-		case in.Dir || in.Name == "lock" || in.Name == segmentName(0) || in.Name == segmentName(1):
+		case in.Dir || in.Name == "lock" || strings.HasPrefix(in.Name, "log-"):
 		case !isID(id):
 			j.log.Warn("journal: not a file of the journal, left alone", "file", in.Name)
 		case kind == "rec":

@@ -38,7 +38,10 @@ func (e *Entry) enter() error {
 func (e *Entry) erase(durable bool) error {
 	known := e.j.wal.knows(e)
 	logged := known && e.logGone(durable) == nil
-	if err := e.j.fs.Remove(e.recPath()); err != nil && !errors.Is(err, os.ErrNotExist) {
+	m := e.j.files.memory(&e.data)
+	files := m == nil || e.rec.left
+	if !files {
+	} else if err := e.j.fs.Remove(e.recPath()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		if known {
 			err = errors.Join(err, e.revive())
 		}
@@ -53,13 +56,17 @@ func (e *Entry) erase(durable bool) error {
 	e.j.bytes.Add(-size)
 	e.j.mu.Unlock()
 	e.j.files.forget(&e.data)
-	if durable && !logged {
+	if m != nil {
+		m.forget()
+	}
+	if durable && !logged && files {
 		// Before the data: a record that came back without it would be an alarm.
 		if _, err := e.j.dirSync.sync(); err != nil {
 			return err
 		}
 	}
-	if err := e.j.fs.Remove(e.Path()); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if !files {
+	} else if err := e.j.fs.Remove(e.Path()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	if durable && !logged && e.j.wal.knows(e) {
@@ -88,7 +95,13 @@ func (e *Entry) TakeData(adopt func(path string) error) error {
 		return e.wrap("take", fmt.Errorf("it is %s: %w", st.State, ErrNotSafe))
 	}
 	// What the log holds may not be in the data file yet.
-	if err := e.withData(e.persistData); err != nil {
+	m := e.j.files.memory(&e.data)
+	if m != nil {
+		if err := e.lend(m); err != nil {
+			return e.wrap("take", err)
+		}
+		defer e.j.discard(e.Path()) // unless adopt has it
+	} else if err := e.withData(e.persistData); err != nil {
 		return e.wrap("take", err)
 	}
 	// A lazy SAFE could be lost while the rename is not.

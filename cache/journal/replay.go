@@ -54,8 +54,8 @@ func (x *replayed) last() (seq uint64) {
 // loadedSegment is a segment as Open found it.
 type loadedSegment struct {
 	*segment
-	bytes []byte
-	whole bool // of the size that it should have, and real blocks
+	whole  bool // of the size that it should have, and real blocks
+	length int64
 }
 
 // replay puts into the files what the log has and they have not, makes that durable, and
@@ -81,11 +81,14 @@ func (j *Journal) replay() error {
 		if err := s.file.DataSync(); err != nil {
 			return err
 		}
-		for r := range allLogged(s.bytes, s.head) {
+		b, err := readLog(s.file, s.length)
+		if err != nil {
+			return err
+		}
+		for r := range allLogged(b, s.head) {
 			collect(list, r)
 		}
 		j.wal.gen = max(j.wal.gen, s.head.gen)
-		s.bytes = nil
 	}
 	if len(list) > 0 {
 		if err := j.replayAll(list); err != nil {
@@ -94,22 +97,29 @@ func (j *Journal) replay() error {
 	} else {
 		_ = j.wal.all.do() // an error of before is none of a checkpoint to come
 	}
-	good := len(segs) == 2
+	var good []*segment
 	for _, s := range segs { // the older first, as everywhere
-		good = good && s.whole && s.head.size == j.wal.size
+		if s.whole && s.head.size == j.wal.size && (s.name == segmentName(0) || s.name == segmentName(1)) {
+			good = append(good, s.segment)
+		}
 		if err := s.reset(segmentHead{gen: j.wal.nextGen(), salt: newSalt(), size: s.head.size}); err != nil {
 			return err
 		}
 	}
 	j.wal.released.Store(j.wal.gen - uint64(len(segs)))
-	if !good {
-		for _, s := range segs {
-			j.discard(filepath.Join(j.dir, s.name))
+	keep = len(good) == 2
+	for _, s := range segs {
+		if keep && slices.Contains(good, s.segment) {
+			continue
 		}
-		return nil
+		j.discard(filepath.Join(j.dir, s.name))
+		if keep {
+			s.file.Close()
+		}
 	}
-	keep = true
-	j.wal.use(segs[0].segment, segs[1].segment)
+	if keep {
+		j.wal.use(good[0], good[1])
+	}
 	return nil
 }
 
@@ -122,7 +132,7 @@ func (j *Journal) loadLog() (segs []loadedSegment, err error) {
 			}
 		}
 	}()
-	for i := range 2 {
+	for i := range 2 * segmentsMost {
 		name := segmentName(i)
 		f, err := j.fs.OpenFile(filepath.Join(j.dir, name), os.O_RDWR, 0)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -154,7 +164,7 @@ func (j *Journal) loadLog() (segs []loadedSegment, err error) {
 			return segs, fmt.Errorf("%s: %w", name, err)
 		}
 		whole := in.Size == head.size && in.Blocks*512 >= head.size
-		segs = append(segs, loadedSegment{newSegment(name, f, head), b, whole})
+		segs = append(segs, loadedSegment{newSegment(name, f, head), whole, in.Size})
 	}
 	slices.SortFunc(segs, func(a, b loadedSegment) int { return cmp.Compare(a.head.gen, b.head.gen) })
 	return segs, nil
@@ -286,6 +296,13 @@ func (j *Journal) apply(x *replayed, force bool) error {
 	tip, newer := x.tip(after, has)
 	if hasErr != nil {
 		return hasErr
+	}
+	for _, r := range x.all {
+		if r.rest != nil && r.seq > max(after, tip.seq) && !force {
+			if err := j.saveRest(r); err != nil {
+				return err
+			}
+		}
 	}
 	if newer {
 		st = tip.st

@@ -118,7 +118,7 @@ func (e *Entry) seal(f File, lazy bool) (Record, error) {
 		e.mu.Unlock()
 		return st.Record.clone(), nil
 	}
-	if in.Size <= logContent && !e.hasShrunk() && e.j.wal.wanted() {
+	if in.Size <= logContent && (e.isResident() || !e.hasShrunk()) && e.j.wal.wanted() {
 		if err := hash(); err != nil {
 			return Record{}, err
 		}
@@ -146,6 +146,9 @@ func (e *Entry) seal(f File, lazy bool) (Record, error) {
 
 // persist makes data and names durable, and does also beside it. The caller holds op.
 func (e *Entry) persist(f File, also func() error) error {
+	if err := e.spill(); err != nil {
+		return err
+	}
 	e.mu.Lock()
 	failed, unsynced, linked, writes := e.failed, e.unsynced, e.linked, e.writes
 	e.mu.Unlock()
@@ -341,7 +344,7 @@ func (e *Entry) compare(st stored) (bad string, err error) {
 		return nil
 	})
 	switch {
-	case errors.Is(err, unix.EIO) && e.missing():
+	case errors.Is(err, unix.EIO) && !e.isResident() && e.missing():
 		return missingData, nil
 	case err != nil || bad != "":
 		return bad, err

@@ -26,6 +26,8 @@ type recordFile struct {
 	// behind: the log has a newer record than the file. pend: that one was not synced, so
 	// nothing may be written that says what it says.
 	behind, pend bool
+	// left: a record file of a spill that failed could not be removed.
+	left bool
 }
 
 // failRecord is what a failed sync of the record means. Nothing but the new state of a
@@ -79,11 +81,12 @@ func (e *Entry) update(f func(*Record), durable bool) error {
 	case st.State.Open():
 		return e.wrap("update", fmt.Errorf("from %s to %s: only a write does that", old.State, st.State))
 	}
-	logged := false
-	if durable && old.Seq > 0 && !old.State.Open() {
-		logged = e.logRecord(logState, st, nil, true) == nil
+	resident := e.isResident()
+	done := resident && !durable && old.State.Open() // its content is in memory too
+	if !old.State.Open() && old.Seq > 0 && (durable || resident) {
+		done = e.logRecord(logState, st, nil, durable) == nil
 	}
-	if logged {
+	if done {
 		e.publish(st)
 		return nil // the log is where it is found, whatever its names are
 	}
@@ -149,6 +152,9 @@ func (e *Entry) writeRecord(st stored, durable bool) error {
 		}
 	}
 	if err := e.unpend(); err != nil {
+		return err
+	}
+	if err := e.spill(); err != nil {
 		return err
 	}
 	payload, err := encodePayload(st)

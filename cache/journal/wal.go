@@ -7,20 +7,22 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// wal is the log: two segments of fixed size in which the records and contents of small
+// wal is the log: segments of fixed size in which the records and contents of small
 // files become durable by one fdatasync, shared by all who seal at that time, that needs
-// no commit of the file system's own log because the blocks are there. The files of the
-// entries follow unsynced, and a checkpoint makes those of a whole segment durable at
-// once before it is used again. Everything works without it.
+// no commit of the file system's own log because the blocks are there. A checkpoint makes
+// files of what is in a segment, or writes those that are there, and makes them durable at
+// once before the segment is used again. Everything works without it.
 type wal struct {
 	j     *Journal
 	size  int64      // of a segment
 	most  int        // entries of a segment
+	max   int        // segments
 	few   int        // see checkpointFew
 	group *groupSync // of what was appended, in both segments
 	all   *groupSync // of the whole file system
@@ -33,6 +35,7 @@ type wal struct {
 	manual                        bool
 	every                         time.Duration
 	now, later, syncSoon, wanting chan struct{}
+	written                       chan struct{}
 	quit                          chan struct{}
 	running                       sync.WaitGroup
 	sealed                        atomic.Int64 // small files, before there was a log
@@ -42,13 +45,14 @@ type wal struct {
 	mu   sync.Mutex // guards the rest; never held across I/O; after Entry.op
 	gen  uint64     // the last one given
 	cur  *segment   // nil: no log
-	old  *segment   // full, its checkpoint is to come
-	free *segment
+	olds []*segment // full, their checkpoints are to come; the oldest first
+	free []*segment // in the order of their generations, which is that of their use
 	// broken: a write or sync of the log, or of a checkpoint, has failed. Nothing is
 	// appended any more. pinned: it was a checkpoint, so the next Open has to replay.
 	broken error
 	pinned bool
 	dead   []*segment // unlinked, to be closed with the journal
+	synced []func()   // to be called after the next sync
 }
 
 // segment is one file of the log.
@@ -74,6 +78,8 @@ const (
 	// logAfter is how many small files are sealed without a log before one is made: a
 	// journal that sees few does not need it.
 	logAfter = 64
+	// segmentsMost segments at most; more than two are made when the two do not do.
+	segmentsMost = 8
 	// logShare: a log is made when the disk has so many times its size free.
 	logShare = 20
 
@@ -117,6 +123,29 @@ func (w *wal) make() error {
 	return nil
 }
 
+// grow makes one more segment, durably.
+func (w *wal) grow() error {
+	w.check.Lock() // so that the free ones stay in the order of their generations
+	defer w.check.Unlock()
+	have := int64(len(w.segments()))
+	if free, err := w.j.fs.Free(w.j.dir); err != nil || free/logShare < (have+1)*w.size {
+		return errors.Join(errNoLog, err)
+	}
+	s, err := w.j.makeSegment(segmentName(int(have)), segmentHead{gen: w.nextGen(), salt: newSalt(), size: w.size})
+	if err != nil {
+		return err
+	}
+	if _, err := w.j.dirSync.sync(); err != nil {
+		s.file.Close()
+		w.j.discard(filepath.Join(w.j.dir, s.name))
+		return err
+	}
+	w.mu.Lock()
+	w.free = append(w.free, s)
+	w.mu.Unlock()
+	return nil
+}
+
 func (w *wal) nextGen() uint64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -133,7 +162,7 @@ func newSalt() uint64 {
 // use begins to append to a.
 func (w *wal) use(a, b *segment) {
 	w.mu.Lock()
-	w.cur, w.free = a, b
+	w.cur, w.free = a, []*segment{b}
 	w.mu.Unlock()
 }
 
@@ -191,13 +220,13 @@ func (s *segment) reset(h segmentHead) error {
 
 // append writes a record of e into the log, where it survives kill -9; sync makes it
 // survive a power cut. The caller holds e.op. The error is errNoLog, or the disk's.
-func (w *wal) append(e *Entry, b []byte) error {
+func (w *wal) append(e *Entry, b []byte) (*segment, int64, error) {
 	kind := logKind(binary.LittleEndian.Uint32(b[12:]))
 	w.mu.Lock()
 	s, off, err := w.placeLocked(e, kind, int64(len(b)))
 	w.mu.Unlock()
 	if err != nil {
-		return err
+		return nil, 0, err
 	}
 	placeLogged(b, s.head, off)
 	_, err = s.file.WriteAt(b, off)
@@ -210,7 +239,7 @@ func (w *wal) append(e *Entry, b []byte) error {
 	if err == nil {
 		e.rec.gen = s.head.gen
 	}
-	return err
+	return s, off, err
 }
 
 // placeLocked finds room for n bytes. Beside it there is always room for the removal of
@@ -219,18 +248,26 @@ func (w *wal) placeLocked(e *Entry, kind logKind, n int64) (*segment, int64, err
 	if w.cur == nil || w.broken != nil {
 		return nil, 0, errNoLog
 	}
-	if kind != logGone && !w.roomLocked(n) {
-		w.rotateLocked()
-		w.kick(w.now)
-		if !w.roomLocked(n) {
-			return nil, 0, errNoLog
-		}
+	_, here := w.cur.entries[e]
+	fits := w.cur.off+n <= w.cur.head.size && (kind == logGone || here || len(w.cur.entries) < w.most)
+	room := w.roomLocked(fits) - n
+	if kind != logGone {
+		room -= logUnit // e may be a new one
 	}
-	s := w.cur
-	if s.off+n > s.head.size {
+	if !fits && len(w.free) == 0 || room < 0 && kind != logGone {
+		w.kick(w.now)
 		return nil, 0, errNoLog
 	}
-	off := s.off
+	if !fits {
+		w.rotateLocked()
+	}
+	if s := w.cur; s.off+n > s.head.size {
+		return nil, 0, errNoLog
+	}
+	if room < w.size {
+		w.moreLocked()
+	}
+	s, off := w.cur, w.cur.off
 	s.off += n
 	// A removed entry too: the checkpoint waits until its files are unlinked.
 	s.entries[e] = struct{}{}
@@ -240,18 +277,37 @@ func (w *wal) placeLocked(e *Entry, kind logKind, n int64) (*segment, int64, err
 	return s, off, nil
 }
 
-func (w *wal) roomLocked(n int64) bool {
-	known := len(w.cur.entries) + 1
-	if w.old != nil {
-		known += len(w.old.entries)
+// roomLocked is what is left for records, in the free segments and, with here, in the one in
+// use, beside the removals.
+func (w *wal) roomLocked(here bool) (n int64) {
+	if here {
+		n = w.cur.head.size - w.cur.off
 	}
-	return len(w.cur.entries) < w.most && w.cur.off+n+int64(known)*logUnit <= w.cur.head.size
+	for _, s := range w.free {
+		n += s.head.size - segStart
+	}
+	n -= int64(len(w.cur.entries)) * logUnit
+	for _, s := range w.olds {
+		n -= int64(len(s.entries)) * logUnit
+	}
+	return n
 }
 
-// rotateLocked takes the free segment into use, if there is one.
+// moreLocked asks for room before there is none: for another segment, or for a checkpoint.
+func (w *wal) moreLocked() {
+	switch have := len(w.olds) + 1 + len(w.free); {
+	case have < w.max:
+		w.kick(w.wanting)
+	case len(w.olds) > 0:
+		w.kick(w.now)
+	}
+}
+
+// rotateLocked takes a free segment into use, if there is one.
 func (w *wal) rotateLocked() {
-	if w.old == nil && w.free != nil && w.cur.off > segStart {
-		w.old, w.cur, w.free = w.cur, w.free, nil
+	if len(w.free) > 0 && w.cur.off > segStart {
+		w.olds = append(w.olds, w.cur)
+		w.cur, w.free = w.free[0], w.free[1:]
 		w.cur.off = segStart
 	}
 }
@@ -283,19 +339,31 @@ func (w *wal) sync() error {
 func (w *wal) syncSegments() error {
 	w.mu.Lock()
 	var list []*segment
-	for _, s := range []*segment{w.old, w.cur} {
-		if s != nil && s.unsaved {
+	for _, s := range w.usedLocked() {
+		if s.unsaved {
 			s.unsaved = false
 			list = append(list, s)
 		}
 	}
+	synced := w.synced
+	w.synced = nil
 	w.mu.Unlock()
 	for _, s := range list {
 		if err := s.file.DataSync(); err != nil {
 			return fmt.Errorf("sync the log: %w", err)
 		}
 	}
+	for _, f := range synced {
+		f()
+	}
 	return nil
+}
+
+// atSync calls f when what was appended until now is durable. It is forgotten when that fails.
+func (w *wal) atSync(f func()) {
+	w.mu.Lock()
+	w.synced = append(w.synced, f)
+	w.mu.Unlock()
 }
 
 // knows tells whether a replay would find a record of e; the caller holds e.op.
@@ -314,11 +382,15 @@ func (w *wal) failed() error {
 func (w *wal) segments() []*segment {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var out []*segment
-	for _, s := range []*segment{w.old, w.cur, w.free} {
-		if s != nil {
-			out = append(out, s)
-		}
+	return w.segmentsLocked()
+}
+
+func (w *wal) segmentsLocked() []*segment { return append(w.usedLocked(), w.free...) }
+
+// usedLocked are those with records, the older first.
+func (w *wal) usedLocked() []*segment {
+	if w.cur == nil {
+		return nil
 	}
-	return out
+	return append(slices.Clone(w.olds), w.cur)
 }

@@ -15,7 +15,7 @@ const writeback = 8 << 20
 // write after a Seal takes the entry back to WRITING; when it changes sealed bytes, that
 // is made durable before they change.
 func (e *Entry) WriteAt(p []byte, off int64) (n int, err error) {
-	if off < 0 {
+	if off < 0 || off+int64(len(p)) < 0 {
 		return 0, e.wrap("write", unix.EINVAL)
 	}
 	if len(p) == 0 {
@@ -23,6 +23,9 @@ func (e *Entry) WriteAt(p []byte, off int64) (n int, err error) {
 	}
 	e.gate.RLock()
 	defer e.gate.RUnlock()
+	if err := e.fit(off + int64(len(p))); err != nil {
+		return 0, e.wrap("write", err)
+	}
 	err = e.change(off, func(f File) error {
 		n, err = f.WriteAt(p, off)
 		if n == 0 {
@@ -49,6 +52,9 @@ func (e *Entry) Truncate(n int64) error {
 	defer e.gate.Unlock()
 	if e.Size() == n && !e.Record().Damaged {
 		return e.wrap("truncate", e.alive())
+	}
+	if err := e.fit(n); err != nil {
+		return e.wrap("truncate", err)
 	}
 	err := e.change(min(n, e.Size()), func(f File) error {
 		if n < e.Size() {
@@ -86,6 +92,9 @@ func (e *Entry) Allocate(mode uint32, off, n int64) error {
 	}
 	e.gate.Lock()
 	defer e.gate.Unlock()
+	if err := e.spillNow(); err != nil {
+		return e.wrap("allocate", err)
+	}
 	size := e.Size()
 	grown := size
 	if mode&unix.FALLOC_FL_KEEP_SIZE == 0 {
