@@ -28,6 +28,7 @@ type uploader struct {
 	running map[uint64]*unsent // by inode: contents of one file go in order
 	hurry   int                // drains under way: nothing waits for its delay
 	wake    chan struct{}
+	next    time.Time       // when the loop wakes by itself
 	idle    []chan struct{} // closed when nothing is queued or running
 }
 
@@ -50,9 +51,13 @@ func (up *uploader) add(u *unsent, delay time.Duration) {
 	if up.hurry > 0 && delay > 0 && delay <= up.v.opt.Delay {
 		delay = 0
 	}
-	up.queue[u] = time.Now().Add(delay) // waiting is on the monotonic clock, not the lake's
+	due := time.Now().Add(delay) // waiting is on the monotonic clock, not the lake's
+	up.queue[u] = due
+	early := due.Before(up.next)
 	up.mu.Unlock()
-	up.kick()
+	if early { // the loop looks at all that is queued, each time
+		up.kick()
+	}
 }
 
 // forget takes u out of the queue.
@@ -114,6 +119,7 @@ func (up *uploader) launch(ctx context.Context) time.Duration {
 			up.kick()
 		})
 	}
+	up.next = now.Add(next)
 	return next
 }
 
