@@ -21,7 +21,8 @@ type dir struct {
 
 	mu      sync.Mutex // one read at a time; held across the listing
 	page    []vfs.Entry
-	offs    []uint64 // of page
+	offs    []uint64    // of page
+	nodes   []*vfs.Node // of entries that are given to the kernel now
 	loaded  bool
 	after   string // page follows this name
 	base    int    // entries before page; negative when that is not known
@@ -80,14 +81,15 @@ func (r *rawFS) readDir(in *fuse.ReadIn, out *fuse.DirEntryList, plus bool) fuse
 	if !ok {
 		return fuse.EBADF
 	}
-	st := r.readInto(d, in.Offset, out, plus)
+	st := r.readInto(d, in.Offset, out, int(in.Size), plus)
 	if st == fuse.OK && len(out.Bytes()) == 0 && d.ended() {
 		r.forgetListing(d.node.Inode())
 	}
 	return st
 }
 
-func (r *rawFS) readInto(d *dir, off uint64, out *fuse.DirEntryList, plus bool) fuse.Status {
+// readInto fills out, which holds room bytes.
+func (r *rawFS) readInto(d *dir, off uint64, out *fuse.DirEntryList, room int, plus bool) fuse.Status {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if off == 0 {
@@ -101,36 +103,61 @@ func (r *rawFS) readInto(d *dir, off uint64, out *fuse.DirEntryList, plus bool) 
 		off++
 	}
 	i, err := d.seek(r.vfs, off)
-	for ; err == nil; i++ {
+	for err == nil {
 		if i == len(d.page) {
 			if d.end {
 				return fuse.OK
 			}
 			err = d.load(r.vfs, d.page[i-1].Name, d.base+i)
-			i = -1
+			i = 0
 			continue
 		}
-		e := &d.page[i]
-		de := fuse.DirEntry{Name: e.Name, Mode: vfs.AttrOf(e.Info).Mode, Ino: e.Info.Inode, Off: d.offs[i]}
-		if !plus {
-			if !out.AddDirEntry(de) {
-				return fuse.OK
-			}
-			continue
-		}
-		eo := out.AddDirLookupEntry(de)
-		if eo == nil {
+		n := d.fit(i, room-len(out.Bytes()), plus)
+		if n == 0 {
 			return fuse.OK
 		}
-		if n := r.vfs.Place(context.Background(), d.node, *e); n != nil {
-			r.entry(n, eo)
-			out.FixMode(eo.Attr.Mode)
+		if plus {
+			d.nodes = r.vfs.PlaceAll(context.Background(), d.node, d.page[i:i+n], d.nodes[:0])
 		}
+		for k := range n {
+			e := &d.page[i+k]
+			de := fuse.DirEntry{Name: e.Name, Mode: vfs.ModeOf(&e.Info), Ino: e.Info.Inode, Off: d.offs[i+k]}
+			if !plus {
+				out.AddDirEntry(de)
+				continue
+			}
+			if eo, m := out.AddDirLookupEntry(de), d.nodes[k]; m != nil {
+				r.entry(m, eo)
+				out.FixMode(eo.Attr.Mode)
+			}
+		}
+		i += n
 	}
 	if len(out.Bytes()) > 0 {
 		return fuse.OK // the next call says so
 	}
 	return r.fail("readdir", d.node, "", err)
+}
+
+// The sizes of struct fuse_entry_out and struct fuse_dirent, without the name.
+const (
+	entryOutSize = 128
+	direntSize   = 24
+)
+
+// fit is how many entries of the page from i on have room.
+func (d *dir) fit(i, room int, plus bool) (n int) {
+	for ; i < len(d.page); i++ {
+		room -= direntSize + (len(d.page[i].Name)+7)&^7
+		if plus {
+			room -= entryOutSize
+		}
+		if room < 0 {
+			break
+		}
+		n++
+	}
+	return n
 }
 
 // seek finds the entry behind the offset: its index in the page, which may be a new one.

@@ -8,3 +8,6 @@ func (s *Server) SetRest(d time.Duration) {
 	defer s.raw.mu.Unlock()
 	s.raw.rest = d
 }
+
+// OldKernel makes it one that does not know how to be asked to forget many inodes at once.
+func (s *Server) OldKernel() { s.raw.noPrune.Store(true) }

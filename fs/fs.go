@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -133,6 +134,7 @@ type rawFS struct {
 	passthrough bool
 	rest        time.Duration // twinRest, but in tests
 	lookers     lookers
+	noPrune     atomic.Bool // the kernel does not know NOTIFY_PRUNE
 
 	mu     sync.Mutex // guards the rest; never held across I/O
 	fhs    map[uint64]any
@@ -189,6 +191,35 @@ func (r *rawFS) Entry(parent uint64, name string) {
 		r.log.Debug("notify entry", "parent", parent, "name", name, "status", st)
 	}
 	r.Content(parent)
+}
+
+// Idle asks the kernel to forget what it does not use of these nodes, by one request where
+// it knows that (Linux 6.18). An older one is told name by name that the entry is another
+// now, which makes it forget the file if nobody uses it; directories it must not be told
+// so, for a process may stand in them.
+func (r *rawFS) Idle(nodes []vfs.Idle) {
+	ids := make([]uint64, 0, len(nodes))
+	for _, n := range nodes {
+		ids = append(ids, r.idOf(n.Inode))
+	}
+	if !r.noPrune.Load() {
+		st := r.srv.PruneNotify(ids)
+		if st != fuse.ENOSYS {
+			if st != fuse.OK {
+				r.log.Debug("notify prune", "status", st)
+			}
+			return
+		}
+		r.noPrune.Store(true)
+	}
+	for _, n := range nodes {
+		if n.IsDir {
+			continue
+		}
+		if st := r.srv.EntryNotify(n.Parent, n.Name); st != fuse.OK && st != fuse.ENOENT {
+			r.log.Debug("notify entry", "parent", n.Parent, "name", n.Name, "status", st)
+		}
+	}
 }
 
 func caller(h *fuse.InHeader) vfs.Caller {
@@ -275,10 +306,11 @@ func (r *rawFS) Forget(id, count uint64) {
 	if id == fuse.FUSE_ROOT_ID {
 		return
 	}
-	if n := r.node(id); n != nil {
-		n.Forget(int64(count) + 1)
+	inode := r.inode(id)
+	r.vfs.Forget(inode, int64(count))
+	if r.hasTwins() {
 		r.forgetTwin(id, count)
-		r.unshow(n.Inode())
+		r.unshow(inode)
 	}
 }
 

@@ -152,6 +152,13 @@ func (r *rawFS) inode(id uint64) uint64 {
 	return id
 }
 
+// hasTwins tells whether there are any: most of the time there are none.
+func (r *rawFS) hasTwins() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.twins) > 0
+}
+
 // idOf is the id under which a file is shown now.
 func (r *rawFS) idOf(inode uint64) uint64 {
 	r.mu.Lock()

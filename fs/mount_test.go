@@ -71,6 +71,12 @@ func cannot(t *testing.T, err error) {
 
 func mount(t *testing.T, o fs.Options) *mounted {
 	t.Helper()
+	return mountNodes(t, o, 0)
+}
+
+// mountNodes is mount with a limit of nodes.
+func mountNodes(t *testing.T, o fs.Options, nodes int) *mounted {
+	t.Helper()
 	if _, err := os.Stat("/dev/fuse"); err != nil {
 		cannot(t, err)
 	}
@@ -107,7 +113,7 @@ func mount(t *testing.T, o fs.Options) *mounted {
 		NewHash: func(a ...string) journal.Hasher { return checksum.New(a...) }})
 	must(t, err)
 	t.Cleanup(func() { must(t, j.Close()) })
-	m.v, err = vfs.New(vfs.Options{Lake: l, Cache: m.hot, Journal: j, Delay: 10 * time.Millisecond, Log: log})
+	m.v, err = vfs.New(vfs.Options{Lake: l, Cache: m.hot, Journal: j, Nodes: nodes, Delay: 10 * time.Millisecond, Log: log})
 	must(t, err)
 	t.Cleanup(func() { must(t, m.v.Close()) })
 	o.VFS, o.Mountpoint, o.Log = m.v, m.mnt, log

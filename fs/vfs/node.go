@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"slices"
-	"sort"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -40,6 +38,8 @@ type Node struct {
 	children map[string]*Node
 	path     string // of a directory: the lake path
 	refs     int64
+	older    *Node // see ages
+	newer    *Node
 
 	// mu guards what follows; never held across remote I/O.
 	mu       sync.Mutex
@@ -127,21 +127,26 @@ func (n *Node) Attr() Attr {
 
 // AttrOf is what stat shows of in.
 func AttrOf(in backends.Info) Attr {
-	a := Attr{Inode: in.Inode, Size: in.Size, UID: in.UID, GID: in.GID, NLink: 1, MTime: in.MTime, CTime: in.CTime, Mode: in.Mode & 0o7777}
+	a := Attr{Inode: in.Inode, Size: in.Size, UID: in.UID, GID: in.GID, NLink: 1, MTime: in.MTime, CTime: in.CTime, Mode: ModeOf(&in)}
 	switch {
 	case in.IsDir():
-		a.Mode |= modeDir
 		a.Size = 4096
-		a.Blocks = 8
-		return a
 	case in.IsSymlink():
-		a.Mode = modeLink | 0o777
 		a.Size = int64(len(in.Target))
-	default:
-		a.Mode |= modeReg
 	}
 	a.Blocks = (a.Size + 511) / 512
 	return a
+}
+
+// ModeOf is Attr.Mode of in.
+func ModeOf(in *backends.Info) uint32 {
+	switch {
+	case in.IsDir():
+		return modeDir | in.Mode&0o7777
+	case in.IsSymlink():
+		return modeLink | 0o777
+	}
+	return modeReg | in.Mode&0o7777
 }
 
 // Path is a lake path of n, for messages; an unlinked node has the one it had.
@@ -183,6 +188,7 @@ func (n *Node) forgetLocked(count int64) {
 		}
 		if n.fs.nodes[n.ino] == n {
 			delete(n.fs.nodes, n.ino)
+			n.fs.ages.end(n)
 		}
 		p := n.parent
 		if p != nil && p.children[n.name] == n {
@@ -220,7 +226,18 @@ func newNode(v *FS, info backends.Info) *Node {
 // reference: a new one, or the live one brought up to date.
 func (v *FS) place(parent *Node, name string, info backends.Info, u *unsent) *Node {
 	v.mu.Lock()
-	n := v.nodes[info.Inode]
+	n, born := v.placeLocked(parent, name, info, u)
+	v.mu.Unlock()
+	if !born {
+		n.update(info, u)
+	}
+	return n
+}
+
+// placeLocked is place with v.mu held; a node that is not born now needs an update when it
+// is not held.
+func (v *FS) placeLocked(parent *Node, name string, info backends.Info, u *unsent) (n *Node, born bool) {
+	n = v.nodes[info.Inode]
 	if n == nil {
 		n = newNode(v, info)
 		if u != nil && !u.gone() {
@@ -229,21 +246,24 @@ func (v *FS) place(parent *Node, name string, info backends.Info, u *unsent) *No
 		if info.IsDir() {
 			n.path = path.Join(parent.pathLocked(), name)
 		}
-		v.nodes[info.Inode] = n
 		v.linkLocked(n, parent, name)
 		n.refs++
-		v.mu.Unlock()
-		return n
+		v.bornLocked(n)
+		return n, true
 	}
 	n.refs++
+	v.ages.renew(n)
 	if n.parent != parent || n.name != name {
 		v.linkLocked(n, parent, name)
 		if info.IsDir() && n.path != path.Join(parent.pathLocked(), name) {
 			n.path = path.Join(parent.pathLocked(), name)
 		}
 	}
-	v.mu.Unlock()
+	return n, false
+}
 
+// update brings a live node up to date with what was looked up.
+func (n *Node) update(info backends.Info, u *unsent) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.work == nil && u != nil && !u.gone() {
@@ -252,7 +272,6 @@ func (v *FS) place(parent *Node, name string, info backends.Info, u *unsent) *No
 	if (n.work == nil || n.work.registered()) && !info.CTime.Before(n.info.CTime) {
 		n.info = info // what was read before a change here is older than it
 	}
-	return n
 }
 
 // linkLocked makes n the child name of parent; needs v.mu.
@@ -347,21 +366,6 @@ func (v *FS) Resolve(ctx context.Context, p string) (*Node, error) {
 	return n, nil
 }
 
-// Entry is one name of a directory.
-type Entry struct {
-	Name string
-	Info backends.Info
-
-	names uint64 // Node.names of the directory when it was listed
-}
-
-// Page is how many catalogue entries one call of List reads at most.
-const Page = 1024
-
-// Changes counts what may have changed the listing of a directory: entries that List gave
-// when it was the same are still those.
-func (n *Node) Changes() uint64 { return n.names.Load() }
-
 // Children is how many of a directory's entries have a live Node.
 func (n *Node) Children() int {
 	n.fs.mu.Lock()
@@ -378,86 +382,6 @@ func (n *Node) Above(make func() any) any {
 		n.above = make()
 	}
 	return n.above
-}
-
-// List gives the entries of a directory that follow the name after, in byte order, as
-// many as one page holds; fewer than Page means the end. Unsent files are merged in, so a name is
-// seen exactly once over all pages if it stays while they are read, even when it is
-// registered between two of them.
-func (v *FS) List(ctx context.Context, n *Node, after string) ([]Entry, error) {
-	if !n.IsDir() {
-		return nil, fmt.Errorf("list %s: %w", n.Path(), backends.ErrNotDir)
-	}
-	v.tree.RLock()
-	defer v.tree.RUnlock()
-	n.dir.RLock()
-	defer n.dir.RUnlock()
-	var out []Entry
-	full := false
-	names := n.names.Load()
-	for e, err := range v.lake.List(ctx, n.Info(), after) {
-		if err != nil {
-			return nil, err
-		}
-		if few := 64; len(out) == few { // growing bit by bit makes more garbage than a page is
-			out = slices.Grow(out, Page-few)
-		}
-		out = append(out, Entry{e.Name, e.Info, names})
-		if len(out) == Page {
-			full = true
-			break
-		}
-	}
-	v.mu.Lock()
-	var here []Entry
-	for name, u := range v.names[n.pathLocked()] {
-		if name > after && (!full || name <= out[len(out)-1].Name) {
-			here = append(here, Entry{name, u.info(), names})
-		}
-	}
-	for i := range out {
-		if u := v.newestLocked(out[i].Info.Inode); u != nil {
-			u.fill(&out[i].Info)
-		}
-	}
-	v.mu.Unlock()
-	if len(here) == 0 {
-		return out, nil
-	}
-	sort.Slice(here, func(i, j int) bool { return here[i].Name < here[j].Name })
-	merged := make([]Entry, 0, len(out)+len(here))
-	for i, j := 0, 0; i < len(out) || j < len(here); {
-		switch {
-		case j == len(here) || i < len(out) && out[i].Name < here[j].Name:
-			merged = append(merged, out[i])
-			i++
-		default:
-			if i < len(out) && out[i].Name == here[j].Name {
-				i++ // the unsent content hides the published one
-			}
-			merged = append(merged, here[j])
-			j++
-		}
-	}
-	return merged, nil
-}
-
-// Place gives the node of an entry that List returned, with a reference, for
-// READDIRPLUS. It makes no call to the catalogue, unless something in the directory
-// changed since: then it is nil for a name that is gone.
-func (v *FS) Place(ctx context.Context, parent *Node, e Entry) *Node {
-	v.tree.RLock()
-	defer v.tree.RUnlock()
-	parent.dir.RLock()
-	defer parent.dir.RUnlock()
-	if parent.names.Load() != e.names {
-		u, cat, found, err := v.lookupLocked(ctx, parent, e.Name)
-		if err != nil || u == nil && !found {
-			return nil
-		}
-		return v.nodeOf(parent, e.Name, u, cat)
-	}
-	return v.nodeOf(parent, e.Name, v.unsentAt(parent.Path(), e.Name), e.Info)
 }
 
 // Readlink gives a symbolic link's text.

@@ -14,7 +14,7 @@ type stats struct {
 	read, written, sent                   atomic.Int64
 	created, registered, uploads, safe    atomic.Int64
 	uploadErrors, fetches, recalls, ahead atomic.Int64
-	refused, corrupt                      atomic.Int64
+	refused, corrupt, forgotten           atomic.Int64
 }
 
 // Stats is what the FS counts since it started.
@@ -35,7 +35,9 @@ type Stats struct {
 	Unsent       int         `json:"unsent"`        // files not yet safe
 	UnsentBytes  int64       `json:"unsent_bytes"`
 	Goroutines   int         `json:"goroutines"`
-	Nodes        int         `json:"nodes"` // held by the kernel or by handles
+	Nodes        int         `json:"nodes"`        // held by the kernel or by handles
+	NodesLimit   int         `json:"nodes_limit"`  // beyond it the kernel is asked to forget some
+	NodesForget  int64       `json:"nodes_forget"` // so many it was asked to forget
 	Cache        cache.Stats `json:"cache"`
 	Lake         lake.Stats  `json:"lake"`
 
@@ -49,7 +51,7 @@ func (v *FS) Stats() Stats {
 		Uploads: v.stats.uploads.Load(), UploadErrors: v.stats.uploadErrors.Load(), Registered: v.stats.registered.Load(), Safe: v.stats.safe.Load(),
 		Fetches: v.stats.fetches.Load(), RecallWaits: v.stats.recalls.Load(), RecallsAhead: v.stats.ahead.Load(),
 		Refused: v.stats.refused.Load(), Corrupt: v.stats.corrupt.Load(), Cache: v.cache.Stats(), Lake: v.lake.Stats(),
-		Goroutines: runtime.NumGoroutine(),
+		Goroutines: runtime.NumGoroutine(), NodesLimit: v.opt.Nodes, NodesForget: v.stats.forgotten.Load(),
 	}
 	for _, r := range v.lake.RSEs() {
 		if r.Counters != nil {

@@ -60,6 +60,7 @@ type Options struct {
 	Delay    time.Duration // from the last close to the upload; default 1 s
 	Close    CloseMode     // default CloseLocal
 	Uploads  int           // at one time; default 4
+	Nodes    int           // beyond so many the kernel is asked to forget files that nobody uses; default 200,000
 	Policy   Policy        // which reads may recall
 	// ReadAhead bounds the recall of following siblings when files of a directory are
 	// read one after another.
@@ -84,6 +85,9 @@ type Notifier interface {
 	Content(inode uint64)
 	// Entry: the name in the directory appeared, changed or went.
 	Entry(parent uint64, name string)
+	// Idle: none of these is in use as far as we know. What the kernel does not use either
+	// it shall forget; it may do so after the call.
+	Idle(nodes []Idle)
 }
 
 // FS is the lake as a file system. All methods may be called in parallel.
@@ -106,6 +110,14 @@ type FS struct {
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup
 
+	crowd chan struct{} // there are more than Options.Nodes
+
+	forgotten struct {
+		sync.Mutex
+		refs []refs
+		some chan struct{}
+	}
+
 	stats stats
 	free  atomic.Int64 // bytes free for new files, as last asked
 
@@ -116,6 +128,7 @@ type FS struct {
 
 	mu      sync.Mutex
 	nodes   map[uint64]*Node              // live ones by inode
+	ages    ages                          // of all of them but the root
 	names   map[string]map[string]*unsent // unsent files not yet registered: directory path, name
 	byInode map[uint64][]*unsent          // the unsent contents of a file until they are safe, the newest last
 	unsent  map[string]*unsent            // all of them, by journal id
@@ -132,6 +145,9 @@ func New(o Options) (*FS, error) {
 	if o.Uploads <= 0 {
 		o.Uploads = 4
 	}
+	if o.Nodes <= 0 {
+		o.Nodes = 200_000
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -140,11 +156,13 @@ func New(o Options) (*FS, error) {
 	}
 	v := &FS{
 		opt: o, lake: o.Lake, cache: o.Cache, jrnl: o.Journal, log: o.Log, now: o.Now,
+		crowd:   make(chan struct{}, 1),
 		nodes:   map[uint64]*Node{},
 		names:   map[string]map[string]*unsent{},
 		byInode: map[uint64][]*unsent{},
 		unsent:  map[string]*unsent{},
 	}
+	v.forgotten.some = make(chan struct{}, 1)
 	v.ctx, v.cancel = context.WithCancelCause(context.Background())
 	root := o.Lake.Root()
 	root.UID, root.GID = uint32(os.Getuid()), uint32(os.Getgid())
@@ -160,6 +178,8 @@ func New(o Options) (*FS, error) {
 	}
 	v.up.start()
 	v.goDo(v.watchSpace)
+	v.goDo(v.forgets)
+	v.goDo(v.giveBack)
 	return v, nil
 }
 
@@ -179,6 +199,12 @@ func (v *FS) notifyContent(inode uint64) {
 func (v *FS) notifyEntry(parent uint64, name string) {
 	if n, ok := v.notify.Load().(Notifier); ok {
 		n.Entry(parent, name)
+	}
+}
+
+func (v *FS) notifyIdle(idle []Idle) {
+	if n, ok := v.notify.Load().(Notifier); ok {
+		n.Idle(idle)
 	}
 }
 
