@@ -27,6 +27,7 @@ type dir struct {
 	after   string // page follows this name
 	base    int    // entries before page; negative when that is not known
 	end     bool   // nothing follows page
+	names   int    // entries given without attributes
 	changes uint64 // of node, before page was read
 	told    uint64 // of list, when the reading began
 }
@@ -81,15 +82,22 @@ func (r *rawFS) readDir(in *fuse.ReadIn, out *fuse.DirEntryList, plus bool) fuse
 	if !ok {
 		return fuse.EBADF
 	}
-	st := r.readInto(d, in.Offset, out, int(in.Size), plus)
-	if st == fuse.OK && len(out.Bytes()) == 0 && d.ended() {
-		r.forgetListing(d.node.Inode())
+	skims := plus && r.lookers.skims(in.Pid)
+	st := r.readInto(d, in.Offset, out, int(in.Size), plus, skims)
+	if st == fuse.OK && len(out.Bytes()) == 0 {
+		if d.names >= looks {
+			r.lookers.listed(in.Pid)
+		}
+		if d.ended() {
+			r.forgetListing(d.node.Inode())
+		}
 	}
 	return st
 }
 
-// readInto fills out, which holds room bytes.
-func (r *rawFS) readInto(d *dir, off uint64, out *fuse.DirEntryList, room int, plus bool) fuse.Status {
+// readInto fills out, which holds room bytes. Who skims is given the nodes of directories
+// only, into which it may go.
+func (r *rawFS) readInto(d *dir, off uint64, out *fuse.DirEntryList, room int, plus, skims bool) fuse.Status {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if off == 0 {
@@ -116,8 +124,21 @@ func (r *rawFS) readInto(d *dir, off uint64, out *fuse.DirEntryList, room int, p
 		if n == 0 {
 			return fuse.OK
 		}
-		if plus {
-			d.nodes = r.vfs.PlaceAll(context.Background(), d.node, d.page[i:i+n], d.nodes[:0])
+		d.nodes = d.nodes[:0]
+		switch {
+		case skims:
+			for k := range n {
+				var m *vfs.Node
+				if e := &d.page[i+k]; e.Info.IsDir() {
+					m = r.vfs.Place(context.Background(), d.node, *e)
+				}
+				d.nodes = append(d.nodes, m)
+			}
+		case plus:
+			d.nodes = r.vfs.PlaceAll(context.Background(), d.node, d.page[i:i+n], d.nodes)
+		}
+		if skims || !plus {
+			d.names += n
 		}
 		for k := range n {
 			e := &d.page[i+k]

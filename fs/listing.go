@@ -112,11 +112,15 @@ func (l *listing) ended(total int, changes, told uint64) (drop bool) {
 }
 
 // lookers are the processes that look at the files of directories that they list. A
-// process that only reads names, as find does, never gets in.
+// process that only reads names, as find does, never gets in: it skims. The kernel asks
+// for the beginning of every directory with attributes; one who was given names without
+// them to the end of a directory, and looked none up, gets no more of them, until it does.
 type lookers struct {
 	mu    sync.Mutex
-	count map[uint32]int // look-ups by process
+	count map[uint32]int // look-ups by process; skimmed is less than one
 }
+
+const skimmed = -1
 
 // looks is after how many look-ups a process is one of them.
 const looks = 8
@@ -135,10 +139,28 @@ func (l *lookers) add(pid uint32) bool {
 		l.count = map[uint32]int{}
 	}
 	if l.count[pid] < looks {
-		l.count[pid]++
+		l.count[pid] = max(0, l.count[pid]) + 1
 		return l.count[pid] == looks
 	}
 	return false
+}
+
+// listed notes that a process was given names without attributes, to the end of a directory.
+func (l *lookers) listed(pid uint32) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.count == nil || len(l.count) >= 4096 {
+		l.count = map[uint32]int{}
+	}
+	if l.count[pid] == 0 {
+		l.count[pid] = skimmed
+	}
+}
+
+func (l *lookers) skims(pid uint32) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.count[pid] == skimmed
 }
 
 // looked counts the look-up of a file in the directory p, whose listing may be open. When

@@ -163,6 +163,20 @@ func TestListingIsKept(t *testing.T) {
 	kept("ls -lR again", ls, func(n map[string]int) int { return reads(n) + n["LOOKUP"] + max(0, n["GETATTR"]-5) })
 }
 
+// TestSkimming: a process that reads names only is given names only, but for the beginning
+// of the first directory.
+func TestSkimming(t *testing.T) {
+	m, c := mountCounted(t, fs.Options{})
+	const dirs, each = 6, 600
+	for i := range dirs {
+		m.fill(fmt.Sprintf("/ctao/d%d", i), each)
+	}
+	n := c.of(t, "find", m.at("/ctao"), "-type", "f")
+	if known := m.v.Stats().Nodes; known > each || n["LOOKUP"] > 4 {
+		t.Errorf("%d nodes, %v after a find over %d directories", known, n, dirs)
+	}
+}
+
 // TestRequestsOfAFile: what is known is not asked again: a file that is read again costs its
 // open and its release, one that is not there nothing.
 func TestRequestsOfAFile(t *testing.T) {
