@@ -21,7 +21,7 @@ var errnos = []struct {
 	{context.DeadlineExceeded, syscall.ETIMEDOUT},
 	{backends.ErrNoSpace, syscall.ENOSPC},
 	{backends.ErrQuota, syscall.EDQUOT},
-	{vfs.ErrTooManyFiles, syscall.EMFILE},
+	{backends.ErrTooManyFiles, syscall.EMFILE},
 	{vfs.ErrNoAttr, syscall.ENODATA},
 	{backends.ErrRefused, syscall.EBUSY},  // nearline, and the policy holds this process back
 	{backends.ErrOffline, syscall.EAGAIN}, // an open with O_NONBLOCK; a blocking read waits

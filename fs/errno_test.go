@@ -43,6 +43,7 @@ func TestErrno(t *testing.T) {
 		"ErrNotSupported": {backends.ErrNotSupported, syscall.ENOTSUP},
 		"ErrTemporary":    {backends.ErrTemporary, syscall.EIO},
 		"ErrUnavailable":  {backends.ErrUnavailable, syscall.EIO},
+		"ErrTooManyFiles": {backends.ErrTooManyFiles, syscall.EMFILE},
 		"ErrBusy":         {backends.ErrBusy, syscall.EBUSY},
 		"ErrLoop":         {backends.ErrLoop, syscall.ELOOP},
 		"ErrDamaged":      {backends.ErrDamaged, syscall.EIO},
@@ -73,7 +74,6 @@ func TestErrno(t *testing.T) {
 		nil:                      0,
 		context.Canceled:         syscall.EINTR,
 		context.DeadlineExceeded: syscall.ETIMEDOUT,
-		vfs.ErrTooManyFiles:      syscall.EMFILE,
 		vfs.ErrNoAttr:            syscall.ENODATA,
 		syscall.ENOENT:           syscall.EIO, // of the local disk: never the user's ENOENT
 		syscall.EPERM:            syscall.EIO,

@@ -188,6 +188,9 @@ func (l *Lake) SetMeta(ctx context.Context, d backends.DID, m backends.Meta) err
 
 // noteDown remembers that the RSE failed, so that others are tried before it.
 func (l *Lake) noteDown(rse string, err error) {
+	if errors.Is(err, backends.ErrTooManyFiles) {
+		return // it could not be asked
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.down[rse] = failure{at: l.now(), why: err.Error()}

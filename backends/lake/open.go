@@ -25,6 +25,7 @@ type Object struct {
 	reasons []string      // why those before failed
 	offline bool          // a good one is on tape
 	doubt   bool          // one failed in a way that may pass
+	crowded bool          // one could not be asked for want of descriptors
 	served  []string      // RSEs that gave bytes, in order
 	closed  bool
 }
@@ -39,7 +40,8 @@ var _ backends.Object = (*Object)(nil)
 // Open opens the content that in describes. A replica that does not exist or has
 // another size is declared BAD on the way. When nothing can be read, the error is
 // ErrOffline if a good copy is on tape and not staged (Recall brings it), else
-// ErrUnavailable with ErrTemporary if any copy may be had later, else ErrLost. It is
+// ErrUnavailable with ErrTemporary if any copy may be had later, else ErrLost; ErrTooManyFiles
+// comes with ErrUnavailable where descriptors are wanting. It is
 // never ErrNotExist, unless the DID itself is gone, and never a recall. ErrIsDir for a
 // collection, ErrStale for a content that was replaced and purged. An empty file needs
 // no replica.
@@ -153,6 +155,7 @@ func (o *Object) failed(h *opened, err error) {
 		o.old = append(o.old, h)
 		o.reasons = append(o.reasons, h.RSE+": "+err.Error())
 		o.doubt = true
+		o.crowded = o.crowded || errors.Is(err, backends.ErrTooManyFiles)
 	}
 }
 
@@ -200,6 +203,7 @@ func (o *Object) handle(ctx context.Context) (*opened, error) {
 			o.reasons = append(o.reasons, s.RSE+": "+reason)
 			o.offline = o.offline || errors.Is(err, backends.ErrOffline)
 			o.doubt = o.doubt || errors.Is(err, backends.ErrUnavailable)
+			o.crowded = o.crowded || errors.Is(err, backends.ErrTooManyFiles)
 		case o.closed:
 			o.mu.Unlock()
 			h.Close()
@@ -214,6 +218,8 @@ func (o *Object) handle(ctx context.Context) (*opened, error) {
 
 func (o *Object) verdictLocked() error {
 	switch {
+	case o.crowded: // before a recall: there may be a copy on disk
+		return fmt.Errorf("%w: %w", unavailable("open", o.in.DID, o.reasons), backends.ErrTooManyFiles)
 	case o.offline:
 		return fmt.Errorf("open %s: %s: %w", o.in.DID, words(o.reasons), backends.ErrOffline)
 	case o.doubt:

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -117,6 +118,26 @@ func TestOpenErrors(t *testing.T) {
 			t.Errorf("%s: replica is %+v", c.name, r.replica(in, "NEAR"))
 		}
 	}
+}
+
+// TestOpenWithoutDescriptors: a disk that cannot be asked for want of descriptors is not down,
+// and its copy is waited for rather than recalled.
+func TestOpenWithoutDescriptors(t *testing.T) {
+	r := newRig(t)
+	in := r.file("a", "NEAR", "TAPE")
+	r.near.Fail(func(string, string) error {
+		return fmt.Errorf("open: %w, %w, %w", backends.ErrTooManyFiles, backends.ErrUnavailable, backends.ErrTemporary)
+	})
+	_, err := r.Open(ctx, in)
+	if !errors.Is(err, backends.ErrTooManyFiles) || !backends.IsTemporary(err) || errors.Is(err, backends.ErrOffline) {
+		t.Errorf("%v", err)
+	}
+	r.near.Fail(nil)
+	o, err := r.Open(ctx, in)
+	if err != nil || o.RSE() != "NEAR" {
+		t.Fatalf("%v, %v", o, err)
+	}
+	o.Close()
 }
 
 func TestEmptyFileNeedsNoReplica(t *testing.T) {

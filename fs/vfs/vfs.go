@@ -228,9 +228,6 @@ func (v *FS) goDo(f func(ctx context.Context)) {
 	}
 }
 
-// ErrTooManyFiles is a descriptor limit met on the local disk (EMFILE, ENFILE).
-var ErrTooManyFiles = errors.New("too many open files")
-
 // local translates an error of the local disk, from the journal or the cache, into
 // the lake's words, so that the writer hears ENOSPC as ENOSPC. What it does not know
 // stays as it is.
@@ -240,7 +237,7 @@ func local(err error) error {
 	}
 	for _, m := range []struct{ from, to error }{
 		{syscall.ENOSPC, backends.ErrNoSpace}, {syscall.EDQUOT, backends.ErrQuota}, {syscall.EROFS, backends.ErrReadOnly},
-		{syscall.EMFILE, ErrTooManyFiles}, {syscall.ENFILE, ErrTooManyFiles},
+		{syscall.EMFILE, backends.ErrTooManyFiles}, {syscall.ENFILE, backends.ErrTooManyFiles},
 		{cache.ErrNoSpace, backends.ErrNoSpace}, {cache.ErrCorrupt, backends.ErrCorrupt}, {cache.ErrBusy, backends.ErrBusy},
 		{cache.ErrNotCached, backends.ErrNotExist}, {cache.ErrClosed, backends.ErrClosed},
 	} {

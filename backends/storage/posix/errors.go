@@ -25,7 +25,7 @@ func absent(err error) error {
 }
 
 // errnos are the answers of the system that mean something to a caller. All others (EIO, ESTALE,
-// EMFILE, ENODEV, ...) are the disk being unavailable, perhaps for now.
+// ENODEV, ...) are the disk being unavailable, perhaps for now.
 var errnos = map[syscall.Errno]error{
 	syscall.ENOENT:       backends.ErrNotExist,
 	syscall.EEXIST:       backends.ErrExist,
@@ -57,7 +57,10 @@ func translate(op, at string, err error) error {
 	case errors.As(err, &ours):
 		return err
 	case errors.As(err, &errno):
-		if word, ok := errnos[errno]; ok {
+		if errno == syscall.EMFILE || errno == syscall.ENFILE {
+			// The disk is well, but we cannot ask it: the caller hears so, and may ask again.
+			err = fmt.Errorf("%w, %w, %w", backends.ErrTooManyFiles, backends.ErrUnavailable, backends.ErrTemporary)
+		} else if word, ok := errnos[errno]; ok {
 			err = fmt.Errorf("%s: %w", errno.Error(), word)
 		} else {
 			err = unavailable(errno.Error())

@@ -403,7 +403,7 @@ func TestErrnos(t *testing.T) {
 	for errno, word := range map[syscall.Errno]error{
 		syscall.ENOENT: backends.ErrNotExist, syscall.ENOSPC: backends.ErrNoSpace, syscall.EROFS: backends.ErrReadOnly,
 		syscall.EACCES: backends.ErrPermission, syscall.EIO: backends.ErrTemporary, syscall.ESTALE: backends.ErrUnavailable,
-		syscall.EMFILE: backends.ErrTemporary, syscall.EDQUOT: backends.ErrQuota, syscall.ENAMETOOLONG: backends.ErrNameTooLong,
+		syscall.EMFILE: backends.ErrTooManyFiles, syscall.ENFILE: backends.ErrTemporary, syscall.EDQUOT: backends.ErrQuota, syscall.ENAMETOOLONG: backends.ErrNameTooLong,
 	} {
 		err := translate("op", "at", &os.PathError{Op: "x", Path: "y", Err: errno})
 		want(t, errno.Error(), err, word)
