@@ -270,6 +270,26 @@ func TestPutAndUndelete(t *testing.T) {
 	}
 }
 
+// TestUploadsTellOfOrphans: what recovery put aside is no upload, but is not kept quiet about.
+func TestUploadsTellOfOrphans(t *testing.T) {
+	c := newDemoLake(t)
+	if _, said, err := c.run("uploads", "ls"); err != nil || said != "" {
+		t.Fatalf("%v, %q", err, said)
+	}
+	if err := os.WriteFile(filepath.Join(c.lake, "journal", "0123456789abcdef01234567.data"), []byte("nobody's"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, said, err := c.run("uploads", "ls", "--json")
+	if err != nil || out != "" {
+		t.Errorf("%v, %q", err, out)
+	}
+	for _, want := range []string{"1 file (8 B)", filepath.Join(c.lake, "journal", "orphans"), "tarn fsck"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("no %q in %q", want, said)
+		}
+	}
+}
+
 func TestVerifyFindsDamage(t *testing.T) {
 	c := newDemoLake(t)
 	src := t.TempDir()

@@ -3,11 +3,14 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"tarn/backends"
+	"tarn/cache/journal"
 	"tarn/cmd/tarn/config"
 	"tarn/cmd/tarn/control"
 )
@@ -93,13 +96,43 @@ func (s *session) uploadsCommand() *cli.Command {
 					err := call(c.Context, s, nil, "uploads/ls", func([]control.Text) any { return struct{}{} }, func(u control.UploadEntry) error {
 						return l.add(u, u.ID, string(u.State), s.t.size(u.Size), s.t.since(u.Since), fmt.Sprint(u.Attempts), u.Path.Quote(), u.Error)
 					}, nil)
-					return errors.Join(err, l.end())
+					err = errors.Join(err, l.end())
+					if err == nil {
+						err = s.noteOrphans()
+					}
+					return err
 				},
 			},
 			ids("retry", "try now, and publish what was ABANDONED", "%d to be tried again", true),
 			ids("cancel", "give a file up: what was written is deleted", "%d cancelled", false),
 		},
 	}
+}
+
+// noteOrphans says that there are files which are no uploads, and may be somebody's all the same.
+func (s *session) noteOrphans() error {
+	file, _, err := s.pick()
+	if err != nil {
+		return err
+	}
+	cfg, err := s.load(file)
+	if err != nil {
+		return err
+	}
+	orphans, err := journal.Orphans(cfg.Journal.Path)
+	if errors.Is(err, os.ErrPermission) {
+		return nil // they are the concern of whom the journal belongs to
+	}
+	if err != nil || len(orphans) == 0 {
+		return err
+	}
+	var size int64
+	for _, o := range orphans {
+		size += o.Size
+	}
+	s.t.note("Besides, %s (%s) in %s: recovery after a crash could make no upload of them and kept them; each has its reason beside it, and `tarn fsck` lists them.",
+		count(int64(len(orphans)), "file"), human(size), filepath.Join(cfg.Journal.Path, "orphans"))
+	return nil
 }
 
 func (s *session) cacheCommand() *cli.Command {
