@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -238,6 +239,32 @@ func TestDeadMount(t *testing.T) {
 	m.ok("umount", m.point)
 	if deadMount(m.point) {
 		t.Error("umount left a dead mount")
+	}
+}
+
+// TestHungMount: a daemon that hangs, and has no supervisor, does not make tarn mount hang too.
+func TestHungMount(t *testing.T) {
+	m := mountDemo(t, "--supervise=false")
+	d, err := control.ReadDaemon(m.cfg.Run)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(d.PID, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Kill(d.PID, syscall.SIGCONT)
+	began := time.Now()
+	m.fails(control.CodeTemporary, []string{"has not answered", "kill -9 " + strconv.Itoa(d.PID)}, "mount", m.lake, m.point)
+	if took := time.Since(began); took > 6*deadWait {
+		t.Errorf("it took %v to say so", took)
+	}
+	// What it advises helps.
+	if err := syscall.Kill(d.PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	m.mount("--supervise=false")
+	if _, err := os.ReadDir(m.point); err != nil {
+		t.Error(err)
 	}
 }
 

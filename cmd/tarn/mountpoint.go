@@ -41,7 +41,11 @@ func checkMount(ctx context.Context, o *mountOptions) error {
 		if !ok || rel != "/" {
 			break
 		}
-		if !deadMount(o.point) {
+		dead, hangs := lookAt(o.point)
+		if hangs {
+			return errHangs(o)
+		}
+		if !dead {
 			return control.Fail(backends.ErrExist, "`tarn umount "+shellWord(o.point)+"` takes it away", "%s is mounted already, from %s", control.Text(o.point).Quote(), m.Lake)
 		}
 		if o.later {
@@ -64,11 +68,38 @@ func checkMount(ctx context.Context, o *mountOptions) error {
 	return checkFUSE(o.cfg.Mount.AllowOther)
 }
 
+// deadWait is how long a daemon may take to tell that it lives: it answers from memory.
+const deadWait = 5 * time.Second
+
 // deadMount tells whether nobody serves what is mounted at point.
 func deadMount(point string) bool {
-	var st unix.Statfs_t
-	err := unix.Statfs(point, &st)
-	return errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED)
+	dead, _ := lookAt(point)
+	return dead
+}
+
+// lookAt tells whether a mount is dead, and whether it hangs: whoever serves it does not
+// answer, and neither would anything else that is asked of it.
+func lookAt(point string) (dead, hangs bool) {
+	answer := make(chan error, 1)
+	go func() { // it stays for as long as the mount hangs
+		var st unix.Statfs_t
+		answer <- unix.Statfs(point, &st)
+	}()
+	select {
+	case err := <-answer:
+		return errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED), false
+	case <-time.After(deadWait):
+		return false, true
+	}
+}
+
+// errHangs says what helps where a daemon hangs that nobody supervises.
+func errHangs(o *mountOptions) error {
+	hint := "end its daemon with `kill -9`, and mount again: what was closed is safe in the journal"
+	if d, err := control.ReadDaemon(o.cfg.Run); err == nil && d.Mountpoint == o.point {
+		hint = fmt.Sprintf("end its daemon with `kill -9 %d`, and mount again: what was closed is safe in the journal", d.PID)
+	}
+	return control.Fail(backends.ErrTemporary, hint, "%s is mounted already, and who serves it has not answered for %v", control.Text(o.point).Quote(), deadWait)
 }
 
 func checkPoint(o *mountOptions) error {
