@@ -227,10 +227,14 @@ func (s *session) serve(ctx context.Context, o mountOptions) (err error) {
 }
 
 // limitMemory lets the garbage collector work harder before the process takes more than
-// it may. What is mapped, and stacks of threads, are not in its sum.
+// it may, and less before that: most of what a daemon makes is short-lived, and its heap is
+// small. What is mapped, and stacks of threads, are not in the sum.
 func limitMemory(n int64) {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(n / 8 * 7)
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(200)
 	}
 }
 

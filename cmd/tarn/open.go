@@ -332,7 +332,7 @@ func (o *opened) openFS() (err error) {
 	o.fs, err = vfs.New(vfs.Options{
 		Lake: o.lake, Cache: o.cache, Journal: o.journal,
 		ReadOnly: m.ReadOnly, NoDelete: !m.Delete, Delay: max(o.cfg.Journal.Delay.D(), time.Nanosecond), Close: vfs.CloseMode(o.cfg.Journal.Close),
-		Nodes: int(o.cfg.Memory / 8 / vfs.NodeBytes),
+		Nodes:  int(o.cfg.Memory / 8 / vfs.NodeBytes),
 		Policy: policyOf(r.Policy), ReadAhead: ahead, RecallTimeout: r.Timeout.D(), OnSafe: o.kick(), Log: o.log, Now: o.now,
 	})
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -60,7 +61,8 @@ func crowd(t *testing.T, limit, files int) *kernel {
 	_, err := w.cat.Import(ctx, func(yield func(backends.Entry, error) bool) {
 		for i := range files {
 			did := backends.DID{Scope: "ctao", Name: fmt.Sprintf("/ctao/d/f%05d", i)}
-			if !yield(backends.Entry{Info: backends.Info{DID: did, Type: backends.File, Mode: 0o644, UID: uint32(i)}}, nil) {
+			if !yield(backends.Entry{Info: backends.Info{DID: did, Type: backends.File, Size: 16, Mode: 0o644, UID: uint32(i),
+				Checksums: backends.Checksums{SHA256: fmt.Sprintf("%064x", i), Adler32: "1a2b3c4d"}}}, nil) {
 				return
 			}
 		}
@@ -195,4 +197,35 @@ func TestNodesAreBoundedByRacers(t *testing.T) {
 	})
 	wg.Wait()
 	k.settles(limit)
+}
+
+// TestNodeBytes: a node takes what NodeBytes says, or a little less.
+func TestNodeBytes(t *testing.T) {
+	const files = 20000
+	k := crowd(t, 2*files, files)
+	dir, err := k.w.v.Resolve(ctx, "/ctao/d")
+	must(t, err)
+	defer dir.Forget(1)
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	nodes := make([]*vfs.Node, 0, files)
+	before := heap()
+	for after := ""; ; {
+		page, err := k.w.v.List(ctx, dir, after)
+		must(t, err)
+		nodes = k.w.v.PlaceAll(ctx, dir, page, nodes)
+		if len(page) < vfs.Page {
+			break
+		}
+		after = page[len(page)-1].Name
+	}
+	each := (heap() - before) / int64(len(nodes))
+	t.Logf("%d bytes a node", each)
+	if each > vfs.NodeBytes || each < vfs.NodeBytes/2 {
+		t.Errorf("%d bytes a node; NodeBytes says %d", each, vfs.NodeBytes)
+	}
 }
