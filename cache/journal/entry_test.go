@@ -37,7 +37,7 @@ func crash(t testing.TB, j *Journal) Options {
 	if err := j.closeAll(); err != nil {
 		t.Fatal(err)
 	}
-	return Options{Dir: j.dir, NewHash: newSums, Log: j.log, Now: j.now, FS: j.fs}
+	return Options{Dir: j.dir, NewHash: newSums, Algs: j.algs, Log: j.log, Now: j.now, FS: j.fs, late: j.late, lateTime: j.lateTime}
 }
 
 func create(t testing.TB, j *Journal, content string) *Entry {
@@ -70,8 +70,8 @@ func content(t testing.TB, e *Entry) string {
 	return string(b)
 }
 
-func sumsOf(s string) map[string]string {
-	h := newSums()
+func sumsOf(s string, algs ...string) map[string]string {
+	h := newSums(algs...)
 	io.WriteString(h, s)
 	return h.Sums()
 }

@@ -15,6 +15,8 @@ var (
 	ErrDamaged = errors.New("is damaged")
 	// ErrWriting: the entry is being written, so its state cannot move on.
 	ErrWriting = errors.New("entry is being written")
+	// ErrNotVerified: Verify has to compute its checksums before it can go on.
+	ErrNotVerified = errors.New("entry was not verified since it was sealed")
 	// ErrNotSafe: only the data of a SAFE entry can be taken.
 	ErrNotSafe = errors.New("entry is not safe elsewhere")
 	// ErrVersion: written by a later tarn.

@@ -3,8 +3,8 @@ package journal
 import (
 	"fmt"
 	"io"
-	"maps"
 	"sync"
+	"time"
 )
 
 // runningHash follows writes that come in order, beside the writer: what is small is
@@ -14,12 +14,17 @@ import (
 // file again. What a follower reads while that happens may be anything.
 type runningHash struct {
 	mu     sync.Mutex // guards the rest
-	h      Hasher     // the follower's while there is one
+	h      *digest    // the follower's while there is one
 	n      int64      // came in order
 	done   int64      // of n, went through h
 	ragged bool       // bytes beyond n were written: Seal reads on from done
 	dirty  bool       // bytes below n have changed: Seal reads everything
 	run    *follower  // nil: none runs
+
+	// The pace: fast once a window of j.late bytes came within j.lateTime.
+	fast  bool
+	mark  int64 // where the window began
+	since time.Time
 }
 
 // follower is a goroutine that hashes what was written. It ends when it has caught up, so
@@ -57,6 +62,7 @@ func (e *Entry) hashWritten(f File, p []byte, off int64) {
 		return
 	}
 	r.n += int64(len(p))
+	r.pace(e.j)
 	switch {
 	case r.run != nil:
 	case r.n <= behind && r.done == off:
@@ -69,6 +75,16 @@ func (e *Entry) hashWritten(f File, p []byte, off int64) {
 		r.run = &follower{halt: make(chan struct{}), ended: make(chan struct{})}
 		go e.follow(f, r.run)
 	}
+}
+
+// pace notes how fast the writes come; the caller holds mu.
+func (r *runningHash) pace(j *Journal) {
+	if r.fast || r.n-r.mark < j.late {
+		return
+	}
+	now := time.Now()
+	r.fast = !r.since.IsZero() && now.Sub(r.since) < j.lateTime
+	r.mark, r.since = r.n, now
 }
 
 // follow hashes until all that came in order is hashed.
@@ -109,6 +125,9 @@ func (r *runningHash) turn(f File, run *follower) bool {
 			end = true
 		default:
 		}
+		if !end && r.fast {
+			h.giveUp()
+		}
 		if end { // in one step with the look at n: the next write brings another
 			r.run = nil
 			r.mu.Unlock()
@@ -146,35 +165,40 @@ func (r *runningHash) changed(off int64) {
 }
 
 // reset begins again with an empty file; no write races with it.
-func (r *runningHash) reset(h Hasher) {
+func (r *runningHash) reset(h *digest) {
 	r.stop()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.h, r.n, r.done, r.ragged, r.dirty = h, 0, 0, false, false
+	r.fast, r.mark, r.since = false, 0, time.Time{}
 }
 
 // finishHash brings the running checksum to the end of the file, reading what was not
-// hashed as it was written. The caller holds gate alone.
-func (e *Entry) finishHash(f File, size int64) (map[string]string, error) {
+// hashed as it was written; late: the slow ones would take too long. The caller holds
+// gate alone.
+func (e *Entry) finishHash(f File, size int64) (sums map[string]string, late bool, err error) {
 	r := &e.hash
 	r.stop()
 	r.mu.Lock()
 	defer r.mu.Unlock() // nobody waits for it
 	if r.h == nil || r.dirty || r.n > size {
-		r.h, r.done, r.dirty = e.j.newHash(), 0, false
+		r.h, r.done, r.dirty, r.fast = e.j.newDigest(), 0, false, false
+	}
+	if r.fast || size-r.done > e.j.late {
+		r.h.giveUp()
 	}
 	if err := hashRange(r.h, f, r.done, size); err != nil {
 		r.h, r.n, r.done = nil, 0, 0
-		return nil, err
+		return nil, false, err
 	}
 	r.n, r.done, r.ragged = size, size, false
-	return maps.Clone(r.h.Sums()), nil
+	return r.h.sums(), r.h.late, nil
 }
 
 // hashBuffers are small enough for a core's own cache.
 var hashBuffers = sync.Pool{New: func() any { b := make([]byte, behind); return &b }}
 
-func hashRange(h Hasher, f File, from, to int64) error {
+func hashRange(h io.Writer, f File, from, to int64) error {
 	if from >= to {
 		return nil
 	}

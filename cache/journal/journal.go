@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -40,20 +41,29 @@ type Options struct {
 	// limit of descriptors when 0. One more of those is synced and closed.
 	IdleFiles, DirtyFiles int
 
+	// AllSums lets Seal compute all checksums of every file, for callers whose close waits
+	// for what comes after it anyway.
+	AllSums bool
+
 	// SyncEvery is how long what SealLazy took may stay unsynced, a second when 0.
 	SyncEvery time.Duration
 
-	withFiles   bool  // for tests: entries have files from the start
-	logSegments int   // at most; segmentsMost when 0
-	logSize     int64 // of a segment; segmentSize when 0
-	manualLog   bool  // for tests: the log is there from the start, checkpoints are called
+	late        int64         // lateFrom when 0
+	lateTime    time.Duration // the same
+	withFiles   bool          // for tests: entries have files from the start
+	logSegments int           // at most; segmentsMost when 0
+	logSize     int64         // of a segment; segmentSize when 0
+	manualLog   bool          // for tests: the log is there from the start, checkpoints are called
 }
 
 // Journal is an open journal. Its methods may be called in parallel.
 type Journal struct {
 	dir      string
 	fs       FS
-	newHash  func() Hasher
+	newHash  func(algs ...string) Hasher
+	algs     []string
+	late     int64         // lateFrom, but for tests
+	lateTime time.Duration // the same
 	log      *slog.Logger
 	now      func() time.Time
 	files    *descriptors
@@ -105,6 +115,12 @@ func Open(o Options) (*Journal, error) {
 	if o.SyncEvery <= 0 {
 		o.SyncEvery = time.Second
 	}
+	if o.late == 0 {
+		o.late, o.lateTime = lateFrom, lateTime
+	}
+	if o.AllSums {
+		o.late = math.MaxInt64
+	}
 	if o.logSize == 0 {
 		o.logSize = segmentSize
 	}
@@ -114,9 +130,11 @@ func Open(o Options) (*Journal, error) {
 	j := &Journal{
 		dir:     filepath.Clean(o.Dir),
 		fs:      o.FS,
-		newHash: func() Hasher { return o.NewHash(o.Algs...) },
+		newHash: o.NewHash,
+		algs:    o.Algs,
 		log:     o.Log,
 		now:     o.Now,
+		late:    o.late, lateTime: o.lateTime,
 		entries: map[string]*Entry{},
 		young:   map[*memory]*Entry{},
 
@@ -257,7 +275,7 @@ func (j *Journal) createFiles(st stored) (*Entry, error) {
 	e := j.newEntry(j.newID())
 	st.keepOwn(Record{ID: e.id, Created: j.now()})
 	e.st = st
-	e.hash.h = j.newHash()
+	e.hash.h = j.newDigest()
 	e.dirEpoch, _ = j.dirSync.epoch()
 	if err := e.newRecordFile(e.recPath(), st, false); err != nil {
 		return nil, err

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,6 +40,7 @@ func TestModel(t *testing.T) {
 	o := testOptions(t.TempDir())
 	o.IdleFiles, o.DirtyFiles = 3, 3
 	o.manualLog, o.logSize, o.withFiles = seed%4 != 0, 256<<10, seed%8 == 1
+	o.Algs, o.late, o.lateTime = allAlgs, 8<<10, time.Hour // what is bigger gets its sums late
 	j := open(t, o)
 	model := map[string]*modelEntry{}
 	steps := 1000
@@ -120,7 +122,11 @@ func TestModel(t *testing.T) {
 			r, err = []func() (Record, error){e.Seal, e.SealLazy}[rnd.IntN(2)]()
 			if m.state == Writing {
 				m.state, m.sealed, m.sums, m.seq = Sealed, bytes.Clone(m.bytes), r.Sums, r.Seq
-				if !maps.Equal(r.Sums, sumsOf(string(m.bytes))) {
+				algs := allAlgs
+				if r.SumsLate {
+					algs = quick
+				}
+				if !maps.Equal(r.Sums, sumsOf(string(m.bytes), algs...)) {
 					t.Fatalf("step %d: wrong sums of %d bytes", step, size)
 				}
 			}
@@ -142,6 +148,12 @@ func TestModel(t *testing.T) {
 			}
 		case op < 94:
 			e.Idle()
+			if m.state == Sealed {
+				err = e.Verify()
+				if m.sums = e.Record().Sums; !maps.Equal(m.sums, sumsOf(string(m.bytes))) {
+					t.Fatalf("step %d: wrong sums of %d bytes after Verify", step, size)
+				}
+			}
 		case op < 96:
 			err = j.wal.checkpoint()
 		default:

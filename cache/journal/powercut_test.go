@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -128,6 +129,7 @@ func (r *cutRun) options() Options {
 	o := Options{Dir: "/j", NewHash: newSums, FS: r.disk, Log: slog.New(slog.DiscardHandler), IdleFiles: 2, DirtyFiles: 2}
 	// Small enough that it is full at times, of a size that changes at times, or none.
 	o.manualLog, o.logSize, o.logSegments, o.withFiles = r.logged, 96<<10, 4, r.files
+	o.Algs, o.late, o.lateTime = allAlgs, 1500, time.Hour // what is bigger gets its sums late
 	if r.rnd.IntN(8) == 0 {
 		o.logSize = 72 << 10
 	}
@@ -253,6 +255,18 @@ func (r *cutRun) step() error {
 	case op < 94:
 		if e.State() != Sealed {
 			return nil
+		}
+		if e.Record().SumsLate {
+			p.trying = true // a crash leaves it with the late ones or without
+			err := e.Verify()
+			if err == nil {
+				_, err = e.Seal()
+			}
+			if err == nil {
+				p.ack(true)
+				p.record = e.Record()
+			}
+			return err
 		}
 		return e.Update(func(rec *Record) { rec.State = Safe })
 	case op < 97:

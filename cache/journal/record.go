@@ -29,7 +29,7 @@ func (s State) Open() bool { return s == Writing || s == Abandoned }
 // Record is what the journal knows of one entry. It is written as JSON, so that a person
 // with nothing but the record file can tell what the data file beside it is.
 //
-// ID, Size, Sums, Created, Sealed, Seq, Recovered and Damaged belong to the journal; what
+// ID, Size, Sums, SumsLate, Created, Sealed, Seq, Recovered and Damaged belong to the journal; what
 // a caller puts there is ignored. The rest is the caller's.
 type Record struct {
 	ID    string `json:"id"`
@@ -39,6 +39,8 @@ type Record struct {
 
 	Size int64             `json:"size"`           // at the last Seal
 	Sums map[string]string `json:"sums,omitempty"` // of the content at the last Seal, by algorithm
+	// SumsLate: Sums are the quick ones only, fit to find what rots; Verify adds the others.
+	SumsLate bool `json:"sums_late,omitempty"`
 
 	Mode  uint32    `json:"mode,omitempty"`
 	UID   uint32    `json:"uid"`
@@ -127,5 +129,5 @@ func cloneValue(v any) any {
 func (r *Record) keepOwn(old Record) {
 	r.ID, r.Size, r.Sums = old.ID, old.Size, maps.Clone(old.Sums)
 	r.Created, r.Sealed, r.Seq = old.Created, old.Sealed, old.Seq
-	r.Recovered, r.Damaged = old.Recovered, old.Damaged
+	r.SumsLate, r.Recovered, r.Damaged = old.SumsLate, old.Recovered, old.Damaged
 }

@@ -256,7 +256,7 @@ func (j *Journal) createResident(st stored) *Entry {
 	e := j.newEntry(j.newID())
 	st.keepOwn(Record{ID: e.id, Created: j.now()})
 	e.st = st
-	e.hash.h = j.newHash()
+	e.hash.h = j.newDigest()
 	e.data.mem = &memory{e: e}
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -44,6 +44,9 @@ func (e *Entry) Sync() error {
 // with a new Seq. When it returns nil, close(2) may: the file survives a power cut with
 // exactly these bytes. A sealed entry that has not changed since is left as it is.
 //
+// Of a big file that was written fast only the quick checksums are computed; Verify adds
+// the others (Record.SumsLate).
+//
 // More writes may follow, and then another Seal. Writes that come during a Seal wait for
 // its end. An entry whose content is damaged is not sealed: ErrDamaged.
 //
@@ -100,8 +103,9 @@ func (e *Entry) seal(f File, lazy bool) (Record, error) {
 		e.setSize(in.Size)
 	}
 	var sums map[string]string
+	late := false
 	hash := func() (err error) {
-		sums, err = e.finishHash(f, in.Size)
+		sums, late, err = e.finishHash(f, in.Size)
 		return err
 	}
 	finish := func() {
@@ -109,6 +113,7 @@ func (e *Entry) seal(f File, lazy bool) (Record, error) {
 			st.Recovered = true
 		}
 		st.State, st.Size, st.Sums = Sealed, in.Size, sums
+		st.SumsLate = late
 		st.Sealed, st.Seq = e.j.now(), e.j.seq.Add(1)
 		st.Synced, st.SyncedSize, st.Touched = false, 0, false
 	}
@@ -275,8 +280,11 @@ func (e *Entry) Verify() error {
 	}
 	st, writes := e.versioned()
 	if st.State == Writing && st.Recovered && writes == 0 {
-		_, err := e.Seal() // its sums are of what has just been read
-		return err
+		r, err := e.Seal() // its sums are of what has just been read
+		if err != nil || !r.SumsLate {
+			return err
+		}
+		st, writes = e.versioned()
 	}
 	if st.State.Open() && st.Damaged {
 		return e.wrap("verify", fmt.Errorf("%w: %s", ErrDamaged, st.Error))
@@ -287,7 +295,7 @@ func (e *Entry) Verify() error {
 	if err := e.failure(); err != nil {
 		return e.wrap("verify", err)
 	}
-	bad, err := e.compare(st)
+	sums, bad, err := e.compare(st)
 	if err != nil {
 		return e.wrap("verify", err)
 	}
@@ -297,6 +305,18 @@ func (e *Entry) Verify() error {
 	now, nowWrites := e.versioned()
 	if nowWrites != writes || now.Seq != st.Seq || now.State.Open() {
 		return e.wrap("verify", ErrWriting)
+	}
+	if bad == "" && now.SumsLate { // of what agrees with the quick ones
+		now.Sums, now.SumsLate = sums, false
+		delete(now.Sums, ownSum)
+		if now.Damaged {
+			now.Damaged, now.Error = false, ""
+		}
+		if err := e.writeRecord(now, true); err != nil {
+			return e.wrap("verify", err)
+		}
+		e.publish(now)
+		return nil
 	}
 	if bad == "" && !now.Damaged {
 		return nil
@@ -324,9 +344,9 @@ func (e *Entry) versioned() (stored, uint64) {
 	return e.st.clone(), e.writes
 }
 
-// compare tells in words what is wrong with the content, "" when nothing is.
-func (e *Entry) compare(st stored) (bad string, err error) {
-	var sums map[string]string
+// compare gives the checksums of the content as it is, and tells in words what is wrong
+// with it, "" when nothing is.
+func (e *Entry) compare(st stored) (sums map[string]string, bad string, err error) {
 	err = e.withData(func(f File) error {
 		in, err := f.Stat()
 		if err != nil {
@@ -336,32 +356,28 @@ func (e *Entry) compare(st stored) (bad string, err error) {
 			bad = fmt.Sprintf("data file has %d bytes, sealed were %d", in.Size, st.Size)
 			return nil
 		}
-		h := e.j.newHash()
-		if err := hashRange(h, f, 0, st.Size); err != nil {
-			return err
-		}
-		sums = h.Sums()
-		return nil
+		sums, err = e.j.allSums(f, st)
+		return err
 	})
 	switch {
 	case errors.Is(err, unix.EIO) && !e.isResident() && e.missing():
-		return missingData, nil
+		return nil, missingData, nil
 	case err != nil || bad != "":
-		return bad, err
+		return nil, bad, err
 	}
 	compared := 0
 	for _, alg := range slices.Sorted(maps.Keys(st.Sums)) {
 		want := st.Sums[alg]
 		got, ok := sums[alg]
 		if ok && got != want {
-			return fmt.Sprintf("%s of the content is %s, sealed was %s", alg, got, want), nil
+			return nil, fmt.Sprintf("%s of the content is %s, sealed was %s", alg, got, want), nil
 		}
 		if ok {
 			compared++
 		}
 	}
 	if compared == 0 {
-		return "no checksum of the record can be computed here", nil
+		return nil, "no checksum of the record can be computed here", nil
 	}
-	return "", nil
+	return sums, "", nil
 }

@@ -50,7 +50,7 @@ func (e *Entry) failRecord(err error) error {
 //
 // f may set State only on a sealed entry, and a Damaged one stays SEALED (one that has come
 // further has good copies elsewhere): otherwise nothing is changed and the error is
-// ErrWriting or ErrDamaged. An uploader whose work took a while
+// ErrWriting or ErrDamaged; ErrNotVerified while Record.SumsLate. An uploader whose work took a while
 // compares Seq in f, because the entry may have been changed and sealed again.
 //
 // It needs no space on the disk unless the record outgrows its slot.
@@ -78,6 +78,8 @@ func (e *Entry) update(f func(*Record), durable bool) error {
 		return e.wrap("update", fmt.Errorf("to %s: %w: %s", st.State, ErrDamaged, old.Error))
 	case old.State.Open():
 		return e.wrap("update", fmt.Errorf("to %s: %w", st.State, ErrWriting))
+	case old.SumsLate:
+		return e.wrap("update", fmt.Errorf("to %s: its checksums are not known yet: %w", st.State, ErrNotVerified))
 	case st.State.Open():
 		return e.wrap("update", fmt.Errorf("from %s to %s: only a write does that", old.State, st.State))
 	}

@@ -66,7 +66,7 @@ func (e *Entry) Truncate(n int64) error {
 			return err
 		}
 		if n == 0 {
-			e.hash.reset(e.j.newHash())
+			e.hash.reset(e.j.newDigest())
 		} else {
 			e.hash.changed(min(n, e.Size()))
 		}

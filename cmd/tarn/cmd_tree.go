@@ -129,6 +129,7 @@ func (s *session) statCommand() *cli.Command {
 	return &cli.Command{
 		Name: "stat", Category: groupFiles, Usage: "all that is known of a file or directory", ArgsUsage: "PATH...",
 		Description: `Shows attributes, checksums, locality, state, replicas, rules and metadata.
+A big file that was written fast shows no checksums until its upload begins: they are computed then.
 
 Example:
    tarn stat /ctao/dl3/crab/run.fits --json | jq .replicas`,

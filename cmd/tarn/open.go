@@ -246,6 +246,7 @@ func (o *opened) openCache() (err error) {
 	o.journal, err = journal.Open(journal.Options{
 		Dir: o.cfg.Journal.Path, Algs: o.cfg.Checksums, Log: o.log, Now: o.now,
 		NewHash: journalHash, SyncEvery: o.cfg.Journal.Sync.D(),
+		AllSums: o.cfg.Journal.Close == config.CloseRemote || o.cfg.Journal.Close == config.CloseRegistered,
 	})
 	if err != nil {
 		return o.folderFault("journal.path", fmt.Errorf("open the journal %s: %w", o.cfg.Journal.Path, busy(err)))

@@ -37,11 +37,11 @@ type unsent struct {
 	born     time.Time // when the name came to be
 	written  time.Time // when the content last changed, on the monotonic clock
 	state    journal.State
-	sums     backends.Checksums // of the sealed content
+	sums     backends.Checksums // of the sealed content; none until all are known
 	sealed   int64              // its size
 	dirty    bool               // written to since the last Seal
 	sealing  chan struct{}      // closed when the Seal that runs is done; nil: none runs
-	known    bool               // the bytes were sealed, or compared with what was sealed, in this process
+	known    bool               // the bytes were sealed with all checksums, or compared with what was sealed, in this process
 	pending  int                // writes under way
 	lazy     bool               // sealed without waiting for the disk, and not synced since
 	promised bool               // a Sync or Seal was begun: a crash may bring it back
@@ -56,6 +56,15 @@ type unsent struct {
 	busy     context.CancelFunc // ends the running upload
 }
 
+// sumsOf are the checksums that are shown of a sealed content: those of a big one that was
+// written fast come with the look at it before its upload, and are not shown in part.
+func sumsOf(r journal.Record) backends.Checksums {
+	if r.SumsLate {
+		return backends.Checksums{}
+	}
+	return checksum.FromMap(r.Sums)
+}
+
 func isNotExist(err error) bool { return errors.Is(err, backends.ErrNotExist) }
 
 // newUnsent wraps a journal entry and puts it into the maps, but for its name.
@@ -63,7 +72,7 @@ func (v *FS) newUnsent(e *journal.Entry) *unsent {
 	r := e.Record()
 	u := &unsent{
 		fs: v, entry: e, id: r.ID, inode: r.Inode, path: string(r.Path), mode: r.Mode, uid: r.UID, gid: r.GID,
-		mtime: r.MTime, ctime: r.Created, born: r.Created, state: r.State, sums: checksum.FromMap(r.Sums), sealed: r.Size, why: r.Error,
+		mtime: r.MTime, ctime: r.Created, born: r.Created, state: r.State, sums: sumsOf(r), sealed: r.Size, why: r.Error,
 	}
 	u.dirty, u.rotten = r.State == journal.Writing, r.Damaged
 	if u.mtime.IsZero() {
@@ -373,7 +382,7 @@ func (u *unsent) seal(fast bool) error {
 		return local(err)
 	}
 	u.lazy = fast
-	u.state, u.sums, u.sealed, u.known = r.State, checksum.FromMap(r.Sums), r.Size, true
+	u.state, u.sums, u.sealed, u.known = r.State, sumsOf(r), r.Size, !r.SumsLate
 	prev := u.prev
 	u.prev, u.why = nil, ""
 	u.changedLocked()

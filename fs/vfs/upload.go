@@ -306,8 +306,8 @@ func (up *uploader) plan(ctx context.Context, u *unsent, r journal.Record) ([]jo
 	return copies, nil
 }
 
-// proved compares the local bytes with what was sealed, once in u's life, and seals what
-// a crash left synced.
+// proved compares the local bytes with what was sealed, once in u's life, computes the
+// checksums that the seal did not wait for, and seals what a crash left synced.
 func (u *unsent) proved() error {
 	u.mu.Lock()
 	done := u.known
@@ -326,7 +326,7 @@ func (u *unsent) proved() error {
 	r := u.entry.Record()
 	u.mu.Lock()
 	u.known, u.rotten = true, false
-	u.state, u.sums, u.sealed = r.State, checksum.FromMap(r.Sums), r.Size
+	u.state, u.sums, u.sealed = r.State, sumsOf(r), r.Size
 	u.mu.Unlock()
 	return nil
 }
@@ -335,6 +335,7 @@ func (up *uploader) first(ctx context.Context, u *unsent, r journal.Record) erro
 	if err := u.proved(); err != nil {
 		return err
 	}
+	r.Sums = u.entry.Record().Sums // some may have come with the look at it
 	if len(r.Copies) == 0 {
 		copies, err := up.plan(ctx, u, r)
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"tarn/backends"
+	"tarn/backends/checksum"
 	"tarn/cache/journal"
 	"tarn/fs/vfs"
 )
@@ -194,6 +195,83 @@ func TestRottenLocally(t *testing.T) {
 	w.hasten("/ctao/f")
 	w.drain()
 	w.want("/ctao/f", now)
+}
+
+// writeFast writes a big file so fast that its checksums come late.
+func (w *world) writeFast(p string) ([]byte, *journal.Entry) {
+	w.t.Helper()
+	b := bytes.Repeat(random(1<<20), 80)
+	for range 10 {
+		w.write(p, b)
+		if e := w.jrnl.Entries()[0]; e.Record().SumsLate {
+			return b, e
+		}
+		must(w.t, w.unlink(p))
+	}
+	w.t.Fatal("its checksums were never late: this machine writes too slowly")
+	return nil, nil
+}
+
+// TestSlowChecksumsComeBeforeTheUpload: of a big file that was written fast no checksum is
+// shown until all are known, and none is registered without. That holds over a restart.
+func TestSlowChecksumsComeBeforeTheUpload(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		w := newWorld(t, vfs.Options{Delay: time.Hour})
+		b, _ := w.writeFast("/ctao/f")
+		shown := func() string {
+			n, err := w.v.Resolve(ctx, "/ctao/f")
+			must(t, err)
+			defer n.Forget(1)
+			x, err := w.v.GetXattr(ctx, n, "user.tarn.checksum")
+			if err != nil && !errors.Is(err, vfs.ErrNoAttr) {
+				t.Fatal(err)
+			}
+			return string(x)
+		}
+		if x, in := shown(), w.stat("/ctao/f"); x != "" || !in.Checksums.IsZero() {
+			t.Fatalf("before they are known: %s, %v", x, in.Checksums)
+		}
+		w.want("/ctao/f", b)
+		if restart {
+			w.crash(func() {})
+		} else {
+			w.hasten("/ctao/f")
+		}
+		w.drain()
+		h := checksum.New()
+		h.Write(b)
+		if in := w.stat("/ctao/f"); in.Checksums != h.Sum() {
+			t.Fatalf("registered with %+v", in.Checksums)
+		}
+		if x := shown(); x != h.Sum().String() {
+			t.Fatal(x)
+		}
+		w.want("/ctao/f", b)
+		w.close()
+	}
+}
+
+// TestRottenBeforeTheSlowChecksums: what rots between the close of a big file and the look
+// at it before its upload is not uploaded, and gets no checksums of the rot.
+func TestRottenBeforeTheSlowChecksums(t *testing.T) {
+	w := newWorld(t, vfs.Options{Delay: time.Hour})
+	b, e := w.writeFast("/ctao/f")
+	f, err := os.OpenFile(e.Path(), os.O_RDWR, 0)
+	must(t, err)
+	_, err = f.WriteAt([]byte{b[77] ^ 1}, 77)
+	must(t, err)
+	must(t, f.Close())
+	w.hasten("/ctao/f")
+	until(t, "it is found", func() bool { return w.v.Uploads()[0].Error != "" })
+	if r := e.Record(); !r.Damaged || len(r.Sums) != 1 || len(r.Copies) != 0 {
+		t.Fatalf("%+v", r)
+	}
+	if _, err := w.read("/ctao/f"); !errors.Is(err, backends.ErrCorrupt) {
+		t.Fatalf("read: %v", err)
+	}
+	if in := w.stat("/ctao/f"); !in.Checksums.IsZero() {
+		t.Fatal(in.Checksums)
+	}
 }
 
 // TestReplacedFromOutside: a file that was registered here and then replaced by another
