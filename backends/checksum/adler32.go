@@ -74,3 +74,21 @@ func adlerAdd(a, b uint64, p *[adlerBlock]byte) (uint64, uint64) {
 func lanesSum(x uint64) uint64 {
 	return x&0xffff + x>>16&0xffff + x>>32&0xffff + x>>48
 }
+
+// Adler32 is the adler32 of p, Adler32Join that of bytes whose adler32 is a, followed by n bytes
+// whose adler32 is b: pieces can be taken in any order, and at the same time.
+func Adler32(p []byte) uint32 {
+	d := adler{a: 1}
+	d.Write(p)
+	return d.b<<16 | d.a
+}
+
+// Adler32Join is described at Adler32.
+func Adler32Join(a, b uint32, n int64) uint32 {
+	// The low half is 1 + all bytes; the high half sums the low one after each byte, so each of
+	// n bytes adds what the low half of a has more than 1.
+	low, high := uint64(a&0xffff), uint64(a>>16)
+	high += uint64(b>>16) + uint64(n%adlerMod)*(low+adlerMod-1)
+	low += uint64(b&0xffff) + adlerMod - 1
+	return uint32(high%adlerMod)<<16 | uint32(low%adlerMod)
+}

@@ -52,3 +52,19 @@ func BenchmarkAdler32(b *testing.B) {
 		h.Write(data)
 	}
 }
+
+func TestAdler32Join(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	data := bytes.Repeat([]byte{255}, 300_000)
+	for i := range 200_000 {
+		data[i] = byte(r.Uint32())
+	}
+	for range 2000 {
+		p := data[r.IntN(len(data)):]
+		p = p[:r.IntN(len(p)+1)]
+		k := r.IntN(len(p) + 1)
+		if got, want := Adler32Join(Adler32(p[:k]), Adler32(p[k:]), int64(len(p)-k)), adler32.Checksum(p); got != want {
+			t.Fatalf("%d and %d bytes: %08x, want %08x", k, len(p)-k, got, want)
+		}
+	}
+}
