@@ -230,9 +230,10 @@ func (s *Storage) Close() error {
 
 // object is an open file.
 type object struct {
-	f    *os.File
-	size int64
-	at   string
+	f      *os.File
+	direct direct
+	size   int64
+	at     string
 }
 
 // File is the open file itself, for reading only.
@@ -252,7 +253,13 @@ func (o *object) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	}
 	// A file that grew behind our back still is the file that was opened.
 	want := int(min(int64(len(p)), o.size-off))
-	n, err := o.f.ReadAt(p[:want], off)
+	n := o.readDirect(p[:want], off)
+	var err error
+	if n < want {
+		var m int
+		m, err = o.f.ReadAt(p[n:want], off+int64(n))
+		n += m
+	}
 	switch {
 	case n == want && n < len(p):
 		return n, io.EOF
@@ -265,6 +272,7 @@ func (o *object) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 }
 
 func (o *object) Close() error {
+	o.direct.close()
 	if err := o.f.Close(); err != nil {
 		return translate("close", o.at, err)
 	}
