@@ -24,12 +24,21 @@ type Hasher interface {
 	Sums() map[string]string
 }
 
+// Quick is a checksum of which the pieces of a content can be computed by themselves, each
+// when it arrives and in any order. Its digest is the eight hex digits of the value.
+type Quick struct {
+	Alg   string
+	Piece func(p []byte) uint32
+	// Join gives the value of a piece followed by another one of n bytes.
+	Join func(a, b uint32, n int64) uint32
+}
+
 // Options of a Cache. Zero values mean the defaults named.
 type Options struct {
 	Dir       string // made with mode 0700 when missing; its parent must exist
 	Limit     int64  // hard bound of bytes, 0: only FreeFloor bounds
 	FreeFloor int64  // bytes to leave free on the file system of Dir
-	Block     int    // unit of residence and checking, default 1 MiB; rounded up to whole pages
+	Block     int    // unit of residence and checking, default 1 MiB; rounded up to whole pages. See blockOf
 	// Head and Tail are kept of every seeded or evicted file: the blocks that hold so
 	// many first and last bytes. Default 1 MiB each, -1 none. They count to Limit, and
 	// go last.
@@ -39,8 +48,11 @@ type Options struct {
 	Strict     bool  // withhold all bytes of a content until the whole is verified
 	// NewHash makes a Hasher for the algorithms of Content.Sums; needed when those are given.
 	NewHash func(algs ...string) Hasher
-	Log     *slog.Logger     // default slog.Default()
-	Now     func() time.Time // default time.Now; for times of use and ends of pins
+	// Quick, of a Content that has it and is longer than a block, is compared alone. The zero
+	// value compares all checksums that there are, which costs a pass in order over the bytes.
+	Quick Quick
+	Log   *slog.Logger     // default slog.Default()
+	Now   func() time.Time // default time.Now; for times of use and ends of pins
 }
 
 const (
@@ -52,6 +64,8 @@ const (
 	syncMin       = 8 << 20 // whole files below it are re-checked after a restart instead of synced
 	settleMax     = 1 << 30 // contents up to it are checked once more when they are whole
 	maxSources    = 5       // Sources tried without getting on
+	manyBlocks    = 1024    // a content of more has larger blocks, up to
+	maxGrown      = 1 << 20 // this size
 	maxBlocks     = 1 << 26 // of one content: 64 TiB by default
 	pageSize      = 4096    // what a file's size is rounded to when it is charged
 	highPercent   = 95      // of Limit: background eviction begins
@@ -73,10 +87,14 @@ type Cache struct {
 	ahead  chan struct{} // tokens of read-ahead requests
 	demand chan struct{} // tokens of demanded requests
 	kick   chan struct{} // wakes the background eviction
-	chunk  int           // blocks of one read-ahead request
+	chunk  int           // bytes of one read-ahead request
 	maxFDs int64
 	fds    atomic.Int64
 	sick   atomic.Bool // the cache's disk failed and this was logged
+
+	memMax     int64        // bytes in mem, roughly, and of all fills' recent blocks
+	memUsed    atomic.Int64 // in mem
+	recentUsed atomic.Int64
 
 	hits, misses, evictions, corrupt, fetched atomic.Int64
 
@@ -113,16 +131,18 @@ func Open(o Options) (*Cache, error) {
 		o: o, log: o.Log, now: o.Now, lock: lock, limit: o.Limit,
 		kick:    make(chan struct{}, 1),
 		entries: map[Key]*entry{}, pins: map[*entry]struct{}{},
-		maxFDs: descriptorBudget(), chunk: max(1, chunkBytes/o.Block),
+		maxFDs: descriptorBudget(), chunk: chunkBytes,
 	}
 	c.changed = sync.NewCond(&c.mu)
-	// Of the memory two sevenths are for reading ahead, four for demands, one for blocks
-	// of contents that are read past the cache. No holder of a token waits for another.
+	// Of the memory two sevenths are for reading ahead, three for demands, one for what came
+	// last, one for blocks of contents that are read past the cache. No holder of a token
+	// waits for another.
 	part := o.Memory / 7
-	c.ahead = make(chan struct{}, tokens(2*part, c.chunk*o.Block, maxAhead))
-	c.demand = make(chan struct{}, tokens(4*part, max(demandBytes, o.Block), maxDemand))
+	c.ahead = make(chan struct{}, tokens(2*part, max(chunkBytes, o.Block), maxAhead))
+	c.demand = make(chan struct{}, tokens(3*part, max(demandBytes, o.Block), maxDemand))
+	c.memMax = part
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
-	if c.mem, err = lru.New[memKey, *memBlock](tokens(part, o.Block, 1<<20)); err != nil {
+	if c.mem, err = lru.NewWithEvict(tokens(part, o.Block, 1<<20), func(_ memKey, m *memBlock) { c.memUsed.Add(-int64(len(m.data))) }); err != nil {
 		panic(err) // only for a size that is not positive
 	}
 	if err := c.load(); err != nil {
@@ -137,6 +157,16 @@ func Open(o Options) (*Cache, error) {
 // tokens is how many buffers of a size fit into the memory, at least one and at most most.
 func tokens(memory int64, size, most int) int {
 	return int(max(1, min(memory/int64(size), int64(most))))
+}
+
+// blockOf is the block of a content: of one that is large for small blocks it is a multiple of
+// Block, up to 1 MiB, because what is done for each block adds up.
+func (o *Options) blockOf(size int64) int {
+	b := o.Block
+	for b <= maxGrown/2 && size/int64(b) > manyBlocks {
+		b *= 2
+	}
+	return b
 }
 
 func (o *Options) complete() error {

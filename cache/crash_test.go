@@ -24,7 +24,7 @@ func crashChild(dir string) {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	c.chunk = 4
+	c.chunk = 4 * kb4
 	fmt.Println("ready")
 	ctx := context.Background()
 	for {

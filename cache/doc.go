@@ -6,7 +6,7 @@
 // blocks it needs while one task per content fills the rest behind it. What is promised:
 //
 //   - No wrong byte passes unnoticed. The whole is compared with the checksums of the
-//     Content before it counts as whole, the CRC32C of each block guards every later use,
+//     Content (with that of Options.Quick where it is known) before it counts as whole, the CRC32C of each block guards every later use,
 //     also after a restart or a power cut, and until the whole is verified a reader that
 //     goes through the file never gets its last block, hence never a clean end.
 //   - Options.Limit is hard: space is reserved before a fetch. When there is no room,

@@ -88,7 +88,7 @@ func (c *Cache) get(ct Content) (*entry, error) {
 	if len(ct.Key) == 0 || len(ct.Key) > 1<<16 || len(ct.Sums) > 16 {
 		return nil, fmt.Errorf("content %q: impossible key or checksums", ct.Key)
 	}
-	if ct.Size/int64(c.o.Block) >= maxBlocks { // a catalogue may claim any size; do not allocate for it
+	if ct.Size/int64(c.o.blockOf(ct.Size)) >= maxBlocks { // a catalogue may claim any size; do not allocate for it
 		return nil, fmt.Errorf("content %q: %d bytes are too many", ct.Key, ct.Size)
 	}
 	for {
@@ -99,7 +99,7 @@ func (c *Cache) get(ct Content) (*entry, error) {
 		}
 		e := c.entries[ct.Key]
 		if e == nil {
-			e = c.newEntry(ct.Key, ranges.Layout{Size: ct.Size, Block: c.o.Block}, maps.Clone(ct.Sums))
+			e = c.newEntry(ct.Key, ranges.Layout{Size: ct.Size, Block: c.o.blockOf(ct.Size)}, maps.Clone(ct.Sums))
 			c.entries[ct.Key] = e
 		}
 		c.unIdleLocked(e)
@@ -348,7 +348,11 @@ func (e *entry) syncData() {
 	}
 	defer d.Close()
 	st, err := d.stamp()
-	if err != nil || d.sync() != nil {
+	if err != nil {
+		return
+	}
+	if err := d.sync(); err != nil { // what the kernel could not write it may give no more
+		e.lostFile(err)
 		return
 	}
 	e.mu.Lock()
@@ -368,7 +372,7 @@ func (e *entry) tidy() {
 	e.mu.Unlock()
 	if litter && claimed.Count() > 0 && !claimed.Full() {
 		if d, err := openData(e.c.path(e.stem, dataSuffix), os.O_RDWR); err == nil {
-			err = e.change(d, func() error { return punchGaps(d, e.lay, &claimed) })
+			err = e.change(d, 0, 0, func() error { return punchGaps(d, e.lay, &claimed) })
 			d.Close()
 			if err != nil {
 				e.c.diskFailed("punch", err)

@@ -166,7 +166,7 @@ func (e *entry) punchOut(stay *ranges.Set) error {
 		return err
 	}
 	defer d.Close()
-	return e.change(d, func() error { return punchGaps(d, e.lay, stay) })
+	return e.change(d, 0, 0, func() error { return punchGaps(d, e.lay, stay) })
 }
 
 // watermark is so many percent of the limit, which may be the greatest number.

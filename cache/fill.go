@@ -42,19 +42,24 @@ type fill struct {
 	blend   bool              // unverified blocks of several Sources are mixed: none can be blamed
 	fresh   int64             // bytes stored since the side file was written
 	window  map[int]*memBlock // past the cache: what the hash needs next
+	recent  recent
+	pieced  []bool   // blocks of which pieces has Quick.Piece
+	pieces  []uint32 // nil when the content is not compared by Quick
 
 	reserved int64 // guarded by Cache.mu: what is left of the reservation
 
-	// Of the prover alone:
-	hash Hasher
-	sums []uint32
-	file *dataFile // for writing; nil when not store. Set before the streams start
+	proof           // of the prover alone
+	file  *dataFile // for writing; nil when not store. Set before the streams start
 }
 
 // startFillLocked starts the fill of an entry that has none. e.mu is held.
 func (e *entry) startFillLocked() {
 	c := e.c
 	fl := &fill{e: e, c: c, pen: make(chan struct{}, 1), ended: make(chan struct{}), busy: ranges.NewSet(e.lay.Count()), window: map[int]*memBlock{}}
+	fl.recent.blocks = map[int]*memBlock{}
+	if q := c.o.Quick; q.Alg != "" && e.sums[q.Alg] != "" && e.lay.Count() > 1 {
+		fl.pieces, fl.pieced = make([]uint32, e.lay.Count()), make([]bool, e.lay.Count())
+	}
 	fl.cond = sync.NewCond(&e.mu)
 	fl.ctx, fl.cancel = context.WithCancelCause(c.ctx)
 	c.mu.Lock()
@@ -241,7 +246,7 @@ func (e *entry) openForWrite() (*dataFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = e.change(d, func() error {
+	err = e.change(d, 0, 0, func() error {
 		st, err := d.stamp()
 		if err == nil && st.Size != e.lay.Size {
 			err = d.Truncate(e.lay.Size)
@@ -330,7 +335,7 @@ func (fl *fill) progress() bool {
 // reset drops everything unverified, and everything at all if doubt.
 func (fl *fill) reset(doubt bool) {
 	e := fl.e
-	fl.hash = nil
+	fl.proof = proof{}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if doubt {

@@ -195,8 +195,15 @@ func (l *logLines) count(s string) int {
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 func options(t testing.TB) Options {
-	return Options{Dir: filepath.Join(t.TempDir(), "cache"), Block: kb4, Head: -1, Tail: -1, NewHash: newSums, Log: quiet()}
+	return Options{Dir: filepath.Join(t.TempDir(), "cache"), Block: kb4, Head: -1, Tail: -1, NewHash: newSums, Quick: quick, Log: quiet()}
 }
+
+// quick is adler32 by pieces.
+var quick = Quick{Alg: "adler32", Piece: adler32.Checksum, Join: func(a, b uint32, n int64) uint32 {
+	const mod = 65521
+	low, high := uint64(a&0xffff), uint64(a>>16)
+	return uint32((high+uint64(b>>16)+uint64(n%mod)*(low+mod-1))%mod)<<16 | uint32((low+uint64(b&0xffff)+mod-1)%mod)
+}}
 
 // open opens a cache that is checked and closed at the end of the test.
 func open(t testing.TB, o Options) *Cache {
@@ -205,7 +212,7 @@ func open(t testing.TB, o Options) *Cache {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.chunk = 4 // small blocks, as many requests as with large ones
+	c.chunk = 4 * kb4 // small blocks, as many requests as with large ones
 	t.Cleanup(func() { shut(t, c) })
 	return c
 }
@@ -297,6 +304,29 @@ func readAll(ctx context.Context, f *File, step int) ([]byte, error) {
 	for {
 		n, err := f.ReadAt(ctx, p, int64(len(all)))
 		all = append(all, p[:n]...)
+		if err == io.EOF {
+			return all, nil
+		}
+		if err != nil {
+			return all, err
+		}
+	}
+}
+
+// readShared is readAll by ReadShared; it looks at what it got once more before it gives it back.
+func readShared(ctx context.Context, f *File, step int) ([]byte, error) {
+	var all []byte
+	p := make([]byte, step)
+	for {
+		data, done, err := f.ReadShared(ctx, p, int64(len(all)))
+		all = append(all, data...)
+		if done != nil {
+			runtime.Gosched()
+			if !bytes.Equal(data, all[len(all)-len(data):]) {
+				panic("shared bytes changed while they were lent")
+			}
+			done()
+		}
 		if err == io.EOF {
 			return all, nil
 		}

@@ -89,7 +89,7 @@ func (m *model) start() {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	c.chunk = 4
+	c.chunk = 4 * kb4
 	m.c = c
 }
 
@@ -266,7 +266,11 @@ func (m *model) readThrough(i int) string {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	got, err := readAll(ctx, f, 1+m.rng.IntN(4*kb4))
+	read := readAll
+	if m.rng.IntN(2) == 0 {
+		read = readShared
+	}
+	got, err := read(ctx, f, 1+m.rng.IntN(4*kb4))
 	if err != nil && !m.mayFail(err) {
 		m.t.Fatalf("read through %d: %v", i, err)
 	}
@@ -328,6 +332,9 @@ func (m *model) harm(i int) string {
 func newModel(t *testing.T, seed uint64) *model {
 	m := &model{t: t, o: options(t), clock: newClock(), rng: rand.New(rand.NewPCG(seed, 1)), limit: 200 * kb4}
 	m.o.Head, m.o.Tail, m.o.Now, m.o.Limit = kb4, 2*kb4, m.clock.now, m.limit
+	if seed%2 == 0 {
+		m.o.Quick = Quick{} // all checksums, in order
+	}
 	m.truth = make([]modelContent, 10)
 	for i := range m.truth {
 		m.truth[i].ct, m.truth[i].data = numbered(i, []int{0, 1, kb4, 3*kb4 + 1, 9 * kb4, 20*kb4 + 5, 33 * kb4, 50*kb4 - 1, 64 * kb4, 260 * kb4}[i])

@@ -3,7 +3,6 @@ package cache
 import (
 	"context"
 	"fmt"
-	"sync"
 
 	"tarn/cache/ranges"
 )
@@ -27,7 +26,7 @@ type view struct {
 	err     error     // or never
 	first   int       // block of the first byte
 	end     int       // blocks [first, end) can be read in one go without a check
-	mem     *memBlock // or block first is in memory
+	mem     *memBlock // or block first is in memory; to be given back
 	proof   bool      // not there: it is withheld until the whole is verified
 	wantEnd int       // not there: the range ends in the block before
 	marked  bool      // block first was entered in the trail now
@@ -46,13 +45,16 @@ func (f *File) view(off int64, n int) (v view) {
 	}
 	crc := e.crc[v.first]
 	v.there = e.have.Has(v.first)
-	if !v.there && e.fill != nil {
-		if v.mem = e.fill.memLocked(v.first); v.mem != nil {
+	if fl := e.fill; fl != nil {
+		if v.mem = fl.recentLocked(v.first); v.mem == nil && !v.there {
+			v.mem = fl.memLocked(v.first)
+		}
+		if v.mem != nil {
 			v.there, crc = true, v.mem.crc
 		}
 	}
 	if !e.known.Full() && !f.allowedLocked(v.first) {
-		v.there, v.proof = false, true
+		v.there, v.mem, v.proof = false, nil, true
 		return v
 	}
 	if !v.there {
@@ -60,10 +62,13 @@ func (f *File) view(off int64, n int) (v view) {
 	}
 	v.marked = f.markLocked(v.first, crc)
 	if v.err = f.poison; v.err != nil {
+		v.mem = nil
 		return v
 	}
 	v.end = v.first
-	if v.mem == nil {
+	if v.mem != nil {
+		v.mem.hold()
+	} else {
 		// More than one block at once only where nothing can be withheld.
 		for v.end < v.wantEnd && e.checked.Has(v.end) && (v.end == v.first || e.known.Full()) && e.have.Has(v.end) {
 			v.end++
@@ -150,23 +155,12 @@ func (f *File) unmark(b int) {
 	}
 }
 
-// blockBufs holds buffers for checking one block; they are as long as the last user's.
-var blockBufs sync.Pool
-
-func getBuf(n int) []byte {
-	if p, ok := blockBufs.Get().(*[]byte); ok && cap(*p) >= n {
-		return (*p)[:n]
-	}
-	return make([]byte, n)
-}
-
-func putBuf(b []byte) { blockBufs.Put(&b) }
-
-// readView reads the beginning of the range into p. 0 bytes without an error: it is not
+// readView reads the beginning of the range into p, and gives v back. 0 bytes without an error: it is not
 // there any more, look again.
 func (f *File) readView(v view, p []byte, off int64) (int, error) {
 	e := f.e
 	if v.mem != nil {
+		defer v.mem.back()
 		return copy(p, v.mem.data[off-e.lay.Off(v.first):]), nil
 	}
 	d, done, err := e.reader()

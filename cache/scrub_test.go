@@ -28,8 +28,8 @@ func flipBit(t testing.TB, path string, bit int64) {
 	}
 }
 
-// bits gives bits of a file: the first, the last, and some between.
-func bits(t testing.TB, rnd *rand.Rand, path string, n int) []int64 {
+// flippedBits gives bits of a file: the first, the last, and some between.
+func flippedBits(t testing.TB, rnd *rand.Rand, path string, n int) []int64 {
 	t.Helper()
 	st, err := os.Stat(path)
 	if err != nil {
@@ -69,7 +69,7 @@ func TestScrubFindsOneFlippedBit(t *testing.T) {
 				if suffix == sideSuffix {
 					n = 40
 				}
-				for _, bit := range bits(t, rnd, file, n) {
+				for _, bit := range flippedBits(t, rnd, file, n) {
 					if reopen {
 						shut(t, c)
 					}

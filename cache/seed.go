@@ -106,7 +106,7 @@ func (e *entry) storeVerified(d *dataFile, r io.ReaderAt, b int, p []byte) (char
 	if have && was == crc {
 		return 0, nil
 	}
-	err = e.change(d, func() error {
+	err = e.change(d, b, b+1, func() error {
 		_, err := d.WriteAt(p, e.lay.Off(b))
 		return err
 	})

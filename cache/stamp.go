@@ -8,26 +8,39 @@ import (
 	"syscall"
 )
 
-// The stamp rule: bytes that were checked are trusted while the stamp of the data file
-// stays as it was then. Any change of the stamp makes every block be checked against its
-// CRC32C again before it is used; a change of our own too, because somebody else's in the
-// same moment would be hidden by it. So a content that is being filled is checked at each
-// use, and is gone through once more when it is whole and nothing is written any more.
+// The stamp rule: bytes that were checked, or written by us, are trusted while the stamp of
+// the data file stays as it was then. A change of the stamp that is not ours makes every block
+// be checked against its CRC32C again before it is used. So before each change of ours the
+// stamp is compared with the one after the last, or ours would hide somebody else's.
 
-// change runs f, which changes the data file d. The caller owns the data file.
-func (e *entry) change(d *dataFile, f func() error) error {
+// change runs f, which changes the data file d and, if it succeeds, leaves blocks [first, end)
+// with the bytes that their checksums are of. The caller owns the data file.
+func (e *entry) change(d *dataFile, first, end int, f func() error) error {
+	before, err := d.stamp()
 	e.mu.Lock()
+	if err != nil || before != e.st {
+		e.checked.Clear()
+	}
+	for b := first; b < end; b++ {
+		e.checked.Remove(b)
+	}
 	e.changing = true
 	e.stGen++
 	e.mu.Unlock()
-	err := f()
+	err = f()
 	after, err2 := d.stamp()
+	err = errors.Join(err, err2)
 	e.mu.Lock()
-	e.checked.Clear()
+	if err != nil {
+		e.checked.Clear()
+	}
+	for b := first; b < end && err == nil; b++ {
+		e.checked.Add(b)
+	}
 	e.st, e.changing, e.synced = after, false, false
 	e.stGen++
 	e.mu.Unlock()
-	return errors.Join(err, err2)
+	return err
 }
 
 // reader gives the descriptor for reading, and what to do when done with it: one stays
@@ -149,10 +162,13 @@ func (e *entry) trusted(ctx context.Context, budget int64) (*dataFile, func(), b
 	}
 	buf := getBuf(e.lay.Block)
 	defer putBuf(buf)
+	b := 0
 	for range 4*e.lay.Count() + 4 { // unless somebody keeps changing the file
 		e.look(d)
 		e.mu.Lock()
-		b := e.checked.NextClear(0)
+		if b = e.checked.NextClear(b); b == e.lay.Count() { // or a change made it begin anew
+			b = e.checked.NextClear(0)
+		}
 		whole := e.whole && !e.changing
 		e.mu.Unlock()
 		if whole && b == e.lay.Count() {
@@ -170,8 +186,10 @@ func (e *entry) trusted(ctx context.Context, budget int64) (*dataFile, func(), b
 	return nil, nil, false
 }
 
-// settle checks a content that has just become whole, so that it can be passed through
-// and, after a restart, be trusted. Larger ones are checked as they are read.
+// settle checks what there is to check of a content that has just become whole, so that it can
+// be passed through and, after a restart, be trusted. That is little, unless somebody else
+// changed the file or a part of it is older than this process. Larger ones are checked as they
+// are read.
 func (e *entry) settle() {
 	if e.lay.Size > settleMax {
 		return

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -95,32 +96,6 @@ func (fl *fill) missingLocked(b int) bool {
 
 func (fl *fill) hereLocked(b int) bool { return fl.e.have.Has(b) || fl.memLocked(b) != nil }
 
-// memLocked is block b if it is in memory.
-func (fl *fill) memLocked(b int) *memBlock {
-	if fl.store {
-		return nil
-	}
-	m := fl.window[b]
-	if m == nil {
-		m, _ = fl.c.mem.Get(memKey{fl.e, b})
-	}
-	return m
-}
-
-// forgetMemLocked drops the blocks in memory, or those with another checksum than is known.
-func (fl *fill) forgetMemLocked(all bool) {
-	if fl.whyNot == nil {
-		return
-	}
-	for b := range fl.e.lay.Count() {
-		k := memKey{fl.e, b}
-		if m, ok := fl.c.mem.Peek(k); ok && (all || m.crc != fl.e.crc[b]) {
-			fl.c.mem.Remove(k)
-		}
-	}
-	clear(fl.window)
-}
-
 // demandedLocked is a run of blocks that a reader waits for.
 func (fl *fill) demandedLocked() (first, end int) {
 	most := max(1, demandBytes/fl.e.lay.Block)
@@ -143,7 +118,7 @@ func (fl *fill) demandedLocked() (first, end int) {
 // prover needs next if somebody waits for the proof.
 func (fl *fill) aheadLocked() (first, end int) {
 	e := fl.e
-	most, from, to := fl.c.chunk, fl.cursor, e.lay.Count()
+	most, from, to := max(1, fl.c.chunk/e.lay.Block), fl.cursor, e.lay.Count()
 	if !fl.store {
 		if !e.wantsProofLocked() {
 			return 0, 0
@@ -188,23 +163,23 @@ func (e *entry) wantsProofLocked() bool {
 func (s *stream) fetch(first, end int) error {
 	e := s.e
 	off := e.lay.Off(first)
-	buf := getBuf(int(min(e.lay.Off(end), e.lay.Size) - off))
-	defer putBuf(buf)
-	n, err := readFull(s.ctx, s.src, buf, off)
+	buf := lendBuf(int(min(e.lay.Off(end), e.lay.Size) - off))
+	defer buf.back()
+	n, err := readFull(s.ctx, s.src, buf.data, off)
 	s.c.fetched.Add(int64(n))
-	got := first
-	crcs := make([]uint32, 0, end-first)
-	for got < end && e.lay.Off(got)+int64(e.lay.Len(got)) <= off+int64(n) {
-		at := e.lay.Off(got) - off
-		crcs = append(crcs, blockSum(buf[at:at+int64(e.lay.Len(got))]))
-		got++
+	var blocks []*memBlock
+	for b := first; b < end && e.lay.Off(b)+int64(e.lay.Len(b)) <= off+int64(n); b++ {
+		at := e.lay.Off(b) - off
+		m := &memBlock{b: b, data: buf.data[at : at+int64(e.lay.Len(b))], buf: buf}
+		m.crc, m.piece = s.digest(m.data)
+		blocks = append(blocks, m)
 	}
-	if bad := s.contradicted(first, crcs); bad >= 0 {
-		err = fmt.Errorf("block %d does not match its checksum: %w", bad, ErrCorrupt)
-		got, crcs = bad, crcs[:bad-first]
+	if good := s.contradicted(blocks); good < len(blocks) {
+		err = fmt.Errorf("block %d does not match its checksum: %w", blocks[good].b, ErrCorrupt)
+		blocks = blocks[:good]
 	}
-	if got > first {
-		if e := s.publish(first, got, buf[:min(e.lay.Off(got), e.lay.Size)-off], crcs); err == nil {
+	if len(blocks) > 0 {
+		if e := s.publish(blocks, buf); err == nil {
 			err = e
 		}
 	}
@@ -239,26 +214,30 @@ func readFull(ctx context.Context, src Source, p []byte, off int64) (n int, err 
 	return n, nil
 }
 
-// contradicted is the first block whose checksum is known to be another, or -1.
-func (s *stream) contradicted(first int, crcs []uint32) int {
+// contradicted is how many blocks precede the first one whose checksum is known to be another.
+func (s *stream) contradicted(blocks []*memBlock) int {
 	s.e.mu.Lock()
 	defer s.e.mu.Unlock()
-	for i, crc := range crcs {
-		if b := first + i; s.e.known.Has(b) && s.e.crc[b] != crc {
-			return b
+	for i, m := range blocks {
+		if s.e.known.Has(m.b) && s.e.crc[m.b] != m.crc {
+			return i
 		}
 	}
-	return -1
+	return len(blocks)
 }
 
-// publish stores blocks, or keeps them in memory, and wakes who waits for them.
-func (s *stream) publish(first, end int, p []byte, crcs []uint32) error {
+// publish stores blocks, which follow one another in buf, or keeps them in memory, and wakes
+// who waits for them.
+func (s *stream) publish(blocks []*memBlock, buf *lentBuf) error {
 	e := s.e
 	e.mu.Lock()
 	store := s.store
+	if store {
+		s.showLocked(blocks, buf) // readers need not wait for the disk
+	}
 	e.mu.Unlock()
 	if store {
-		err := s.keep(first, end, p, crcs)
+		err := s.keep(blocks, buf.data)
 		if err == nil {
 			return nil
 		}
@@ -267,20 +246,14 @@ func (s *stream) publish(first, end int, p []byte, crcs []uint32) error {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for b := first; b < end; b++ {
-		at := e.lay.Off(b) - e.lay.Off(first)
-		m := &memBlock{b: b, crc: crcs[b-first], data: append([]byte(nil), p[at:at+int64(e.lay.Len(b))]...)}
-		s.c.mem.Add(memKey{e, b}, m)
-		if b >= s.pos && b < s.pos+windowBlocks {
-			s.window[b] = m
+	for _, m := range blocks {
+		m := &memBlock{b: m.b, crc: m.crc, piece: m.piece, data: bytes.Clone(m.data)}
+		s.c.addMem(memKey{e, m.b}, m)
+		if m.b >= s.pos && m.b < s.pos+windowBlocks {
+			s.window[m.b] = m
 		}
 		s.gained++
-		for w := range e.waiters {
-			if w.goal == goalBlocks && w.first == b {
-				w.mem = m
-				e.wakeLocked(w, nil)
-			}
-		}
+		e.wakeReadersLocked(m.b, m)
 	}
 	s.cond.Broadcast()
 	return nil
@@ -289,31 +262,18 @@ func (s *stream) publish(first, end int, p []byte, crcs []uint32) error {
 // windowBlocks is how far past the cache blocks are fetched and held for the hash.
 const windowBlocks = 8
 
-// memBlock is a block of a content that is read past the cache; it is never changed.
-type memBlock struct {
-	b    int
-	crc  uint32
-	data []byte
-}
-
-type memKey struct {
-	e *entry
-	b int
-}
-
 // keep writes blocks to the data file, one run at a time: the kernel would let writers of
 // one file wait for each other anyway. On a full disk it evicts and tries again.
-func (s *stream) keep(first, end int, p []byte, crcs []uint32) error {
+func (s *stream) keep(blocks []*memBlock, p []byte) error {
 	e := s.e
-	select {
-	case s.pen <- struct{}{}:
-	case <-s.ctx.Done():
-		return nil // nobody wants them; the caller sees the context
-	}
+	last := blocks[len(blocks)-1]
+	off := e.lay.Off(blocks[0].b)
+	p = p[:e.lay.Off(last.b)+int64(len(last.data))-off]
+	s.pen <- struct{}{} // also when nobody wants them any more: readers may have been given them
 	defer func() { <-s.pen }()
 	for try := 0; ; try++ {
-		err := e.change(s.file, func() error {
-			_, err := s.file.WriteAt(p, e.lay.Off(first))
+		err := e.change(s.file, blocks[0].b, last.b+1, func() error {
+			_, err := s.file.WriteAt(p, off)
 			return err
 		})
 		if err == nil {
@@ -328,22 +288,21 @@ func (s *stream) keep(first, end int, p []byte, crcs []uint32) error {
 	}
 	s.c.diskWorks()
 	e.mu.Lock()
-	for b := first; b < end; b++ {
-		if e.have.Add(b) {
+	for _, m := range blocks {
+		if e.have.Add(m.b) {
 			s.c.mu.Lock() // in one go, so that the sum under the limit is right at any moment
-			n := e.cameLocked(b)
+			n := e.cameLocked(m.b)
 			s.reserved -= n
 			s.c.reserved -= n
 			s.c.mu.Unlock()
 		}
-		e.crc[b] = crcs[b-first]
-		for w := range e.waiters {
-			if w.goal == goalBlocks && w.first == b {
-				e.wakeLocked(w, nil)
-			}
+		e.crc[m.b] = m.crc
+		if s.pieces != nil {
+			s.pieces[m.b], s.pieced[m.b] = m.piece, true
 		}
+		e.wakeReadersLocked(m.b, nil)
 	}
-	s.gained += end - first
+	s.gained += len(blocks)
 	s.fresh += int64(len(p))
 	write := s.fresh >= max(64<<20, e.lay.Size/16)
 	if write {

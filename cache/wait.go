@@ -80,7 +80,7 @@ func (e *entry) satisfiedLocked(w want) bool {
 	case goalWhole:
 		return e.whole
 	}
-	return e.have.Has(w.first) || e.fill != nil && e.fill.memLocked(w.first) != nil
+	return e.have.Has(w.first) || e.fill != nil && (e.fill.recentLocked(w.first) != nil || e.fill.memLocked(w.first) != nil)
 }
 
 // abandon takes a waiter away that stopped waiting. The last one to go cancels the fill,
@@ -114,6 +114,16 @@ func (e *entry) wakeLocked(w *waiter, err error) {
 	delete(e.waiters, w)
 	w.err = err
 	close(w.done)
+}
+
+// wakeReadersLocked lets those look again who wait for block b, which is m if it is not stored.
+func (e *entry) wakeReadersLocked(b int, m *memBlock) {
+	for w := range e.waiters {
+		if w.goal == goalBlocks && w.first == b {
+			w.mem = m
+			e.wakeLocked(w, nil)
+		}
+	}
 }
 
 func (e *entry) wakeAllLocked(err error) {

@@ -268,10 +268,14 @@ func journalHash(algs ...string) journal.Hasher { return checksum.New(algs...) }
 // openCacheOf opens the hot cache that a lake file describes.
 func openCacheOf(cfg *config.Config, log *slog.Logger, now func() time.Time) (*cache.Cache, error) {
 	c := cfg.Cache
+	var quick cache.Quick
+	if c.Verify != config.VerifyStrict {
+		quick = cache.Quick{Alg: "adler32", Piece: checksum.Adler32, Join: checksum.Adler32Join}
+	}
 	return cache.Open(cache.Options{
 		Dir: c.Path, Limit: int64(c.Limit), FreeFloor: int64(c.FreeFloor), Block: int(c.Block), Head: orNone(c.Head), Tail: orNone(c.Tail),
 		Streams: c.Streams, Memory: int64(cfg.Memory) / 12 * 7, Strict: c.Verify == config.VerifyStrict, Log: log, Now: now,
-		NewHash: func(algs ...string) cache.Hasher { return checksum.New(algs...) },
+		NewHash: func(algs ...string) cache.Hasher { return checksum.New(algs...) }, Quick: quick,
 	})
 }
 

@@ -60,8 +60,8 @@ type Cache struct {
 
 // The words of Cache.Verify.
 const (
-	VerifyNormal = "normal" // the last block is withheld until the whole file is verified
-	VerifyStrict = "strict" // every block is
+	VerifyNormal = "normal" // the last block is withheld until the whole file is verified, by adler32 if that is known
+	VerifyStrict = "strict" // every block is, and all checksums are compared
 )
 
 // Journal holds files that are not yet safe elsewhere.
