@@ -185,7 +185,7 @@ func (f *File) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 // ReadShared is ReadAt that copies only where it must: data is of p, or of memory of the cache,
 // which is not to be changed, and not to be used after done.
 func (f *File) ReadShared(ctx context.Context, p []byte, off int64) (data []byte, done func(), err error) {
-	data, done, err = f.share(ctx, len(p), off)
+	data, done, err = f.share(ctx, true, len(p), off)
 	if data == nil && err == nil {
 		var n int
 		n, err = f.ReadAt(ctx, p, off)
@@ -196,19 +196,19 @@ func (f *File) ReadShared(ctx context.Context, p []byte, off int64) (data []byte
 
 // Share is ReadShared for n bytes that are in memory; it never waits. False: they are not.
 func (f *File) Share(n int, off int64) (data []byte, done func(), ok bool) {
-	data, done, err := f.share(nil, n, off)
+	data, done, err := f.share(context.Background(), false, n, off)
 	return data, done, data != nil && err == nil
 }
 
-// share gives a range of one block that is in memory, or nil. It waits for it, unless ctx is nil.
-func (f *File) share(ctx context.Context, n int, off int64) (data []byte, done func(), err error) {
+// share gives a range of one block that is in memory, or nil. It waits for it if wait.
+func (f *File) share(ctx context.Context, wait bool, n int, off int64) (data []byte, done func(), err error) {
 	lay := f.e.lay
 	if n <= 0 || off < 0 || off > lay.Size-int64(n) || lay.Of(off) != lay.Of(off+int64(n)-1) || f.isClosed() {
 		return nil, nil, nil
 	}
 	count := &f.e.c.hits
 	v := f.view(off, n)
-	if ctx != nil && !v.there && !v.proof && v.err == nil {
+	if wait && !v.there && !v.proof && v.err == nil {
 		count = &f.e.c.misses
 		m, err := f.await(ctx, want{goal: goalBlocks, first: v.first, end: v.wantEnd})
 		if err != nil {

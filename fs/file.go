@@ -106,12 +106,30 @@ func (r *rawFS) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.
 	}
 	ctx, stop := waiting(cancel, in.Pid)
 	defer stop()
-	n, err := f.ReadAt(ctx, buf, int64(in.Offset), caller(&in.InHeader))
+	data, done, err := f.Read(ctx, buf, int64(in.Offset), caller(&in.InHeader))
 	if err != nil && !errors.Is(err, io.EOF) {
+		done()
 		return nil, r.fail("read", f.Node(), "", err)
 	}
-	return fuse.ReadResultData(buf[:n]), fuse.OK
+	if len(data) == 0 { // go-fuse calls Done for what it has to send only
+		done()
+		return fuse.ReadResultData(nil), fuse.OK
+	}
+	return &lent{data, done}, fuse.OK
 }
+
+// lent are bytes that are given back when the kernel has them.
+type lent struct {
+	data []byte
+	done func()
+}
+
+func (l *lent) Bytes([]byte) ([]byte, fuse.Status) { return l.data, fuse.OK }
+func (l *lent) Size() int                          { return len(l.data) }
+func (l *lent) Done()                              { l.done() }
+
+// Slices is what go-fuse asks for to write from memory; without it a pipe is tried first.
+func (l *lent) Slices() ([][]byte, fuse.Status) { return [][]byte{l.data}, fuse.OK }
 
 func (r *rawFS) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	f := r.file(in.Fh)

@@ -59,9 +59,11 @@ func (h *Handle) cached() (*cache.File, error) {
 	return f, nil
 }
 
-// ReadAt reads the file's current content; short only at the end, with io.EOF. It
-// waits for a fetch or a recall until ctx ends or Flush finds that the reader died.
-func (h *Handle) ReadAt(ctx context.Context, p []byte, off int64, caller Caller) (int, error) {
+// Read reads the file's current content; short only at the end, with io.EOF. It waits for a
+// fetch or a recall until ctx ends or Flush finds that the reader died. What it gives is of p,
+// or of the cache's memory and then not to be used after done, which is never nil.
+func (h *Handle) Read(ctx context.Context, p []byte, off int64, caller Caller) (data []byte, done func(), err error) {
+	done = func() {}
 	n := h.node
 	for {
 		n.mu.Lock()
@@ -71,11 +73,11 @@ func (h *Handle) ReadAt(ctx context.Context, p []byte, off int64, caller Caller)
 			break
 		}
 		if u.isRotten() {
-			return 0, fmt.Errorf("read %s: %w: %w", n.Path(), backends.ErrCorrupt, errRotten)
+			return nil, done, fmt.Errorf("read %s: %w: %w", n.Path(), backends.ErrCorrupt, errRotten)
 		}
 		k, err := u.entry.ReadAt(p, off)
 		if !u.leaving(err) {
-			return k, local(err)
+			return p[:k], done, local(err)
 		}
 		if u.gone() { // it is in the cache, or was replaced in the catalogue
 			n.mu.Lock()
@@ -88,35 +90,49 @@ func (h *Handle) ReadAt(ctx context.Context, p []byte, off int64, caller Caller)
 		select {
 		case <-time.After(time.Millisecond):
 		case <-ctx.Done():
-			return 0, ctx.Err()
+			return nil, done, ctx.Err()
 		}
 	}
 	f, err := h.cached()
 	if err != nil {
-		return 0, err
+		return nil, done, err
+	}
+	if data, back, ok := f.Share(len(p), off); ok {
+		h.count(len(data))
+		return data, back, nil
 	}
 	if k, err := f.ReadResident(p, off); err == nil && k == len(p) || errors.Is(err, io.EOF) {
 		h.count(k)
-		return k, err
+		return p[:k], done, err
 	} else if h.resident {
 		if k > 0 {
 			h.count(k)
-			return k, nil
+			return p[:k], done, nil
 		}
-		return 0, fmt.Errorf("read %s: %w: %s", n.Path(), backends.ErrRefused, h.refused())
+		return nil, done, fmt.Errorf("read %s: %w: %s", n.Path(), backends.ErrRefused, h.refused())
 	}
-	ctx, done := h.wait(ctx, caller.PID)
-	defer done()
+	ctx, over := h.wait(ctx, caller.PID)
+	defer over()
 	defer h.readAhead()()
-	k, err := f.ReadAt(ctx, p, off)
-	h.count(k)
+	data, back, err := f.ReadShared(ctx, p, off)
+	if back != nil {
+		done = back
+	}
+	h.count(len(data))
 	if err != nil && !errors.Is(err, io.EOF) {
 		if ctx.Err() == nil {
 			n.setErr(err.Error())
 		}
-		return k, local(err)
+		return data, done, local(err)
 	}
-	return k, err
+	return data, done, err
+}
+
+// ReadAt is Read into p.
+func (h *Handle) ReadAt(ctx context.Context, p []byte, off int64, caller Caller) (int, error) {
+	data, done, err := h.Read(ctx, p, off, caller)
+	defer done()
+	return copy(p, data), err
 }
 
 // refused notes, once, that a reader wants more of a resident handle than is here.
