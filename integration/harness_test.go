@@ -22,6 +22,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"tarn/integration/needed"
 )
 
@@ -257,21 +259,32 @@ func (s *site) kill() {
 	if err := s.daemon.Process.Kill(); err != nil {
 		s.t.Fatal(err)
 	}
-	s.buried()
+	s.buried(s.daemon.Process.Pid)
 }
 
-// buried waits for the end of a daemon that was killed. One that waits for its own mount
-// cannot end before that is taken away by force.
-func (s *site) buried() {
+// buried waits for the end of a daemon that was killed. One that cannot end before its mount
+// does is freed as its supervisor would: not by a command, because a child of ours would
+// first close its copies of our open files there, and so hang as well.
+func (s *site) buried(pid int) {
 	s.t.Helper()
-	select {
-	case <-s.exited:
-	case <-time.After(15 * time.Second):
-		s.t.Errorf("the daemon lives 15 s after kill -9\n%s", s.log)
-		exec.Command("umount", "-f", s.mnt).Run() // what fails is seen by the wait
-		<-s.exited
+	for end := time.Now().Add(15 * time.Second); ; {
+		select {
+		case <-s.exited:
+			s.daemon = nil
+			return
+		case <-time.After(500 * time.Millisecond):
+		}
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		undead := strings.Contains(string(b[bytes.LastIndexByte(b, ')')+1:]), " Z ")
+		if late := time.Now().After(end); late || undead {
+			if late {
+				s.t.Errorf("the daemon lives 15 s after kill -9\n%s", s.log)
+			}
+			if err := unix.Unmount(s.mnt, unix.MNT_FORCE); err != nil && err != unix.EBUSY {
+				s.t.Errorf("umount by force: %v", err)
+			}
+		}
 	}
-	s.daemon = nil
 }
 
 // umount ends the mount as a user does and wants the daemon gone, with exit code 0.
@@ -299,7 +312,7 @@ func (s *site) down() {
 	}
 	if s.daemon != nil {
 		s.daemon.Process.Signal(syscall.SIGKILL) // an error means it has ended
-		s.buried()
+		s.buried(s.daemon.Process.Pid)
 	}
 	for range 3 {
 		if b, _ := os.ReadFile("/proc/self/mounts"); !strings.Contains(string(b), " "+s.mnt+" ") {

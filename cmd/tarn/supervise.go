@@ -35,6 +35,8 @@ const (
 	quitWait = 5 * time.Second
 	// lifeSigns is how many there are in the time after which a daemon without any hangs.
 	lifeSigns = 10
+	// deathLook is how often a supervisor looks whether its daemon is dead and cannot end.
+	deathLook = time.Second
 )
 
 // supervisor is the parent of one mount's daemon.
@@ -253,6 +255,8 @@ func (v *supervisor) watch(c *child) (over bool, why string, err error) {
 		defer t.Stop()
 		tick = t.C
 	}
+	dying := time.NewTicker(deathLook)
+	defer dying.Stop()
 	p := newProbe(v.o.point)
 	// Ticks are counted, not time: on a machine that stood still both processes did.
 	quiet, dumb := 0, 0
@@ -264,6 +268,14 @@ func (v *supervisor) watch(c *child) (over bool, why string, err error) {
 			v.log.Info("asked to end", "why", sig)
 			notifySystemd("STOPPING=1")
 			_ = c.cmd.Process.Signal(sig) // it has ended if this fails
+		case <-dying.C:
+			if !undead(c.cmd.Process.Pid) {
+				continue
+			}
+			v.log.Warn("the daemon was killed and cannot end while its mount waits for it; the connection is aborted", "pid", c.cmd.Process.Pid)
+			if err := abortMount(v.o.point); err != nil {
+				v.log.Warn("the mount's connection was not aborted", "mountpoint", v.o.point, "err", err)
+			}
 		case <-tick:
 			if c.bye.Load() {
 				continue // what it does at its end has limits of its own

@@ -107,6 +107,18 @@ func born(pid int) int64 {
 	return n
 }
 
+// undead tells whether a process was killed and has a thread that cannot end. The kernel
+// keeps one that was about to drop pages of its own mount while another had been asked to
+// fill them: nobody answers that now, and the connection, which this thread holds, does not
+// end before it. Processes that use the mount wait with it, and kill -9 does not end them.
+func undead(pid int) bool {
+	if f := statOf(pid); len(f) == 0 || f[0] != "Z" {
+		return false
+	}
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	return err == nil && len(threads) > 1
+}
+
 // statOf gives the fields of /proc/PID/stat after the name, the state first.
 func statOf(pid int) []string {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
