@@ -6,14 +6,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -24,15 +21,16 @@ journal: {delay: 50ms}
 catalogue: {grace: 1ms}
 `
 
-func rounds(t testing.TB, short int) int {
+// rounds is how many kills a test is for.
+func rounds(short int) int {
 	if n, err := strconv.Atoi(os.Getenv("TARN_CRASH_ROUNDS")); err == nil {
 		return n
 	}
 	return short
 }
 
-// TestCrash kills the daemon at random moments under writers, readers, recalls, evictions
-// and uploads: W2 to W6, N6, N7, R10.
+// TestCrash kills the daemon at random moments under a storm: W2 to W6, N6, N7, R10.
+// TARN_CRASH_ROUNDS tells how many times; `make kills` runs it long.
 func TestCrash(t *testing.T) {
 	s := newSite(t, crashLake)
 	// A removal that was cut in two: the journal keeps what it cannot explain.
@@ -41,114 +39,27 @@ func TestCrash(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	s.mount()
-	tapes := map[string]int{}
-	for i := range 12 {
-		tapes[fmt.Sprintf("t%02d", i)] = 20_000 + 5_000*i
-	}
-	src := folder(t, tapes)
-	s.onTape(src, "/ctao/tape")
-	onTape := tree(t, src)
-
-	var workers []*worker
-	for i := range 3 {
-		w := newWorker(s.path("ctao", fmt.Sprintf("w%d", i)), seed<<20+uint64(i)<<16)
-		workers = append(workers, w)
-		if err := os.Mkdir(w.dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	m := &mover{base: s.path("ctao", "moves"), rnd: rand.New(rand.NewPCG(seed, 9)), want: map[string]wish{}}
-	if err := os.MkdirAll(m.dir(0), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	var slowest time.Duration
-	n := rounds(t, 6)
-	for round := range n {
+	c := newStorm(s, seed)
+	n := rounds(6)
+	for round := 1; round <= n; round++ {
 		var killed atomic.Bool
-		var wg sync.WaitGroup
-		run := func(what string, f func() error) {
-			wg.Go(func() {
-				for {
-					err := f()
-					switch {
-					case err == nil:
-					case !killed.Load():
-						t.Errorf("round %d: %s while the daemon lives: %v", round, what, err)
-						return
-					case !dead(err):
-						t.Errorf("round %d: %s ended with %v", round, what, err)
-						return
-					default:
-						return
-					}
-				}
-			})
-		}
-		// The evicter is started before there are open files: a child of ours would close
-		// its copies of them, and a close completes a file.
-		stop := s.evictAllTheTime("/ctao/tape")
-		for _, w := range workers {
-			run("writer", w.step)
-		}
-		run("mover", m.step)
-		run("reader", func() error {
-			for name, want := range onTape {
-				b, err := os.ReadFile(s.path("ctao/tape", name))
-				if err != nil {
-					return err
-				}
-				if got := sumOf(b); got != want {
-					t.Errorf("round %d: %s read wrong", round, name)
-				}
-			}
-			return nil
+		c.until(killed.Load, func() {
+			time.Sleep(time.Duration(200+rnd.IntN(1300)) * time.Millisecond)
+			killed.Store(true)
+			s.kill()
 		})
-		time.Sleep(time.Duration(200+rnd.IntN(1300)) * time.Millisecond)
-		killed.Store(true)
-		s.kill()
-		ended := make(chan struct{})
-		go func() { wg.Wait(); close(ended) }()
-		select {
-		case <-ended:
-		case <-time.After(30 * time.Second):
-			t.Fatalf("round %d: callers hang after the death of the daemon", round)
-		}
-		stop()
-		began := time.Now()
-		s.mount()
-		slowest = max(slowest, time.Since(began))
-		for _, w := range workers {
-			w.check(t)
-		}
-		m.check(t)
+		c.again()
 		if t.Failed() {
 			t.Fatalf("round %d", round)
 		}
+		if round%20 == 0 || round == n {
+			c.digest()
+		}
 	}
-	ops := m.made
-	for _, w := range workers {
-		ops += w.ops
+	t.Logf("%d kills, %v", n, c)
+	if !raceEnabled && c.slowest > 5*time.Second {
+		t.Errorf("a restart took %v", c.slowest)
 	}
-	t.Logf("%d kills, %d operations, slowest restart %v", n, ops, slowest.Round(time.Millisecond))
-	if !raceEnabled && slowest > 5*time.Second {
-		t.Errorf("a restart took %v", slowest)
-	}
-	s.allSafe(workers[0].dir, workers[1].dir, workers[2].dir, m.dir(m.n))
-}
-
-// evictAllTheTime runs the command until the function that it returns is called.
-func (s *site) evictAllTheTime(path string) (stop func()) {
-	s.t.Helper()
-	cmd := exec.Command("bash", "-c", `while :; do "$0" evict "$1"; sleep 0.05; done`, tarn, path)
-	cmd.Env = append(os.Environ(), "TARN_LAKE="+s.dir)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
-		s.t.Fatal(err)
-	}
-	return sync.OnceFunc(func() {
-		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // an error means that they have ended
-		cmd.Wait()
-	})
 }
 
 // settle waits until nothing is unsent but what a crash left unfinished.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -323,6 +324,16 @@ func (m *mover) step() error {
 			return err
 		}
 		m.want[name] = is(b)
+	}
+	for len(m.want) > 40 {
+		name := slices.Sorted(maps.Keys(m.want))[0] // the oldest, or about so
+		gone := m.want[name]
+		gone.absent = true
+		m.want[name] = gone
+		if err := os.Remove(filepath.Join(m.dir(m.n), name)); err != nil {
+			return err
+		}
+		delete(m.want, name)
 	}
 	err := os.Rename(m.dir(m.n), m.dir(m.n+1))
 	if err == nil {

@@ -47,8 +47,15 @@ func traced(t testing.TB) {
 // how many did.
 func (s *site) inject(calls, errno string) (stop func() int) {
 	s.t.Helper()
+	return s.trace(s.pid(), calls, "error="+errno)
+}
+
+// trace does to the system calls of a process what strace's inject= takes after their names,
+// until stop is called, which tells to how many it did.
+func (s *site) trace(pid int, calls, what string) (stop func() int) {
+	s.t.Helper()
 	log := filepath.Join(s.t.TempDir(), "strace")
-	cmd := exec.Command("strace", "-f", "-o", log, "-e", "trace="+calls, "-e", "signal=none", "-e", "inject="+calls+":error="+errno, "-p", fmt.Sprint(s.pid()))
+	cmd := exec.Command("strace", "-f", "-o", log, "-e", "trace="+calls, "-e", "signal=none", "-e", "inject="+calls+":"+what, "-p", fmt.Sprint(pid))
 	errs, err := cmd.StderrPipe()
 	must(s.t, err)
 	must(s.t, cmd.Start())

@@ -92,10 +92,7 @@ func signalTo(t *testing.T, pid int, sig syscall.Signal) {
 // gone waits for the end of a process that is no child of this one.
 func (s *site) gone(pid int) {
 	s.t.Helper()
-	s.within(30*time.Second, "ended", func() bool {
-		b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-		return err != nil || strings.Contains(string(b[bytes.LastIndexByte(b, ')'):]), ") Z")
-	})
+	s.within(30*time.Second, "ended", func() bool { return gone(pid) })
 }
 
 // A daemon that is killed is started again, with what was written before; the dead mount
