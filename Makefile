@@ -6,7 +6,7 @@ PKGS := ./...
 FUZZTIME ?= 3s
 export CGO_ENABLED ?= 1
 
-.PHONY: help setup build test unit race integration fuzz lint checks bench bench-quick bench-scale bench-peers soak demo ci clean
+.PHONY: help setup build test unit race integration fuzz lint checks bench bench-quick bench-scale bench-peers soak kills pjdfstest demo ci clean
 
 help:
 	@echo "targets:"
@@ -58,6 +58,14 @@ bench-peers: setup build ## tarn beside rclone, xrootdfs, davfs2, s3fs, JuiceFS,
 soak: setup build ## random work, kills and faults against a model: HOURS=n, or MINUTES=n (10)
 	$(GO) build -o bin/soak ./integration/soak
 	bin/soak -tarn bin/tarn -hours $(or $(HOURS),0) -minutes $(or $(MINUTES),$(if $(HOURS),0,10)) $(SOAK)
+
+kills: setup build ## kill -9 at KILLS (200) random moments and at the nth of each system call, under load
+	@cd integration && CI=true TARN_BIN=$(CURDIR)/bin/tarn TARN_CRASH_ROUNDS=$(or $(KILLS),200) $(GO) test -count=1 -v -timeout 120m -run '^(TestCrash|TestKillAtSteps)$$' . \
+		| grep -E '^(---|FAIL|ok|panic)|_test.go:'; exit $${PIPESTATUS[0]}
+
+pjdfstest: setup build ## the POSIX suite of that name on a mount (cargo installs it)
+	@PATH=$(CURDIR)/bin:$$PATH; command -v pjdfstest >/dev/null || cargo install --quiet --locked --root $(CURDIR) pjdfstest --version 0.2.2; \
+		cd integration && CI=true TARN_BIN=$(CURDIR)/bin/tarn $(GO) test -count=1 -v -timeout 20m -run '^TestPjdfstest$$' .
 
 ci: test ## what .ci/run runs
 
