@@ -17,8 +17,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"tarn/cmd/tarn/control"
 )
 
@@ -35,8 +33,10 @@ const (
 	quitWait = 5 * time.Second
 	// lifeSigns is how many there are in the time after which a daemon without any hangs.
 	lifeSigns = 10
-	// deathLook is how often a supervisor looks whether its daemon is dead and cannot end.
+	// deathLook is how often a supervisor looks whether its daemon is dead and cannot end, or
+	// its connection is; cutLooks is how long one without a connection has to end by itself.
 	deathLook = time.Second
+	cutLooks  = 2
 )
 
 // supervisor is the parent of one mount's daemon.
@@ -259,7 +259,7 @@ func (v *supervisor) watch(c *child) (over bool, why string, err error) {
 	defer dying.Stop()
 	p := newProbe(v.o.point)
 	// Ticks are counted, not time: on a machine that stood still both processes did.
-	quiet, dumb := 0, 0
+	quiet, dumb, cut := 0, 0, 0
 	for {
 		select {
 		case err := <-c.exited:
@@ -269,13 +269,28 @@ func (v *supervisor) watch(c *child) (over bool, why string, err error) {
 			notifySystemd("STOPPING=1")
 			_ = c.cmd.Process.Signal(sig) // it has ended if this fails
 		case <-dying.C:
-			if !undead(c.cmd.Process.Pid) {
-				continue
+			switch {
+			case undead(c.cmd.Process.Pid):
+				v.log.Warn("the daemon was killed and cannot end while its mount waits for it; the connection is aborted", "pid", c.cmd.Process.Pid)
+				if err := abortMount(v.o.point); err != nil {
+					v.log.Warn("the mount's connection was not aborted", "mountpoint", v.o.point, "err", err)
+				}
+			case c.bye.Load() || !p.dead.Load():
+				cut = 0
+			default:
+				cut++ // it notices by itself, unless somebody waits for tape in it
 			}
-			v.log.Warn("the daemon was killed and cannot end while its mount waits for it; the connection is aborted", "pid", c.cmd.Process.Pid)
-			if err := abortMount(v.o.point); err != nil {
-				v.log.Warn("the mount's connection was not aborted", "mountpoint", v.o.point, "err", err)
+			if cut > cutLooks {
+				v.log.Error("the connection of the mount was aborted, and its daemon did not end; it is killed", "pid", c.cmd.Process.Pid)
+				_ = c.cmd.Process.Kill()
+				select {
+				case <-c.exited:
+				case <-time.After(time.Minute):
+					v.log.Error("the daemon does not die", "pid", c.cmd.Process.Pid)
+				}
+				return false, "its connection was aborted", nil
 			}
+			p.look()
 		case <-tick:
 			if c.bye.Load() {
 				continue // what it does at its end has limits of its own
@@ -352,20 +367,19 @@ func (v *supervisor) kill(c *child) {
 type probe struct {
 	point   string
 	running atomic.Bool
+	dead    atomic.Bool // the last answer was that nobody serves the mount
 }
 
 func newProbe(point string) *probe { return &probe{point: point} }
 
-// look tells whether no question is unanswered, and asks the next. An error is an answer:
-// the daemon's death is seen otherwise.
+// look tells whether no question is unanswered, and asks the next. An error is an answer.
 func (p *probe) look() bool {
 	if p.running.Swap(true) {
 		return false
 	}
 	go func() {
 		defer p.running.Store(false)
-		var st unix.Statfs_t
-		_ = unix.Statfs(p.point, &st)
+		p.dead.Store(deadMount(p.point))
 	}()
 	return true
 }
