@@ -57,9 +57,7 @@ func TestCrash(t *testing.T) {
 		}
 	}
 	t.Logf("%d kills, %v", n, c)
-	if !raceEnabled && c.slowest > 5*time.Second {
-		t.Errorf("a restart took %v", c.slowest)
-	}
+	c.quick()
 }
 
 // settle waits until nothing is unsent but what a crash left unfinished.
