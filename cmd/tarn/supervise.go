@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"tarn/cmd/tarn/control"
 )
 
@@ -379,7 +381,9 @@ func (p *probe) look() bool {
 	}
 	go func() {
 		defer p.running.Store(false)
-		p.dead.Store(deadMount(p.point))
+		var st unix.Statfs_t
+		err := unix.Statfs(p.point, &st)
+		p.dead.Store(errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED))
 	}()
 	return true
 }
