@@ -135,6 +135,10 @@ type rawFS struct {
 	rest        time.Duration // twinRest, but in tests
 	lookers     lookers
 	noPrune     atomic.Bool // the kernel does not know NOTIFY_PRUNE
+	// pruning is held while the kernel forgets. It takes no attributes of a READDIRPLUS that
+	// was on its way then (evict_ctr in fs/fuse/inode.c) and asks for each file's again; so
+	// these wait until it is done.
+	pruning sync.RWMutex
 
 	mu     sync.Mutex // guards the rest; never held across I/O
 	fhs    map[uint64]any
@@ -203,7 +207,9 @@ func (r *rawFS) Idle(nodes []vfs.Idle) {
 		ids = append(ids, r.idOf(n.Inode))
 	}
 	if !r.noPrune.Load() {
+		r.pruning.Lock()
 		st := r.srv.PruneNotify(ids)
+		r.pruning.Unlock()
 		if st != fuse.ENOSYS {
 			if st != fuse.OK {
 				r.log.Debug("notify prune", "status", st)

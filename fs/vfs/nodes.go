@@ -17,7 +17,7 @@ import (
 const NodeBytes = 800
 
 const (
-	// forgetBatch is how many nodes are looked at, and the kernel is asked for, at a time.
+	// forgetBatch is how many nodes are looked at under the lock at a time.
 	forgetBatch = 512
 	// forgetAgain is when those that the kernel kept are asked for again.
 	forgetAgain = 2 * time.Second
@@ -115,7 +115,15 @@ func (v *FS) thin(ctx context.Context) bool {
 		if kept >= n {
 			return false
 		}
-		idle, looked := v.oldest(min(forgetBatch, n-goal))
+		var idle []Idle
+		looked := 0
+		for want := n - goal; looked < want; {
+			some, seen := v.oldest(min(forgetBatch, want-looked))
+			idle, looked = append(idle, some...), looked+seen
+			if seen == 0 {
+				break
+			}
+		}
 		if len(idle) > 0 {
 			v.stats.forgotten.Add(int64(len(idle)))
 			v.notifyIdle(idle)
