@@ -72,8 +72,7 @@ func (r *rawFS) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.D
 	if isDot(in.NodeId) {
 		return r.dot.readdirplus(in.Fh, in.Offset, out)
 	}
-	r.pruning.RLock()
-	r.pruning.RUnlock()
+	r.awaitPruned()
 	return r.readDir(in, out, true)
 }
 

@@ -139,6 +139,8 @@ type rawFS struct {
 	// was on its way then (evict_ctr in fs/fuse/inode.c) and asks for each file's again; so
 	// these wait until it is done.
 	pruning sync.RWMutex
+	prunes  atomic.Bool  // it is held
+	paused  atomic.Int64 // when pause last ended
 
 	mu     sync.Mutex // guards the rest; never held across I/O
 	fhs    map[uint64]any
@@ -208,7 +210,9 @@ func (r *rawFS) Idle(nodes []vfs.Idle) {
 	}
 	if !r.noPrune.Load() {
 		r.pruning.Lock()
+		r.prunes.Store(true)
 		st := r.srv.PruneNotify(ids)
+		r.prunes.Store(false)
 		r.pruning.Unlock()
 		if st != fuse.ENOSYS {
 			if st != fuse.OK {
@@ -225,6 +229,23 @@ func (r *rawFS) Idle(nodes []vfs.Idle) {
 		if st := r.srv.EntryNotify(n.Parent, n.Name); st != fuse.OK && st != fuse.ENOENT {
 			r.log.Debug("notify entry", "parent", n.Parent, "name", n.Name, "status", st)
 		}
+	}
+}
+
+// awaitPruned waits while the kernel forgets.
+func (r *rawFS) awaitPruned() {
+	r.pruning.RLock()
+	defer r.pruning.RUnlock()
+}
+
+// pause lets forgets gather while the kernel makes thousands of them: it wakes a reader for
+// each, and hands out all there are in one request. The pause is short, since others wait
+// for a reader too, and there is none within such a request.
+func (r *rawFS) pause() {
+	const pause, apart = 500 * time.Microsecond, 50 * time.Microsecond
+	if r.prunes.Load() && time.Now().UnixNano()-r.paused.Load() > int64(apart) {
+		time.Sleep(pause)
+		r.paused.Store(time.Now().UnixNano())
 	}
 }
 
@@ -312,6 +333,7 @@ func (r *rawFS) Forget(id, count uint64) {
 	if id == fuse.FUSE_ROOT_ID {
 		return
 	}
+	r.pause()
 	inode := r.inode(id)
 	r.vfs.Forget(inode, int64(count))
 	if r.hasTwins() {
