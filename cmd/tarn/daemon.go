@@ -151,7 +151,7 @@ func (s *session) serve(ctx context.Context, o mountOptions) (err error) {
 
 	syscall.Umask(0o077) // for the files of the catalogue; modes of files in the mount come from the caller alone
 	raiseFiles()
-	signal.Ignore(syscall.SIGHUP) // the end of a terminal is not the end of a mount
+	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE) // the end of a terminal, or of who reads the log, is not the end of a mount
 	var log *slog.Logger
 	switch {
 	case o.cfg.Log.File != "" && os.Getenv(readyEnv) == "": // else the parent has opened it

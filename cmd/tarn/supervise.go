@@ -81,7 +81,7 @@ func (s *session) supervise(ctx context.Context, o mountOptions) error {
 	if err := makeFolder(o.cfg.Run); err != nil {
 		return fail(err)
 	}
-	signal.Ignore(syscall.SIGHUP)
+	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
 	signal.Notify(v.signals, syscall.SIGTERM, syscall.SIGINT) // so a second one is passed on, too
 	defer signal.Stop(v.signals)
 	v.note = control.Supervisor{PID: os.Getpid(), Born: born(os.Getpid()), Lake: o.cfg.File(), Mountpoint: o.point, Started: s.t.now()}
