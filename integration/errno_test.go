@@ -55,7 +55,7 @@ func (s *site) inject(calls, errno string) (stop func() int) {
 func (s *site) trace(pid int, calls, what string) (stop func() int) {
 	s.t.Helper()
 	log := filepath.Join(s.t.TempDir(), "strace")
-	cmd := exec.Command("strace", "-f", "-o", log, "-e", "trace="+calls, "-e", "signal=none", "-e", "inject="+calls+":"+what, "-p", fmt.Sprint(pid))
+	cmd := owned(exec.Command("strace", "-f", "-o", log, "-e", "trace="+calls, "-e", "signal=none", "-e", "inject="+calls+":"+what, "-p", fmt.Sprint(pid)), syscall.SIGTERM)
 	errs, err := cmd.StderrPipe()
 	must(s.t, err)
 	must(s.t, cmd.Start())

@@ -37,6 +37,15 @@ var roles = map[string]func(args []string) error{}
 func helper(role string, args ...string) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Env = append(os.Environ(), "TARN_TEST_ROLE="+role, "GORACE=halt_on_error=1 atexit_sleep_ms=0")
+	return owned(cmd, syscall.SIGKILL)
+}
+
+// owned makes a process get a signal when this one ends, even by kill -9.
+func owned(cmd *exec.Cmd, sig syscall.Signal) *exec.Cmd {
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Pdeathsig = sig
 	return cmd
 }
 
@@ -206,7 +215,7 @@ func (s *site) mountWith(wrap []string, args ...string) {
 func (s *site) tryMount(wrap []string, args ...string) error {
 	s.t.Helper()
 	argv := append(append(append([]string{}, wrap...), tarn, "mount", "-f", fmt.Sprintf("--supervise=%v", s.supervised), s.dir, s.mnt), args...)
-	s.daemon = exec.Command(argv[0], argv[1:]...)
+	s.daemon = owned(exec.Command(argv[0], argv[1:]...), syscall.SIGTERM)
 	s.daemon.Env = append(os.Environ(), "GORACE=halt_on_error=1 atexit_sleep_ms=0")
 	pr, pw, err := os.Pipe()
 	if err != nil {

@@ -153,9 +153,9 @@ func (c *storm) String() string {
 // evictAllTheTime runs the command until the function that it returns is called.
 func (s *site) evictAllTheTime(path string) (stop func()) {
 	s.t.Helper()
-	cmd := exec.Command("bash", "-c", `while :; do "$0" evict "$1"; sleep 0.05; done`, tarn, path)
+	cmd := owned(exec.Command("bash", "-c", `while :; do "$0" evict "$1"; sleep 0.05; done`, tarn, path), syscall.SIGKILL)
 	cmd.Env = append(os.Environ(), "TARN_LAKE="+s.dir)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr.Setpgid = true
 	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
