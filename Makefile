@@ -6,7 +6,7 @@ PKGS := ./...
 FUZZTIME ?= 3s
 export CGO_ENABLED ?= 1
 
-.PHONY: help setup build test unit race integration fuzz lint checks bench bench-quick bench-scale bench-peers soak kills pjdfstest demo ci clean
+.PHONY: help setup build test unit race integration fuzz lint checks bench bench-quick bench-scale bench-peers soak kills restart pjdfstest demo ci clean
 
 help:
 	@echo "targets:"
@@ -63,8 +63,12 @@ kills: setup build ## kill -9 at KILLS (200) random moments and at the nth of ea
 	@cd integration && CI=true TARN_BIN=$(CURDIR)/bin/tarn TARN_CRASH_ROUNDS=$(or $(KILLS),200) $(GO) test -count=1 -v -timeout 120m -run '^(TestCrash|TestKillAtSteps)$$' . \
 		| grep -E '^(---|FAIL|ok|panic)|_test.go:'; exit $${PIPESTATUS[0]}
 
+restart: setup build ## seconds from kill -9 to usable with CACHED (100000) cached and PENDING (10000) unsent files
+	@cd integration && CI=true TARN_BIN=$(CURDIR)/bin/tarn TARN_RESTART_CACHED=$(or $(CACHED),100000) TARN_RESTART_PENDING=$(or $(PENDING),10000) \
+		$(GO) test -count=1 -v -timeout 30m -run '^TestRestart$$' . | grep -E '^(---|FAIL|ok|panic)|_test.go:'; exit $${PIPESTATUS[0]}
+
 pjdfstest: setup build ## the POSIX suite of that name on a mount (cargo installs it)
-	@PATH=$(CURDIR)/bin:$$PATH; command -v pjdfstest >/dev/null || cargo install --quiet --locked --root $(CURDIR) pjdfstest --version 0.2.2; \
+	@PATH=$(CURDIR)/bin/cargo/bin:$$PATH; command -v pjdfstest >/dev/null || cargo install --quiet --locked --root $(CURDIR)/bin/cargo pjdfstest --version 0.2.2; \
 		cd integration && CI=true TARN_BIN=$(CURDIR)/bin/tarn $(GO) test -count=1 -v -timeout 20m -run '^TestPjdfstest$$' .
 
 ci: test ## what .ci/run runs
