@@ -55,9 +55,11 @@ func (j *Journal) newDigest() *digest {
 // giveUp leaves the slow checksums to Verify.
 func (d *digest) giveUp() { d.late, d.slow = d.late || d.slow != nil, nil }
 
+// sideBySide: less is not worth a goroutine.
+const sideBySide = 128 << 10
+
 // Write never fails.
 func (d *digest) Write(p []byte) (int, error) {
-	const sideBySide = 128 << 10 // less is not worth a goroutine
 	var other sync.WaitGroup
 	switch {
 	case d.slow == nil:

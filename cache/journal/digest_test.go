@@ -5,8 +5,13 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"os"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // lateOptions are of a journal where checksums come late from few bytes on.
@@ -207,4 +212,67 @@ func TestVerifySealsABigFileWithAllChecksums(t *testing.T) {
 		t.Fatal(err)
 	}
 	verified(t, only(t, open(t, crash(t, j))), s)
+}
+
+// shortDisk writes half of a block and fails, once half is set; it counts what is read back.
+type shortDisk struct {
+	osFS
+	half atomic.Bool
+	read atomic.Int64
+}
+
+func (s *shortDisk) OpenFile(name string, flag int, perm os.FileMode) (File, error) {
+	f, err := s.osFS.OpenFile(name, flag, perm)
+	if err != nil || !strings.HasSuffix(name, ".data") {
+		return f, err
+	}
+	return shortFile{f, s}, nil
+}
+
+type shortFile struct {
+	File
+	disk *shortDisk
+}
+
+func (f shortFile) ReadAt(p []byte, off int64) (int, error) {
+	f.disk.read.Add(int64(len(p)))
+	return f.File.ReadAt(p, off)
+}
+
+func (f shortFile) WriteAt(p []byte, off int64) (int, error) {
+	if !f.disk.half.CompareAndSwap(true, false) {
+		return f.File.WriteAt(p, off)
+	}
+	n, err := f.File.WriteAt(p[:len(p)/2], off)
+	return n, errors.Join(err, unix.ENOSPC)
+}
+
+// The blocks of a fast writer are hashed while they are written, and the rests that the
+// kernel cuts off them too. What was hashed and did not get written does not count.
+func TestHashedWhileWritten(t *testing.T) {
+	for _, fails := range []bool{false, true} {
+		disk := &shortDisk{}
+		o := lateOptions(t.TempDir(), allAlgs...)
+		o.FS = disk
+		j := open(t, o)
+		s := noise(rand.New(rand.NewPCG(3, 4)), 4<<20)
+		e := create(t, j, "")
+		for off, k := 0, 0; off < len(s); k++ {
+			p := s[off:min(len(s), off+[]int{300_000, 3_000}[k%2])]
+			disk.half.Store(fails && k == 10)
+			n, err := e.WriteAt([]byte(p), int64(off))
+			if (err != nil) != (fails && k == 10) {
+				t.Fatal(k, n, err)
+			}
+			off += n
+		}
+		r := seal(t, e)
+		if want := sumsOf(s, "adler32"); !r.SumsLate || !maps.Equal(r.Sums, want) {
+			t.Fatalf("fails %t: sums %v, want %v", fails, r.Sums, want)
+		}
+		if read := disk.read.Load(); !fails && read > 2<<20 || fails && read < int64(len(s)) {
+			t.Errorf("fails %t: %d bytes were read back for the checksum of %d", fails, read, len(s))
+		}
+		verified(t, e, s)
+	}
 }

@@ -12,8 +12,8 @@ import (
 
 // Entry is one unsent file. Its methods may be called in parallel.
 //
-// Locks, in the order in which they are taken: gate, op, mu, hash.mu. gate and op are
-// held across I/O on purpose: they are the turns of one file's operations, and no other
+// Locks, in the order in which they are taken: gate, op, mu, hash.mu. gate, op and hash.mu
+// are held across I/O on purpose: they are the turns of one file's operations, and no other
 // entry and no listing ever waits for them.
 type Entry struct {
 	j    *Journal
@@ -40,6 +40,10 @@ type Entry struct {
 	dirEpoch int    // failures of the folder's sync when the names were made
 	failed   error  // of a sync: sticky
 	gone     error  // ErrRemoved
+	back     struct {
+		from, to int64 // whose way to the disk is to begin
+		runs     bool
+	}
 }
 
 func (j *Journal) newEntry(id string) *Entry {

@@ -9,7 +9,8 @@ import (
 
 // runningHash follows writes that come in order, beside the writer: what is small is
 // hashed as it comes, the rest by a goroutine that reads it back from the page cache, so
-// that a writer waits for no checksum and no copy is queued. n bytes from the start of
+// that a writer waits for no checksum and no copy is queued. The blocks of a fast writer are
+// hashed while they are written; see writeHashed. n bytes from the start of
 // the file came in order; whatever happens below n makes it dirty, and Seal reads the
 // file again. What a follower reads while that happens may be anything.
 type runningHash struct {
@@ -42,6 +43,51 @@ const (
 	hashTurn = 16 << 20
 )
 
+// writeHashed writes, and has the bytes hashed. Those of a writer who is fast, and in order,
+// are hashed while they are written: they are in the processor's cache then, and to read
+// them back would cost as much again. The caller has the data file acquired.
+func (e *Entry) writeHashed(f File, p []byte, off int64) (int, error) {
+	r := &e.hash
+	r.mu.Lock()
+	if r.fast && r.run != nil && len(p) >= sideBySide && r.n-r.done <= hashTurn { // take over
+		r.mu.Unlock()
+		r.stop()
+		r.mu.Lock()
+	}
+	if len(p) < sideBySide || off != r.n || !r.takesOver(f) {
+		r.mu.Unlock()
+		n, err := f.WriteAt(p, off)
+		e.hashWritten(f, p[:n], off)
+		return n, err
+	}
+	// Held until the bytes are written, so that another write that overlaps them is told later.
+	defer r.mu.Unlock()
+	var beside sync.WaitGroup
+	beside.Go(func() { r.h.Write(p) })
+	n, err := f.WriteAt(p, off)
+	beside.Wait()
+	if r.n += int64(n); n < len(p) {
+		r.dirty = true // more was hashed
+	}
+	r.done = r.n
+	return n, err
+}
+
+// takesOver brings the checksum of a fast writer to n, so that the next block can be hashed
+// as it is written; false when that cannot be. The caller holds mu.
+func (r *runningHash) takesOver(f File) bool {
+	if !r.fast || r.h == nil || r.run != nil || r.ragged || r.dirty || r.n-r.done > hashTurn {
+		return false
+	}
+	r.h.giveUp()
+	if err := hashRange(r.h, f, r.done, r.n); err != nil {
+		r.dirty = true
+		return false
+	}
+	r.done = r.n
+	return true
+}
+
 // hashWritten is told of every write after it is done. Of two writes that overlap and
 // race, the one told last finds n beyond its start, or the other one ragged, so that
 // bytes of which the order on the disk is unknown are always read again. The caller has
@@ -65,7 +111,10 @@ func (e *Entry) hashWritten(f File, p []byte, off int64) {
 	r.pace(e.j)
 	switch {
 	case r.run != nil:
-	case r.n <= behind && r.done == off:
+	case r.done == off && (r.n <= behind || r.fast && len(p) < sideBySide):
+		if r.fast {
+			r.h.giveUp() // the rest of a block that the kernel cut: quick
+		}
 		r.h.Write(p)
 		r.done = r.n
 	case r.n-r.done >= behind:

@@ -27,19 +27,51 @@ func (e *Entry) WriteAt(p []byte, off int64) (n int, err error) {
 		return 0, e.wrap("write", err)
 	}
 	err = e.change(off, func(f File) error {
-		n, err = f.WriteAt(p, off)
+		n, err = e.writeHashed(f, p, off)
 		if n == 0 {
 			return err
 		}
-		e.hashWritten(f, p[:n], off)
 		e.wrote(off + int64(n))
 		if end := off + int64(n); end/writeback != off/writeback {
-			from := off / writeback * writeback
-			f.Writeback(from, end/writeback*writeback-from)
+			e.startBack(f, off/writeback*writeback, end/writeback*writeback)
 		}
 		return err
 	})
 	return n, e.wrap("write", err)
+}
+
+// startBack begins the way of a range to the disk, beside the writer, who need not wait until
+// the disk's queue takes it. What comes while one is under way goes with the next. The caller
+// has the data file acquired.
+func (e *Entry) startBack(f File, from, to int64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	b := &e.back
+	if b.to != b.from && from <= b.to && to >= b.from { // they touch
+		from, to = min(from, b.from), max(to, b.to)
+	}
+	b.from, b.to = from, to
+	if b.runs {
+		return
+	}
+	if _, err := e.j.files.acquire(&e.data, false); err != nil {
+		return // Seal does it
+	}
+	b.runs = true
+	go func() {
+		defer e.j.files.release(&e.data)
+		for {
+			e.mu.Lock()
+			from, to := b.from, b.to
+			b.from, b.to = 0, 0
+			b.runs = to > from
+			e.mu.Unlock()
+			if to <= from {
+				return
+			}
+			f.Writeback(from, to-from)
+		}
+	}()
 }
 
 // Truncate sets the size, as ftruncate does. To 0 it also heals a Damaged entry: what was
