@@ -5,13 +5,24 @@ set -euo pipefail
 
 declare -A package=(
   [fusermount3]=fuse3 [getfattr]=attr [rsync]=rsync [sqlite3]=sqlite3 [git]=git [file]=file [tar]=tar [gcc]=gcc
-  [strace]=strace [setpriv]=util-linux [flock]=util-linux [python3]=python3 [mkfs.ext4]=e2fsprogs [vim]=vim [fuser]=psmisc [make]=make
+  [openssl]=openssl [strace]=strace [setpriv]=util-linux [flock]=util-linux [python3]=python3 [mkfs.ext4]=e2fsprogs [vim]=vim [fuser]=psmisc [make]=make
 )
-optional=(strace mkfs.ext4 sqlite3 python3 vim fuser) # their tests skip without them
+# The servers that storage clients are tested against, by a file of each package.
+lib=/usr/lib/$(uname -m)-linux-gnu
+server=(
+  nginx-light:/usr/sbin/nginx libnginx-mod-http-dav-ext:/usr/lib/nginx/modules/ngx_http_dav_ext_module.so
+  xrootd-server:/usr/bin/xrootd xrootd-server-plugins:"$lib/libXrdHttp-5.so" xrootd-scitokens-plugins:"$lib/libXrdAccSciTokens-5.so"
+)
+optional=(strace mkfs.ext4 sqlite3 python3 vim fuser openssl) # their tests skip without them
 
 missing=()
 for p in "${!package[@]}"; do
   command -v "$p" >/dev/null || missing+=("$p")
+done
+for s in "${server[@]}"; do
+  if [ ! -e "${s#*:}" ]; then
+    missing+=("${s%%:*}") optional+=("${s%%:*}") package[${s%%:*}]=${s%%:*}
+  fi
 done
 
 if ! command -v go >/dev/null; then

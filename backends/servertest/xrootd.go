@@ -1,0 +1,119 @@
+package servertest
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"tarn/integration/needed"
+)
+
+// XRootDOptions say what an XRootD server is like.
+type XRootDOptions struct {
+	// PKI makes it serve HTTPS, where proxies are mapped by PKI.GridMap, in place of plain HTTP.
+	PKI *PKI
+	// Issuer is trusted for bearer tokens; needs PKI and root. Their scopes are relative to /data.
+	Issuer *Issuer
+	// Authorize refuses all but the mapped user and who has a token for it; needs PKI. Below
+	// /data/pub everybody may read.
+	Authorize bool
+	// Config is put at the end of the configuration.
+	Config string
+}
+
+// XRootD starts a server that exports /data, by the root protocol and by HTTP.
+func XRootD(t testing.TB, o XRootDOptions) *Server {
+	t.Helper()
+	if _, err := exec.LookPath("xrootd"); err != nil {
+		needed.Missing(t, "xrootd is not installed (packages xrootd-server and xrootd-server-plugins)")
+	}
+	if o.Issuer != nil {
+		needed.Root(t) // libSciTokens takes authorities from the system's bundle only: it gets a name space of its own
+	}
+	uid, gid := account("xrootd") // it refuses to run as root
+	if uid == 0 {
+		needed.Missing(t, "there is no user xrootd (package xrootd-server makes it)")
+	}
+	dir := folder(t, "xrootd")
+	s := &Server{t: t, name: "xrootd", Dir: filepath.Join(dir, "root"), Log: filepath.Join(dir, "xrootd.log")}
+	for _, d := range []string{"root", "root/data", "run", "cred", "cache"} {
+		must(t, os.Mkdir(filepath.Join(dir, d), 0o755))
+		must(t, os.Chown(filepath.Join(dir, d), uid, gid))
+	}
+	addrs, ls := listen(t, 2)
+	s.addrs = addrs
+	s.Root = "root://" + addrs[0]
+	s.HTTP = "http://" + addrs[1]
+	var c strings.Builder
+	fmt.Fprintf(&c, `xrd.port %s
+xrd.network nodnr norpipa
+xrd.protocol http:%s libXrdHttp.so
+all.role server
+all.export /data
+oss.localroot %[3]s/root
+all.adminpath %[3]s/run
+all.pidpath %[3]s/run
+xrootd.async off
+ofs.persist off
+xrootd.chksum max 4 adler32 crc32c md5
+http.listingdeny no
+http.header2cgi Authorization authz
+`, port(addrs[0]), port(addrs[1]), dir)
+	bundle := ""
+	if o.PKI != nil {
+		s.HTTP, s.HTTPS = "", "https://localhost:"+port(addrs[1])
+		cert, key := filepath.Join(dir, "cred/hostcert.pem"), filepath.Join(dir, "cred/hostkey.pem")
+		o.PKI.Host.Write(t, cert, key)
+		must(t, os.Chown(key, uid, gid))
+		fmt.Fprintf(&c, `xrd.tlsca certdir %[1]s refresh 60s proxies
+xrd.tls %[2]s %[3]s
+xrootd.tls capable all -data
+http.gridmap %[4]s
+http.selfhttps2http no
+http.exthandler xrdtpc libXrdHttpTPC.so
+`, o.PKI.Certificates, cert, key, o.PKI.GridMap)
+		if o.Authorize {
+			db := filepath.Join(dir, "authdb")
+			must(t, os.WriteFile(db, []byte("u "+GridUser+" /data a\nu * /data/pub rl\n"), 0o644))
+			fmt.Fprintf(&c, "ofs.authorize 1\nacc.authdb %s\nacc.authrefresh 60\n", db)
+		}
+		if o.Issuer != nil {
+			tokens := filepath.Join(dir, "scitokens.cfg")
+			must(t, os.WriteFile(tokens, fmt.Appendf(nil, "[Global]\naudience = %s\nonmissing = passthrough\n\n[Issuer test]\nissuer = %s\nbase_path = /data\nmap_subject = False\n", Audience, o.Issuer.URL), 0o644))
+			fmt.Fprintf(&c, "ofs.authlib ++ libXrdAccSciTokens.so config=%s\n", tokens)
+			bundle = filepath.Join(dir, "bundle.pem")
+			must(t, os.WriteFile(bundle, pemOf("CERTIFICATE", o.PKI.CA.Cert.Raw), 0o644))
+		}
+	}
+	c.WriteString(o.Config + "\n")
+	conf := filepath.Join(dir, "xrootd.cfg")
+	must(t, os.WriteFile(conf, []byte(c.String()), 0o644))
+	s.command = func() *exec.Cmd {
+		// There is no directive for an address to listen at, but sockets in systemd's way are taken.
+		run := append(as(uid, gid, "sh", "-c", `LISTEN_PID=$$ exec "$@"`, "-"), "xrootd", "-I", "v4", "-n", "test", "-c", conf)
+		if bundle != "" {
+			run = append([]string{"unshare", "-m", "--propagation", "private", "sh", "-c",
+				"mount --bind " + bundle + ` /etc/ssl/certs/ca-certificates.crt && exec "$@"`, "-"}, run...)
+		}
+		cmd := exec.Command(run[0], run[1:]...)
+		cmd.Dir = dir
+		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "XDG_CACHE_HOME=" + filepath.Join(dir, "cache"), fmt.Sprint("LISTEN_FDS=", len(addrs))}
+		return cmd
+	}
+	began := 0
+	s.ready = func() bool {
+		b, _ := os.ReadFile(s.Log)
+		done := strings.Count(string(b), "------ xrootd test@")
+		if done <= began {
+			return false
+		}
+		began = done
+		return dials(addrs[1])
+	}
+	t.Cleanup(s.Stop)
+	s.start(ls)
+	return s
+}
