@@ -2,7 +2,9 @@ package backends
 
 import (
 	"errors"
+	"fmt"
 	"strings"
+	"time"
 )
 
 // The sentinels are tarn's own and no io/fs ones: an ENOENT from a cache folder must
@@ -64,3 +66,26 @@ func (e *OpError) Unwrap() error { return e.Err }
 
 // IsTemporary tells whether trying the same call again may help.
 func IsTemporary(err error) bool { return errors.Is(err, ErrTemporary) }
+
+// LaterError is a temporary failure of a server that said when to come again.
+type LaterError struct {
+	After time.Duration
+	Err   error
+}
+
+// Error is that of the failure.
+func (e *LaterError) Error() string {
+	return fmt.Sprintf("%v (to be tried again after %v)", e.Err, e.After)
+}
+
+// Unwrap gives the failure.
+func (e *LaterError) Unwrap() error { return e.Err }
+
+// RetryAfter tells how long a server wants to be left alone; 0: it did not say.
+func RetryAfter(err error) time.Duration {
+	var l *LaterError
+	if errors.As(err, &l) {
+		return l.After
+	}
+	return 0
+}

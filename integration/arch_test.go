@@ -49,9 +49,10 @@ var allowed = []struct {
 	{"tarn/backends/catalogue", "a catalogue knows contracts, and its own database",
 		[]string{"tarn/backends", "tarn/backends/query", "tarn/backends/checksum"},
 		[]string{"github.com/dgraph-io/badger", "github.com/hashicorp/golang-lru", "golang.org/x", "google.golang.org/protobuf"}}, // badger's MANIFEST is protobuf
-	{"tarn/backends/storage", "a storage knows contracts only", []string{"tarn/backends", "tarn/backends/checksum"}, []string{"golang.org/x"}},
+	{"tarn/backends/storage", "a storage knows contracts only", []string{"tarn/backends", "tarn/backends/checksum", "tarn/backends/credential"}, []string{"golang.org/x"}},
 	{"tarn/backends/tape", "a tape system knows contracts only", []string{"tarn/backends", "tarn/backends/checksum"}, []string{"golang.org/x"}},
 	{"tarn/backends/servertest", "real servers for tests of any package", []string{"tarn/integration/needed"}, nil},
+	{"tarn/backends/credential", "tokens, proxies and authorities", []string{"tarn/backends"}, nil},
 	{"tarn/backends/checksum", "digests", []string{"tarn/backends"}, nil},
 	{"tarn/backends/rseexpr", "RSE expressions", []string{"tarn/backends"}, nil},
 	{"tarn/backends", "the words import nothing but the query leaf; decorators and suites import the words",

@@ -4,7 +4,7 @@
 //	st = retry.NewStorage(st, retry.Options{Attempts: 5, Total: time.Minute})
 //
 // Attempts and the time they take together are bounded, the waits between them grow exponentially
-// with jitter, and the context of the call ends everything at once. The last error is what the caller gets.
+// with jitter and are no shorter than a server asked for (backends.RetryAfter), and the context of the call ends everything at once. The last error is what the caller gets.
 //
 // Retrying happens here and nowhere else, except for uploads: their bytes have gone by, so who has them
 // begins a new one.
@@ -98,6 +98,7 @@ func (l *loop) again(ctx context.Context, err error) bool {
 		wait = l.o.First << n
 	}
 	wait = wait/2 + time.Duration(l.o.Rand()*float64(wait/2))
+	wait = max(wait, backends.RetryAfter(err)) // no sooner than a server asked for
 	if l.o.Now().Add(wait).Sub(l.started) > l.o.Total {
 		return false
 	}

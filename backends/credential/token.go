@@ -1,0 +1,101 @@
+package credential
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"tarn/backends"
+)
+
+// Token is a bearer token.
+type Token struct {
+	Secret  string    // "" when there is none that can be used
+	From    string    // the variable or file that it is from
+	Subject string    // of a JWT
+	Expires time.Time // of a JWT; zero: not known
+}
+
+type tokenFile = cached[Token]
+
+// Token gives the first one that WLCG's discovery finds; the zero Token when there is none. One that
+// cannot be used comes with an error that says why, and without its secret.
+func (s *Source) Token() (Token, error) {
+	if v := strings.TrimSpace(s.o.Getenv("BEARER_TOKEN")); v != "" {
+		return s.judge(parseToken(v, "BEARER_TOKEN"))
+	}
+	paths := []string{s.tmp("bt_u")}
+	if d := s.o.Getenv("XDG_RUNTIME_DIR"); d != "" {
+		paths = append([]string{filepath.Join(d, fmt.Sprintf("bt_u%d", s.o.UID))}, paths...)
+	}
+	if f := s.o.Getenv("BEARER_TOKEN_FILE"); f != "" {
+		paths = []string{f}
+	}
+	for _, p := range paths {
+		t, err := s.token.get(p, func() (Token, stamp, error) {
+			b, st, err := s.secret(p, false)
+			if err != nil {
+				return Token{}, st, err
+			}
+			t, err := parseToken(strings.TrimSpace(string(b)), p)
+			return t, st, err
+		})
+		if errors.Is(err, errNone) {
+			continue
+		}
+		t.From = p
+		return s.judge(t, err)
+	}
+	if f := s.o.Getenv("BEARER_TOKEN_FILE"); f != "" {
+		return Token{From: f}, fmt.Errorf("the token file %s is not there: %w", f, backends.ErrPermission)
+	}
+	return Token{}, nil
+}
+
+// judge takes the secret from a token that is of no use.
+func (s *Source) judge(t Token, err error) (Token, error) {
+	if err != nil {
+		err = fmt.Errorf("the token of %s: %w", t.From, err)
+	} else if !t.Expires.IsZero() && !s.o.Now().Before(t.Expires) {
+		err = fmt.Errorf("the token of %s expired at %s; get a new one: %w", t.From, t.Expires.Local().Format(time.DateTime), backends.ErrPermission)
+	}
+	if err != nil {
+		t.Secret = ""
+	}
+	return t, err
+}
+
+// parseToken reads what a JWT says of itself; whether that is true is for servers to judge. Other
+// forms (macaroons) are taken as they are.
+func parseToken(text, from string) (Token, error) {
+	t := Token{Secret: text, From: from}
+	if text == "" {
+		return t, fmt.Errorf("it is empty: %w", backends.ErrDamaged)
+	}
+	if strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return t, fmt.Errorf("it has characters that no token has: %w", backends.ErrDamaged)
+	}
+	part := strings.Split(text, ".")
+	if len(part) != 3 {
+		return t, nil
+	}
+	b, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(part[1], "="))
+	if err != nil {
+		return t, nil
+	}
+	var claims struct {
+		Sub string  `json:"sub"`
+		Exp float64 `json:"exp"`
+	}
+	if json.Unmarshal(b, &claims) == nil {
+		t.Subject = claims.Sub
+		if claims.Exp > 0 && claims.Exp < 1<<40 {
+			t.Expires = time.Unix(int64(claims.Exp), 0)
+		}
+	}
+	return t, nil
+}

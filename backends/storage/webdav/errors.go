@@ -1,0 +1,229 @@
+package webdav
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+	"unicode"
+
+	"tarn/backends"
+	"tarn/backends/credential"
+)
+
+// down is a server that may be there again soon. The cause is text only: no errno of ours may be
+// taken for the user's file.
+func down(format string, args ...any) error {
+	return fmt.Errorf("%s: %w, %w", fmt.Sprintf(format, args...), backends.ErrUnavailable, backends.ErrTemporary)
+}
+
+// wrong is a server that trying again does not help with.
+func wrong(format string, args ...any) error {
+	return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), backends.ErrUnavailable)
+}
+
+// broken says in words why there was no response.
+func (s *Storage) broken(f *flight, err error) error {
+	if cerr := f.caller.Err(); cerr != nil {
+		return cerr
+	}
+	switch cause := context.Cause(f.ctx); {
+	case cause == errStalled:
+		return down("nothing moved for %v", s.o.Stall)
+	case cause != nil && cause != context.Canceled:
+		return cause
+	}
+	var (
+		dns      *net.DNSError
+		op       *net.OpError
+		name     x509.HostnameError
+		unknown  x509.UnknownAuthorityError
+		invalid  x509.CertificateInvalidError
+		noTLS    tls.RecordHeaderError
+		netErr   net.Error
+		ours     *backends.OpError
+		sentinel = errors.Is(err, backends.ErrUnavailable) || errors.Is(err, backends.ErrPermission)
+	)
+	switch {
+	case sentinel || errors.As(err, &ours):
+		return err
+	case errors.As(err, &dns):
+		if dns.IsNotFound {
+			return wrong("the host %s does not resolve", dns.Name)
+		}
+		return down("the host %s cannot be resolved", dns.Name)
+	case errors.Is(err, credential.ErrRevoked):
+		return wrong("the server's certificate was revoked by its authority")
+	case errors.As(err, &name):
+		return wrong("the server's certificate is not for %s but for %s", name.Host, strings.Join(namesOf(name.Certificate), ", "))
+	case errors.As(err, &unknown):
+		return wrong("the server's certificate is of an authority that is not trusted here (see X509_CERT_DIR)%s", issuerOf(unknown.Cert))
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return wrong("the server's certificate has expired or is not valid yet")
+	case errors.As(err, &invalid):
+		return wrong("the server's certificate is not valid: %v", invalid)
+	case errors.As(err, &noTLS):
+		return wrong("the server does not speak TLS at this port; is it plain http?")
+	case errors.As(err, &op) && op.Op == "remote error": // its alert, mostly on our certificate or the lack of one
+		return fmt.Errorf("the server ended TLS with %q: %s: %w", op.Err, s.o.Credentials.Hint(false), backends.ErrPermission)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return down("connection refused: is the server running?")
+	case errors.Is(err, errConnect):
+		return down("no connection within %v", s.o.Connect)
+	case errors.As(err, &netErr) && netErr.Timeout():
+		return down("timed out")
+	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+		return down("the server closed the connection")
+	}
+	return down("%v", err)
+}
+
+func namesOf(c *x509.Certificate) []string {
+	var out []string
+	if c != nil {
+		out = append(out, c.DNSNames...)
+		for _, ip := range c.IPAddresses {
+			out = append(out, ip.String())
+		}
+	}
+	if len(out) == 0 {
+		return []string{"nobody"}
+	}
+	return out[:min(len(out), 5)]
+}
+
+func issuerOf(c *x509.Certificate) string {
+	if c == nil {
+		return ""
+	}
+	return ": " + c.Issuer.String()
+}
+
+// statusError is a response that is no success.
+type statusError struct {
+	status int
+	text   string
+	word   error // nil for what only says that the server has trouble
+}
+
+func (e *statusError) Error() string {
+	t := fmt.Sprintf("status %d", e.status)
+	if e.text != "" {
+		t += " (" + e.text + ")"
+	}
+	return t + ": " + e.word.Error()
+}
+
+func (e *statusError) Unwrap() error { return e.word }
+
+// temporary marks what may be over soon.
+var temporary = fmt.Errorf("%w, %w", backends.ErrUnavailable, backends.ErrTemporary)
+
+// words are what the statuses mean that mean the same everywhere. All others are trouble of the server.
+var words = map[int]error{
+	http.StatusUnauthorized:          backends.ErrPermission,
+	http.StatusForbidden:             backends.ErrPermission,
+	http.StatusNotFound:              backends.ErrNotExist,
+	http.StatusGone:                  backends.ErrNotExist,
+	http.StatusMethodNotAllowed:      backends.ErrNotSupported,
+	http.StatusNotImplemented:        backends.ErrNotSupported,
+	http.StatusPreconditionFailed:    backends.ErrStale,
+	http.StatusRequestURITooLong:     backends.ErrNameTooLong,
+	http.StatusRequestEntityTooLarge: backends.ErrNoSpace,
+	http.StatusInsufficientStorage:   backends.ErrNoSpace,
+	http.StatusLocked:                fmt.Errorf("%w, %w", backends.ErrBusy, backends.ErrTemporary),
+	http.StatusRequestTimeout:        temporary,
+	http.StatusTooEarly:              temporary,
+	http.StatusTooManyRequests:       temporary,
+}
+
+// refused turns a status into an error, with what the server says and, for who was refused, what may
+// be wrong with the credentials.
+func (s *Storage) refused(resp *http.Response, token string) error {
+	e := &statusError{status: resp.StatusCode, text: plainText(resp, token), word: words[resp.StatusCode]}
+	switch {
+	case e.word == nil && resp.StatusCode >= 500:
+		e.word = temporary
+	case e.word == nil:
+		e.word = backends.ErrUnavailable
+	case e.word == backends.ErrPermission:
+		hint := "plain HTTP shows no credentials; does the server have https?"
+		if s.base.Scheme == "https" {
+			hint = s.o.Credentials.Hint(token != "")
+		}
+		return fmt.Errorf("%w; %s", e, hint)
+	}
+	if after := retryAfter(resp.Header.Get("Retry-After"), s.o.Now()); after > 0 && backends.IsTemporary(e.word) {
+		return &backends.LaterError{After: after, Err: e}
+	}
+	return e
+}
+
+// maxRetryAfter keeps a server from sending everybody away for good.
+const maxRetryAfter = time.Hour
+
+func retryAfter(v string, now time.Time) time.Duration {
+	var d time.Duration
+	if n, err := strconv.Atoi(v); err == nil {
+		d = time.Duration(min(max(n, 0), int(maxRetryAfter/time.Second))) * time.Second
+	} else if t, err := http.ParseTime(v); err == nil {
+		d = t.Sub(now)
+	}
+	return min(max(d, 0), maxRetryAfter)
+}
+
+// plainText is the short message of a server; pages and anything secret are left out.
+func plainText(resp *http.Response, token string) string {
+	b := make([]byte, 300)
+	n, _ := io.ReadFull(resp.Body, b)
+	text := strings.ToValidUTF8(string(b[:n]), "")
+	if strings.Contains(text, "<") {
+		return ""
+	}
+	if token != "" && strings.Contains(text, token[:min(len(token), 20)]) {
+		return ""
+	}
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, text)
+	return strings.TrimSpace(text)
+}
+
+func status(err error) int {
+	var e *statusError
+	if errors.As(err, &e) {
+		return e.status
+	}
+	return 0
+}
+
+// absent turns what servers say of a path that passes through a file into "not there": some call it an
+// internal error. It asks for what is above.
+func (s *Storage) absent(ctx context.Context, p string, err error) error {
+	if st := status(err); (st == http.StatusInternalServerError || st == http.StatusConflict) && s.throughFile(ctx, p) {
+		return fmt.Errorf("%v: %w", http.StatusText(st), backends.ErrNotExist)
+	}
+	return err
+}
+
+// throughFile tells whether something above p is a file.
+func (s *Storage) throughFile(ctx context.Context, p string) bool {
+	for p = path.Dir(p); p != "." && ctx.Err() == nil; p = path.Dir(p) {
+		if a, err := s.stat0(ctx, p); err == nil {
+			return !a.IsDir
+		}
+	}
+	return false
+}

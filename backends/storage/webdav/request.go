@@ -1,0 +1,315 @@
+package webdav
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"tarn/backends"
+)
+
+// request is one HTTP request.
+type request struct {
+	method string
+	url    *url.URL
+	header http.Header
+	body   io.ReadCloser // nil: none
+	length int64         // of body
+	again  func() bool   // whether body can still be sent from its start
+	ok     func(status int) bool
+	racy   bool // XRootD does not survive another request on the connection soon after
+}
+
+// redirects is how many are followed.
+const redirects = 5
+
+var (
+	errStalled = errors.New("stalled")
+	errLoop    = fmt.Errorf("more than %d redirects: %w", redirects, backends.ErrUnavailable)
+)
+
+// flight is a request on its way: it ends with its caller, with the storage, or when it stalls.
+type flight struct {
+	s      *Storage
+	caller context.Context
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	unbind func() bool
+	timer  *time.Timer
+}
+
+func (s *Storage) begin(ctx context.Context) *flight {
+	f := &flight{s: s, caller: ctx}
+	f.ctx, f.cancel = context.WithCancelCause(ctx)
+	f.unbind = context.AfterFunc(s.ctx, func() { f.cancel(backends.ErrClosed) })
+	f.timer = time.AfterFunc(s.o.Stall+s.o.Connect, func() { f.cancel(errStalled) })
+	return f
+}
+
+// progress says that something moved.
+func (f *flight) progress() { f.timer.Reset(f.s.o.Stall) }
+
+// hold says that it is not the server who is waited for.
+func (f *flight) hold() { f.timer.Stop() }
+
+// end gives everything back. What little is left of the body is read, for the connection's sake.
+func (f *flight) end(resp *http.Response) {
+	if resp != nil {
+		io.CopyN(io.Discard, resp.Body, 64<<10)
+		resp.Body.Close()
+	}
+	f.timer.Stop()
+	f.unbind()
+	f.cancel(nil)
+}
+
+// url is that of a path, with everything escaped that could mean something to somebody.
+func (s *Storage) url(p string) *url.URL {
+	u := *s.base
+	if p != "" {
+		u.Path += "/" + p
+	}
+	if u.Path == "" {
+		u.Path = "/"
+	}
+	u.RawPath = escape(u.Path)
+	return &u
+}
+
+func escape(p string) string {
+	const hex = "0123456789ABCDEF"
+	var b strings.Builder
+	for i := range len(p) {
+		c := p[i]
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte("/-._~", c) >= 0:
+			b.WriteByte(c)
+		default:
+			b.WriteByte('%')
+			b.WriteByte(hex[c>>4])
+			b.WriteByte(hex[c&15])
+		}
+	}
+	return b.String()
+}
+
+// folderURL has the slash that some servers want at the end of a folder.
+func folderURL(u *url.URL) *url.URL {
+	if !strings.HasSuffix(u.Path, "/") {
+		u.Path += "/"
+		u.RawPath += "/"
+	}
+	return u
+}
+
+// transport gives the one whose connections were made with the proxy of now.
+func (s *Storage) transport() *http.Transport {
+	id := ""
+	if s.base.Scheme == "https" {
+		if p, _ := s.o.Credentials.Proxy(); p.Cert != nil {
+			id = string(p.Cert.Certificate[0])
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.tr != nil && s.proxy == id {
+		return s.tr
+	}
+	if s.tr != nil {
+		s.tr.CloseIdleConnections()
+	}
+	s.tr, s.proxy = s.newTransport(), id
+	return s.tr
+}
+
+func (s *Storage) newTransport() *http.Transport {
+	dial := func(ctx context.Context, addr string) (net.Conn, error) {
+		return (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext(ctx, "tcp", addr)
+	}
+	return &http.Transport{
+		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
+			ctx, cancel := context.WithTimeoutCause(ctx, s.o.Connect, errConnect)
+			defer cancel()
+			c, err := dial(ctx, addr)
+			return c, because(ctx, err)
+		},
+		DialTLSContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
+			ctx, cancel := context.WithTimeoutCause(ctx, s.o.Connect, errConnect)
+			defer cancel()
+			host, _, err := net.SplitHostPort(addr)
+			if err != nil {
+				return nil, err
+			}
+			c, err := s.o.Credentials.Handshake(ctx, host, func(ctx context.Context) (net.Conn, error) { return dial(ctx, addr) })
+			if err != nil {
+				return nil, because(ctx, err) // no nil *tls.Conn as a net.Conn
+			}
+			return c, nil
+		},
+		MaxConnsPerHost: s.o.Connections, MaxIdleConnsPerHost: s.o.Connections, IdleConnTimeout: 30 * time.Second,
+		ExpectContinueTimeout: 3 * time.Second, DisableCompression: true, MaxResponseHeaderBytes: 64 << 10,
+		WriteBufferSize: 128 << 10, ReadBufferSize: 64 << 10,
+	}
+}
+
+var errConnect = errors.New("no connection in time")
+
+// because says of an error that is the end of ctx why that ended.
+func because(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); err != nil && cause == errConnect {
+		return errConnect
+	}
+	return err
+}
+
+// send makes a request and follows redirects. Without an error the response is one of success, and
+// flight.end must be called with it.
+func (s *Storage) send(ctx context.Context, r request) (*http.Response, *flight, error) {
+	f := s.begin(ctx)
+	resp, err := s.sendOn(f, r)
+	if err != nil {
+		f.end(nil)
+		return nil, nil, err
+	}
+	return resp, f, nil
+}
+
+func (s *Storage) sendOn(f *flight, r request) (*http.Response, error) {
+	u := r.url
+	for hop := 0; ; hop++ {
+		req := (&http.Request{Method: r.method, URL: u, Header: http.Header{}, Host: u.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}).WithContext(f.ctx)
+		for k, v := range r.header {
+			req.Header[k] = v
+		}
+		req.Header.Set("User-Agent", "tarn")
+		req.Header["X-Idempotency-Key"] = nil // not sent: an idle connection that was closed meanwhile costs nothing
+		if r.body != nil {
+			req.Body, req.ContentLength = r.body, r.length
+			req.GetBody = func() (io.ReadCloser, error) {
+				if !r.again() {
+					return nil, errors.New("the connection broke while bytes were sent")
+				}
+				return r.body, nil
+			}
+		}
+		req.Close = r.racy && s.server.Load() != otherServer
+		token := s.tokenFor(u)
+		if token != "" {
+			req.Header.Set("Authorization", "Bearer "+token)
+		}
+		resp, err := s.transport().RoundTrip(req)
+		if err != nil {
+			return nil, s.broken(f, err)
+		}
+		f.progress()
+		s.meet(resp.Header.Get("Server"))
+		if resp.StatusCode >= 300 && resp.StatusCode < 400 && resp.Header.Get("Location") != "" {
+			next, err := s.follow(u, resp)
+			discard(resp)
+			switch {
+			case err != nil:
+				return nil, err
+			case hop == redirects:
+				return nil, errLoop
+			case r.body != nil && !r.again():
+				return nil, fmt.Errorf("redirected after bytes were sent: %w, %w", backends.ErrUnavailable, backends.ErrTemporary)
+			}
+			u = next
+			continue
+		}
+		ok := resp.StatusCode >= 200 && resp.StatusCode < 300
+		if r.ok != nil {
+			ok = r.ok(resp.StatusCode)
+		}
+		if !ok {
+			defer discard(resp)
+			return nil, s.refused(resp, token)
+		}
+		return resp, nil
+	}
+}
+
+// discard ends a response that nobody wants, and keeps its connection when little is left of it.
+func discard(resp *http.Response) {
+	io.CopyN(io.Discard, resp.Body, 64<<10)
+	resp.Body.Close()
+}
+
+// follow gives where a redirect leads to.
+func (s *Storage) follow(from *url.URL, resp *http.Response) (*url.URL, error) {
+	next, err := from.Parse(resp.Header.Get("Location"))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("redirected to what is no URL: %w", backends.ErrUnavailable)
+	case next.Scheme != "http" && next.Scheme != "https":
+		return nil, fmt.Errorf("redirected to a URL of scheme %q: %w", next.Scheme, backends.ErrUnavailable)
+	case next.Hostname() == "":
+		return nil, fmt.Errorf("redirected to a URL without a host: %w", backends.ErrUnavailable)
+	case resp.StatusCode == http.StatusSeeOther && resp.Request.Method != "GET" && resp.Request.Method != "HEAD":
+		return nil, fmt.Errorf("a %s was redirected to a page (status 303): %w", resp.Request.Method, backends.ErrNotSupported)
+	}
+	next.User, next.Fragment = nil, ""
+	return next, nil
+}
+
+// tokenFor is the bearer token that a URL may see: that of our own host, over TLS. A server that we are
+// redirected to has to do with what stands in its URL.
+func (s *Storage) tokenFor(u *url.URL) string {
+	if u.Scheme != "https" || !s.home(u) {
+		return ""
+	}
+	t, _ := s.o.Credentials.Token() // what is wrong with it is told to who is refused
+	return t.Secret
+}
+
+// home tells whether a URL is of the server that the storage is configured with.
+func (s *Storage) home(u *url.URL) bool {
+	return u.Scheme == s.base.Scheme && strings.EqualFold(u.Hostname(), s.base.Hostname()) && portOf(u) == portOf(s.base)
+}
+
+func portOf(u *url.URL) string {
+	if p := u.Port(); p != "" {
+		return p
+	}
+	if u.Scheme == "https" {
+		return "443"
+	}
+	return "80"
+}
+
+// simple is a request whose answer is its status.
+func (s *Storage) simple(ctx context.Context, method string, u *url.URL, h http.Header) error {
+	resp, f, err := s.send(ctx, request{method: method, url: u, header: h})
+	if err != nil {
+		return err
+	}
+	f.end(resp)
+	if resp.StatusCode == http.StatusMultiStatus { // of what is below, something failed
+		return fmt.Errorf("%s: some of it failed: %w", method, backends.ErrUnavailable)
+	}
+	return nil
+}
+
+// What is known of the server.
+const (
+	unknownServer = iota
+	xrootdServer
+	otherServer
+)
+
+// meet takes a response's word for what the server is.
+func (s *Storage) meet(name string) {
+	switch {
+	case name == "":
+	case strings.HasPrefix(strings.ToLower(name), "xrootd"):
+		s.server.Store(xrootdServer)
+	default:
+		s.server.CompareAndSwap(unknownServer, otherServer) // a front may stand before some of its requests
+	}
+}
