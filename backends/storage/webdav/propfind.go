@@ -95,16 +95,17 @@ func (s *Storage) propfind(ctx context.Context, p, depth string, each func(entry
 	at := strings.TrimSuffix(resp.Request.URL.Path, "/")
 	in := &budget{r: resp.Body, left: maxEntry, f: f}
 	d := xml.NewDecoder(in)
-	whole := false
+	whole, any := false, false
 	for {
 		tok, err := d.Token()
 		if err == io.EOF {
-			if !whole { // also an empty body
-				err = down("the server cut a listing short")
-			} else {
-				err = nil
+			switch {
+			case !whole: // also an empty body
+				return at, down("the server cut a listing short")
+			case !any: // what is not there has a status for it
+				return at, wrong("the server sent a listing of nothing")
 			}
-			return at, err
+			return at, nil
 		}
 		if err != nil {
 			return at, s.garbled(f, err)
@@ -120,7 +121,7 @@ func (s *Storage) propfind(ctx context.Context, p, depth string, each func(entry
 		if err := d.DecodeElement(&x, &start); err != nil {
 			return at, s.garbled(f, err)
 		}
-		in.left = maxEntry
+		in.left, any = maxEntry, true
 		e, ok, err := x.entry()
 		if err != nil {
 			return at, err
