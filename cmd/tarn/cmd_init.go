@@ -119,7 +119,9 @@ func (o *opened) makeDirs(ctx context.Context, paths ...string) error {
 func complete(cfg *config.Config) bool {
 	dirs := []string{cfg.Catalogue.Path, cfg.Cache.Path, cfg.Journal.Path}
 	for _, r := range cfg.RSEs {
-		dirs = append(dirs, r.Path)
+		if r.Path != "" {
+			dirs = append(dirs, r.Path)
+		}
 	}
 	for _, d := range dirs {
 		if _, err := os.Stat(d); err != nil {

@@ -347,7 +347,7 @@ func (f *fsck) storages(ctx context.Context) error {
 
 // temporaries counts uploads that nobody ended.
 func (f *fsck) temporaries(r config.RSE) error {
-	if r.Kind == config.TapeKind {
+	if r.Kind == config.TapeKind || r.Path == "" {
 		return nil
 	}
 	entries, err := os.ReadDir(filepath.Join(r.Path, ".tarn-uploads"))

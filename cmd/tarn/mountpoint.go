@@ -118,7 +118,9 @@ func checkPoint(o *mountOptions) error {
 	c := o.cfg
 	places := []string{c.Catalogue.Path, c.Cache.Path, c.Journal.Path, c.Run}
 	for _, r := range c.RSEs {
-		places = append(places, r.Path)
+		if r.Path != "" {
+			places = append(places, r.Path)
+		}
 	}
 	for _, p := range places {
 		if o.point == p || strings.HasPrefix(o.point, p+"/") || strings.HasPrefix(p, o.point+"/") {

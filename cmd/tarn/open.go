@@ -15,6 +15,7 @@ import (
 	"tarn/backends"
 	"tarn/backends/catalogue/embedded"
 	"tarn/backends/checksum"
+	"tarn/backends/credential"
 	"tarn/backends/lake"
 	"tarn/backends/replication"
 	"tarn/backends/storage/posix"
@@ -154,10 +155,11 @@ func makeFolder(dir string) error {
 
 func (o *opened) openRSEs(create bool) ([]*lake.RSE, error) {
 	var out []*lake.RSE
+	credentials := credential.New(credential.Options{Getenv: os.Getenv, UID: os.Geteuid(), Now: o.now, Log: o.log})
 	for _, r := range o.cfg.RSEs {
 		rse := &lake.RSE{RSE: r.Backend(), Distance: r.Distance}
-		switch r.Kind {
-		case config.TapeKind:
+		switch {
+		case r.Kind == config.TapeKind:
 			lib, err := library.Open(tapeOptions(r, o.log, o.now))
 			if err != nil {
 				return nil, fmt.Errorf("open the tape library of %s: %w", r.Name, err)
@@ -165,6 +167,13 @@ func (o *opened) openRSEs(create bool) ([]*lake.RSE, error) {
 			o.onClose(lib.Close)
 			rse.Storage, rse.Tape = lib, lib
 			rse.Counters = func() any { return lib.Stats() }
+		case len(r.Protocols) > 0:
+			st, err := openProtocols(r, credentials, o.cfg.Checksums, o.log, o.now)
+			if err != nil {
+				return nil, fmt.Errorf("open RSE %s: %w", r.Name, err)
+			}
+			o.onClose(st.Close)
+			rse.Storage = st
 		default:
 			if create {
 				if err := makeFolder(r.Path); err != nil {

@@ -91,7 +91,25 @@ type RSE struct {
 	Distance   int               `yaml:"distance"`   // smaller is nearer; the nearest replica is read
 	Marker     string            `yaml:"marker"`     // disk: a file that stands in Path when its file system is mounted
 	FreeFloor  Size              `yaml:"free_floor"` // disk: left free there
+	Protocols  []Protocol        `yaml:"protocols"`  // disk: ways to a storage elsewhere, in place of Path
+	Size       Size              `yaml:"size"`       // disk with protocols: what there is where the server does not tell; 1P
 	Tape       *Tape             `yaml:"tape"`
+}
+
+// Protocol is one way to an RSE. Its priorities are Rucio's: 1 is tried first, 0 is never used.
+type Protocol struct {
+	URL    string `yaml:"url"`    // davs, https, dav, http, file: the prefix of all paths
+	Read   *int   `yaml:"read"`   // default 1, as the others
+	Write  *int   `yaml:"write"`  //
+	Delete *int   `yaml:"delete"` //
+}
+
+// Priority is that of Read, Write or Delete with its default.
+func Priority(p *int) int {
+	if p == nil {
+		return 1
+	}
+	return *p
 }
 
 // The words of RSE.Kind.

@@ -119,8 +119,11 @@ func (j judge) rses() {
 		default:
 			first[r.Name] = i
 		}
-		if r.Path == "" {
-			j.fault(key+".path", "want the folder of the replicas")
+		switch {
+		case len(r.Protocols) > 0:
+			j.protocols(key, r)
+		case r.Path == "":
+			j.fault(key+".path", "want the folder of the replicas, or protocols of a storage elsewhere")
 		}
 		for a := range r.Attributes {
 			if !attrForm.MatchString(a) {

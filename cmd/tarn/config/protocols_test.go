@@ -1,0 +1,85 @@
+package config
+
+import (
+	"errors"
+	"strings"
+	"testing"
+)
+
+const remote = `
+rses:
+  - name: SITE
+    protocols:
+      - {url: "davs://door.example.org:2880/pnfs"}
+      - {url: "http://cache.example.org/pnfs", read: 2, write: 0, delete: 0}
+  - {name: OLD, path: rse/OLD}
+scopes: [{name: x}]
+`
+
+func TestProtocols(t *testing.T) {
+	c, err := Parse("/srv/lake.yaml", []byte(remote))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ps := c.RSEs[0].Protocols
+	if len(ps) != 2 || Priority(ps[0].Read) != 1 || Priority(ps[1].Read) != 2 || Priority(ps[1].Write) != 0 || c.RSEs[0].Path != "" || c.RSEs[0].Kind != Disk {
+		t.Errorf("%+v", c.RSEs[0])
+	}
+}
+
+// All that is wrong is told at once, with its line, and no password with it.
+func TestProtocolFaults(t *testing.T) {
+	_, err := Parse("/srv/lake.yaml", []byte(`
+rses:
+  - name: A
+    protocols:
+      - url: gopher://host/x
+      - url: davs://ada:hunter2@host/x
+      - url: davs:///x
+      - url: "https://host/x?authz=hunter2"
+      - url: file://rse/x
+      - url: davs://host/../x
+      - url: ""
+      - {url: "dav://host/x", read: -1}
+      - url: dav://host/x
+  - name: B
+    path: rse/B
+    protocols: [{url: "dav://host/b", read: 0, write: 0, delete: 0}]
+  - {name: C}
+  - name: D
+    read_only: true
+    protocols: [{url: "dav://host/d", write: 0, delete: 0}]
+scopes: [{name: x}]
+`))
+	var bad *Error
+	if !errors.As(err, &bad) {
+		t.Fatal(err)
+	}
+	text := err.Error()
+	if strings.Contains(text, "hunter2") {
+		t.Errorf("a secret is told:\n%s", text)
+	}
+	for _, want := range []string{
+		`lake.yaml:5: rses[0].protocols[0].url: want a scheme of davs, https, dav, http, file, not "gopher"`,
+		"lake.yaml:6: rses[0].protocols[1].url: has a user or password in it",
+		"lake.yaml:7: rses[0].protocols[2].url: has no host",
+		"lake.yaml:8: rses[0].protocols[3].url: want nothing after the path",
+		"lake.yaml:9: rses[0].protocols[4].url: want file:///path",
+		"lake.yaml:10: rses[0].protocols[5].url: want a path without ..",
+		"lake.yaml:11: rses[0].protocols[6].url: want the URL",
+		"lake.yaml:12: rses[0].protocols[7].read: want 1 (first) and up",
+		"lake.yaml:13: rses[0].protocols[8].url: is that of protocols[7]",
+		"lake.yaml:15: rses[1].path: want a path or protocols, not both",
+		"lake.yaml:16: rses[1].protocols: none of them reads",
+		"lake.yaml:16: rses[1].protocols: none of them writes",
+		"lake.yaml:16: rses[1].protocols: none of them deletes",
+		"rses[2].path: want the folder of the replicas, or protocols",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not told", want)
+		}
+	}
+	if strings.Contains(text, "rses[3]") || len(bad.Faults) != 14 {
+		t.Errorf("%d faults:\n%s", len(bad.Faults), text)
+	}
+}

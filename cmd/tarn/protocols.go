@@ -1,0 +1,175 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"net/url"
+	"slices"
+	"time"
+
+	"tarn/backends"
+	"tarn/backends/credential"
+	"tarn/backends/retry"
+	"tarn/backends/storage/posix"
+	"tarn/backends/storage/webdav"
+	"tarn/cmd/tarn/config"
+)
+
+// protocols is an RSE that several ways lead to, for each kind of work the best first. The next one is
+// taken where one is unavailable.
+type protocols struct {
+	read, write, remove []backends.Storage
+	all                 []backends.Storage
+}
+
+var _ backends.Storage = (*protocols)(nil)
+
+// openProtocols opens what the lake file names.
+func openProtocols(r config.RSE, cred *credential.Source, algs []string, log *slog.Logger, now func() time.Time) (_ *protocols, err error) {
+	p := &protocols{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.Close())
+		}
+	}()
+	for _, c := range r.Protocols {
+		st, err := openProtocol(c.URL, r, cred, algs, log, now)
+		if err != nil {
+			return nil, err
+		}
+		p.all = append(p.all, st)
+	}
+	order := func(prio func(config.Protocol) *int) (out []backends.Storage) {
+		var at []int
+		for i, c := range r.Protocols {
+			if config.Priority(prio(c)) > 0 {
+				at = append(at, i)
+			}
+		}
+		slices.SortStableFunc(at, func(a, b int) int {
+			return cmp.Compare(config.Priority(prio(r.Protocols[a])), config.Priority(prio(r.Protocols[b])))
+		})
+		for _, i := range at {
+			out = append(out, p.all[i])
+		}
+		return out
+	}
+	p.read = order(func(c config.Protocol) *int { return c.Read })
+	p.write = order(func(c config.Protocol) *int { return c.Write })
+	p.remove = order(func(c config.Protocol) *int { return c.Delete })
+	return p, nil
+}
+
+// openProtocol is the way from a scheme to what speaks it.
+func openProtocol(text string, r config.RSE, cred *credential.Source, algs []string, log *slog.Logger, now func() time.Time) (backends.Storage, error) {
+	u, err := url.Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("the URL cannot be parsed: %w", backends.ErrName)
+	}
+	switch u.Scheme {
+	case "davs", "https", "dav", "http":
+		st, err := webdav.Open(webdav.Options{URL: text, Credentials: cred, ReadOnly: r.ReadOnly, Size: int64(r.Size), Log: log, Now: now})
+		if err != nil {
+			return nil, err
+		}
+		// Few attempts: the lake has other replicas, and the journal comes again by itself.
+		return retry.NewStorage(st, retry.Options{Attempts: 3, Total: 15 * time.Second, Log: log}), nil
+	case "file":
+		return posix.Open(posix.Options{Dir: u.Path, Marker: r.Marker, Checksums: algs, FreeFloor: int64(r.FreeFloor), ReadOnly: r.ReadOnly, Log: log, Now: now})
+	}
+	return nil, fmt.Errorf("scheme %q: %w", u.Scheme, backends.ErrNotSupported)
+}
+
+// first does it by the first way that is available. The error is that of the first.
+func first[T any](ctx context.Context, by []backends.Storage, f func(backends.Storage) (T, error)) (T, error) {
+	var zero T
+	err := fmt.Errorf("no protocol of the RSE does this: %w", backends.ErrNotSupported)
+	for i, st := range by {
+		v, e := f(st)
+		if e == nil {
+			return v, nil
+		}
+		if i == 0 || !errors.Is(e, backends.ErrUnavailable) {
+			err = e
+		}
+		if !errors.Is(e, backends.ErrUnavailable) || ctx.Err() != nil {
+			break
+		}
+	}
+	return zero, err
+}
+
+// Stat implements backends.Storage, as the methods after it.
+func (p *protocols) Stat(ctx context.Context, path string) (backends.Attr, error) {
+	return first(ctx, p.read, func(s backends.Storage) (backends.Attr, error) { return s.Stat(ctx, path) })
+}
+
+// List goes on with the next way only as long as nothing was given.
+func (p *protocols) List(ctx context.Context, dir string) iter.Seq2[backends.Attr, error] {
+	return func(yield func(backends.Attr, error) bool) {
+		given, stopped := false, false
+		_, err := first(ctx, p.read, func(s backends.Storage) (struct{}, error) {
+			for a, err := range s.List(ctx, dir) {
+				if err != nil && given {
+					stopped = true
+					yield(a, err)
+					return struct{}{}, nil
+				}
+				if err != nil {
+					return struct{}{}, err
+				}
+				given = true
+				if !yield(a, nil) {
+					stopped = true
+					return struct{}{}, nil
+				}
+			}
+			return struct{}{}, nil
+		})
+		if err != nil && !stopped {
+			yield(backends.Attr{}, err)
+		}
+	}
+}
+
+func (p *protocols) Open(ctx context.Context, path string) (backends.Object, error) {
+	return first(ctx, p.read, func(s backends.Storage) (backends.Object, error) { return s.Open(ctx, path) })
+}
+
+func (p *protocols) Create(ctx context.Context, path string, size int64) (backends.Upload, error) {
+	return first(ctx, p.write, func(s backends.Storage) (backends.Upload, error) { return s.Create(ctx, path, size) })
+}
+
+func (p *protocols) Checksum(ctx context.Context, path string) (backends.Checksums, error) {
+	return first(ctx, p.read, func(s backends.Storage) (backends.Checksums, error) { return s.Checksum(ctx, path) })
+}
+
+func (p *protocols) Remove(ctx context.Context, path string) error {
+	_, err := first(ctx, p.remove, func(s backends.Storage) (struct{}, error) { return struct{}{}, s.Remove(ctx, path) })
+	return err
+}
+
+func (p *protocols) Space(ctx context.Context) (total, free int64, err error) {
+	type answer struct{ total, free int64 }
+	a, err := first(ctx, p.read, func(s backends.Storage) (a answer, err error) {
+		a.total, a.free, err = s.Space(ctx)
+		return a, err
+	})
+	return a.total, a.free, err
+}
+
+// Traits are those of the best way to read.
+func (p *protocols) Traits() backends.StorageTraits { return p.read[0].Traits() }
+
+// Close closes all.
+func (p *protocols) Close() error {
+	var errs []error
+	for _, s := range p.all {
+		errs = append(errs, s.Close())
+	}
+	return errors.Join(errs...)
+}
