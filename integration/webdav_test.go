@@ -37,7 +37,7 @@ rses:
 scopes: [{name: ctao}]
 write_rules: [{copies: 2, expression: rse_type=DISK}]
 cache: {limit: 64MiB, free_floor: 0, head: 0, tail: 0}
-catalogue: {grace: 0s}
+catalogue: {grace: 1ms}
 journal: {delay: 0s}
 `, strings.TrimPrefix(xrootd.HTTPS, "https://"), nginx.HTTP)
 	s.dir = filepath.Join(t.TempDir(), "lake")
@@ -121,5 +121,7 @@ journal: {delay: 0s}
 	if err := os.RemoveAll(filepath.Dir(file)); err != nil {
 		t.Fatal(err)
 	}
+	s.umount()
+	s.mount() // begins with a look for what has to go
 	wait("deletion", func() bool { return len(files(xrootd)) == 0 && len(files(nginx)) == 0 })
 }
