@@ -50,6 +50,17 @@ journal: {delay: 0s}
 	s.cache = filepath.Join(s.dir, "cache")
 	s.ok("config", "check", s.dir)
 	s.ok("init", s.dir)
+	for _, rse := range []string{"XROOTD", "NGINX"} {
+		rows := s.rows("--lake", s.dir, "rse", "test", rse)
+		if len(rows) != 7 { // open, write, read, a small read, checksum, list, delete
+			t.Errorf("rse test %s: %v", rse, rows)
+		}
+	}
+	nginx.Kill()
+	if r := s.try("--lake", s.dir, "rse", "test", "NGINX"); r.code == 0 || !strings.Contains(r.out+r.err, "connection refused") {
+		t.Errorf("rse test of a dead server: exit %d\n%s%s", r.code, r.out, r.err)
+	}
+	nginx.Start()
 	s.mount()
 
 	data := backendstest.Bytes(7, 5<<20+123)

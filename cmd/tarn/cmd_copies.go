@@ -87,7 +87,7 @@ Example:
 func (s *session) rseCommand() *cli.Command {
 	return &cli.Command{
 		Name: "rse", Category: groupMove, Usage: "the storages of the lake",
-		Subcommands: []*cli.Command{{
+		Subcommands: []*cli.Command{s.rseTestCommand(), {
 			Name: "ls", Usage: "list them, with attributes and space",
 			Action: func(c *cli.Context) error {
 				if err := want(c, 0, 0); err != nil {
