@@ -125,8 +125,8 @@ func (e *statusError) Error() string {
 
 func (e *statusError) Unwrap() error { return e.word }
 
-// temporary marks what may be over soon.
-var temporary = fmt.Errorf("%w, %w", backends.ErrUnavailable, backends.ErrTemporary)
+// errTrouble is what may be over soon.
+var errTrouble = fmt.Errorf("%w, %w", backends.ErrUnavailable, backends.ErrTemporary)
 
 // words are what the statuses mean that mean the same everywhere. All others are trouble of the server.
 var words = map[int]error{
@@ -141,9 +141,9 @@ var words = map[int]error{
 	http.StatusRequestEntityTooLarge: backends.ErrNoSpace,
 	http.StatusInsufficientStorage:   backends.ErrNoSpace,
 	http.StatusLocked:                fmt.Errorf("%w, %w", backends.ErrBusy, backends.ErrTemporary),
-	http.StatusRequestTimeout:        temporary,
-	http.StatusTooEarly:              temporary,
-	http.StatusTooManyRequests:       temporary,
+	http.StatusRequestTimeout:        errTrouble,
+	http.StatusTooEarly:              errTrouble,
+	http.StatusTooManyRequests:       errTrouble,
 }
 
 // refused turns a status into an error, with what the server says and, for who was refused, what may
@@ -152,7 +152,7 @@ func (s *Storage) refused(resp *http.Response, token string) error {
 	e := &statusError{status: resp.StatusCode, text: plainText(resp, token), word: words[resp.StatusCode]}
 	switch {
 	case e.word == nil && resp.StatusCode >= 500:
-		e.word = temporary
+		e.word = errTrouble
 	case e.word == nil:
 		e.word = backends.ErrUnavailable
 	case e.word == backends.ErrPermission:

@@ -136,19 +136,25 @@ func TestTrapDigestsInHexAndBase64(t *testing.T) {
 
 // After a checksum XRootD may answer the next request on the connection twice or not at all.
 func TestTrapRequestAfterAChecksumOfXRootD(t *testing.T) {
-	_, s, _ := plainXRootD(t, "")
+	srv, s, p := plainXRootD(t, "")
+	backendstest.Put(t, s, "warm", []byte("up")) // the server is known from here on
 	var wg sync.WaitGroup
-	for w := range 4 {
+	for w := range 4 { // as many connections, so that each request comes at once on the one of the last
+		s := open(t, Options{URL: srv.HTTP + p, Connections: 1, Stall: 3 * time.Second})
 		wg.Go(func() {
-			for i := range 30 {
-				p := fmt.Sprintf("d%d/f%d", w, i)
+			for i := range 100 {
+				name := fmt.Sprintf("f%d-%d", w, i)
 				data := backendstest.Bytes(uint64(w*100+i), 2000)
-				backendstest.Put(t, s, p, data)
-				if c, err := s.Checksum(t.Context(), p); err != nil || backendstest.Sums(data).Match(c) != nil {
-					t.Errorf("checksum of %s: %v, %v", p, c, err)
+				if err := os.WriteFile(srv.Path(p+"/"+name), data, 0o644); err != nil {
+					t.Error(err)
 				}
-				if got, err := backendstest.Get(t.Context(), s, p); err != nil || !bytes.Equal(got, data) {
-					t.Errorf("get %s: %v", p, err)
+				if c, err := s.Checksum(t.Context(), name); err != nil || backendstest.Sums(data).Match(c) != nil {
+					t.Errorf("checksum of %s: %v, %v", name, c, err)
+					return
+				}
+				if got, err := backendstest.Get(t.Context(), s, name); err != nil || !bytes.Equal(got, data) {
+					t.Errorf("get %s: %v", name, err)
+					return
 				}
 			}
 		})
