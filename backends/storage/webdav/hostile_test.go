@@ -178,7 +178,7 @@ func TestListingWithoutEnd(t *testing.T) {
 }
 
 func TestListOfHundredThousand(t *testing.T) {
-	const n = 100_000
+	const n = many
 	s := liar(t, func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(207)
 		io.WriteString(w, `<?xml version="1.0"?><D:multistatus xmlns:D="DAV:"><D:response><D:href>/p/d/</D:href><D:propstat><D:prop><D:resourcetype><D:collection/></D:resourcetype></D:prop><D:status>HTTP/1.1 200 OK</D:status></D:propstat></D:response>`)
