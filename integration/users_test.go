@@ -18,7 +18,7 @@ func TestTwoUsers(t *testing.T) {
 	t.Parallel()
 	needRoot(t)
 	needTools(t, "setpriv")
-	s := newSite(t, "journal: {delay: 20ms}\n")
+	s := newSite(t, "journal: {delay: 12h}\n")
 	for p := filepath.Dir(s.mnt); strings.HasPrefix(p, os.TempDir()+"/"); p = filepath.Dir(p) {
 		must(t, os.Chmod(p, 0o755)) // the others must get as far as the mount
 	}
@@ -48,12 +48,19 @@ func TestTwoUsers(t *testing.T) {
 	must(t, os.Chown(s.path("ctao/dl3/a"), a, a))
 	must(t, os.Mkdir(s.path("ctao/dl3/all"), 0o777))
 	must(t, unix.Chmod(s.path("ctao/dl3/all"), 0o1777))
-	ok(a, "umask 077; echo secret > a/secret; mkdir a/closed; echo inside > a/closed/f; echo shown > a/shown; chmod 644 a/shown; echo mine > all/f; chmod 666 all/f")
+	ok(a, "umask 077; echo secret > a/secret; mkdir a/closed; echo inside > a/closed/f; echo shown > a/shown; chmod 644 a/shown; echo mine > all/f; chmod 666 all/f; "+
+		"umask 022; echo open > a/later; chmod 600 a/later")
 	check := func(when string) {
 		t.Helper()
 		t.Log(when)
 		const no, notMine = "Permission denied", "Operation not permitted"
-		ok(a, "cat a/secret a/closed/f a/shown >/dev/null")
+		for range 2 { // before and after the owner writes anew, which begins another content
+			ok(a, "cat a/secret a/closed/f a/shown a/later >/dev/null")
+			for _, name := range []string{"a/secret", "a/later", "a/closed/f"} {
+				refused(b, no, "cat "+name)
+				ok(a, "echo more >> "+name)
+			}
+		}
 		ok(b, "cat a/shown >/dev/null; ls a >/dev/null")
 		for _, script := range []string{"cat a/secret", "cat a/closed/f", "ls a/closed", "echo x > a/new", "echo x >> a/shown", "mkdir a/d", "rm -f a/shown", "mv a/shown a/other", ": > a/secret", "ln -s x a/link"} {
 			refused(b, no, script)
@@ -65,6 +72,12 @@ func TestTwoUsers(t *testing.T) {
 		ok(b, "echo x >> all/f")
 	}
 	check("unsent")
+	s.kill()
+	s.mount("--allow-other")
+	check("unsent, after a crash")
+	s.kill()
+	put(t, filepath.Join(s.dir, "lake.local.yaml"), "journal: {delay: 20ms}\n")
+	s.mount("--allow-other")
 	s.drain()
 	check("published, in the cache")
 	s.drain()
