@@ -55,12 +55,15 @@ func records(b []byte) (n int, err error) {
 // racer is one of the processes of TestRacers. The names a* are replaced by rename only, so
 // that whoever opens one sees one record for ever; the names b* are also written and cut in
 // place, under flock, so that whoever has the lock sees whole records; log has a line for
-// each of its writer's appends.
+// each of its writer's appends; the names own* are changed by one racer each, who knows what
+// must be there.
 type racer struct {
 	id, seq int
 	dir     string
 	rnd     *rand.Rand
 	logged  int
+	own     string // the name of its own file
+	last    []byte // what it wrote there last
 	ops     map[string]int
 }
 
@@ -101,6 +104,26 @@ func (r *racer) locked(flags, how int, f func(*os.File) error) error {
 		return fmt.Errorf("%s: %w", p, err)
 	}
 	return nil
+}
+
+// owns wants what the racer wrote last at the name that it gave last.
+func (r *racer) owns() error {
+	b, err := os.ReadFile(r.own)
+	if err != nil && r.last != nil {
+		return lasting(err)
+	}
+	if !bytes.Equal(b, r.last) {
+		return fmt.Errorf("%s: %d bytes, %.20q; want %d, %.20q", r.own, len(b), b, len(r.last), r.last)
+	}
+	return nil
+}
+
+// lasting is an error about a file that nobody may remove: that it is missing is one, too.
+func lasting(err error) error {
+	if errors.Is(err, syscall.ENOENT) {
+		return fmt.Errorf("an own file is lost: %v", err)
+	}
+	return err
 }
 
 func whole(f *os.File) error {
@@ -186,6 +209,29 @@ var acts = map[string]func(r *racer) error{
 		}
 		return errors.Join(err, f.Close())
 	},
+	"own": func(r *racer) error {
+		if err := r.owns(); err != nil { // uploaded and evicted meanwhile, perhaps
+			return err
+		}
+		for range 2 { // the second while the first is on its way, often
+			r.last = r.next()
+			f, err := os.OpenFile(r.own, os.O_RDWR|os.O_CREATE, 0o644)
+			if err != nil {
+				return lasting(err)
+			}
+			_, err = f.WriteAt(r.last, 0)
+			if err := errors.Join(err, f.Truncate(int64(len(r.last))), f.Close()); err != nil {
+				return lasting(err)
+			}
+			time.Sleep(time.Duration(r.rnd.IntN(2)*r.rnd.IntN(100)) * time.Millisecond)
+		}
+		to := filepath.Join(r.dir, fmt.Sprintf("own%d-%d", r.id, r.rnd.IntN(3)))
+		if err := os.Rename(r.own, to); err != nil {
+			return lasting(err)
+		}
+		r.own = to
+		return r.owns()
+	},
 	"stat": func(r *racer) error {
 		st, err := os.Stat(r.name("a"))
 		if err == nil && (st.Size() == 0 || !st.Mode().IsRegular()) {
@@ -211,7 +257,7 @@ var acts = map[string]func(r *racer) error{
 
 // race is the racer's process; it prints how many lines it logged and what it did.
 func race(id int, dir string, d time.Duration) error {
-	r := &racer{id: id, dir: dir, rnd: rand.New(rand.NewPCG(uint64(id), uint64(time.Now().UnixNano()))), ops: map[string]int{}}
+	r := &racer{id: id, dir: dir, own: filepath.Join(dir, fmt.Sprintf("own%d-0", id)), rnd: rand.New(rand.NewPCG(uint64(id), uint64(time.Now().UnixNano()))), ops: map[string]int{}}
 	names := slices.Sorted(maps.Keys(acts))
 	for end := time.Now().Add(d); time.Now().Before(end); {
 		what := names[r.rnd.IntN(len(names))]
@@ -223,6 +269,9 @@ func race(id int, dir string, d time.Duration) error {
 			return fmt.Errorf("racer %d: %s took %v", id, what, took)
 		}
 		r.ops[what]++
+	}
+	if err := r.owns(); err != nil {
+		return fmt.Errorf("racer %d: %w", id, err)
 	}
 	fmt.Println(r.logged, r.ops)
 	return nil
@@ -294,7 +343,7 @@ func TestRacers(t *testing.T) {
 			if name == "log" {
 				continue
 			}
-			if n, err := records(b); err != nil || name[0] == 'a' && n != 1 {
+			if n, err := records(b); err != nil || (name[0] == 'a' || name[0] == 'o') && n != 1 {
 				t.Errorf("%s: %s: %d records: %v", when, name, n, err)
 			}
 		}
