@@ -43,6 +43,7 @@ type Server struct {
 	HTTP  string // http://127.0.0.1:port, "" when it has none
 	HTTPS string // https://localhost:port, "" when it has none
 	Root  string // root://127.0.0.1:port, "" when it has none
+	FTP   string // gsiftp://localhost:port or ftp://127.0.0.1:port, "" when it has none
 	// Dir is the folder whose content it serves.
 	Dir string
 	// Log is the file of its messages.

@@ -1,0 +1,68 @@
+package gridftp
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"tarn/backends"
+	"tarn/backends/backendstest"
+	"tarn/backends/servertest"
+)
+
+// rig is a server and the options of a storage on it.
+type rig struct {
+	*servertest.Server
+	pki *servertest.PKI
+	o   Options
+}
+
+func anonymous(t testing.TB) *rig {
+	srv := servertest.GridFTP(t, servertest.GridFTPOptions{})
+	return &rig{Server: srv, o: Options{URL: srv.FTP + srv.Dir}}
+}
+
+func grid(t testing.TB) *rig {
+	pki := servertest.NewPKI(t)
+	srv := servertest.GridFTP(t, servertest.GridFTPOptions{PKI: pki})
+	return &rig{Server: srv, pki: pki, o: Options{URL: srv.FTP + srv.Dir, Proxy: pki.Proxy(t, time.Hour), CertDir: pki.Certificates}}
+}
+
+// open gives a storage with the changes that f makes to the options.
+func (r *rig) open(t testing.TB, f func(o *Options)) *Storage {
+	t.Helper()
+	o := r.o
+	if f != nil {
+		f(&o)
+	}
+	s, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func TestContract(t *testing.T) {
+	for name, r := range map[string]*rig{"anonymous": anonymous(t), "GSI": grid(t)} {
+		for kind, f := range map[string]func(*Options){
+			"plain": nil, "blocks over 3 streams": func(o *Options) { o.Streams, o.Active = 3, true },
+		} {
+			t.Run(name+", "+kind, func(t *testing.T) {
+				backendstest.Storage(t, func(t *testing.T) backends.Storage {
+					dir, err := os.MkdirTemp(r.Dir, "rse")
+					if err != nil {
+						t.Fatal(err)
+					}
+					os.Chmod(dir, 0o777)
+					return r.open(t, func(o *Options) {
+						if f != nil {
+							f(o)
+						}
+						o.URL = r.FTP + dir
+					})
+				})
+			})
+		}
+	}
+}

@@ -1,0 +1,394 @@
+package gridftp
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"tarn/backends"
+	"tarn/backends/checksum"
+)
+
+const (
+	// stale is the age from which an unfinished upload is taken for left over by a crash: others may write to the same storage.
+	stale = 24 * time.Hour
+	// maxFolders bounds the memory of folders known to be there; forgetting one costs a command.
+	maxFolders = 1 << 14
+	// cleanupTime bounds what an upload that failed may take to remove its traces.
+	cleanupTime = 5 * time.Second
+)
+
+// sink is the data channel of an upload.
+type sink interface {
+	Write(p []byte) (int, error)
+	end() error // all has been written
+	Close() error
+}
+
+// end of a plain stream is the end of the connection.
+func (c *channel) end() error { return c.Close() }
+
+// upload is one file on its way.
+type upload struct {
+	s    *Storage
+	path string
+	tmp  string // on the server; "" once it is published
+	size int64  // announced; -1: not
+	ss   *session
+	data sink
+	h    *checksum.Hasher
+	err  error // sticky: a failed write cannot be followed by a good commit
+	done bool
+}
+
+// Create makes the folders and begins the transfer.
+func (s *Storage) Create(ctx context.Context, p string, size int64) (backends.Upload, error) {
+	if s.o.ReadOnly {
+		return nil, s.opError("create", p, backends.ErrReadOnly)
+	}
+	u := &upload{s: s, path: p, size: size, h: checksum.New(s.o.Checksums...)}
+	err := s.do(ctx, "create", p, func(ss *session, _ bool) error {
+		if isPrefix(p) {
+			return backends.ErrIsDir
+		}
+		switch f, err := s.look(ctx, ss, p); {
+		case err == nil && f.isDir():
+			return backends.ErrIsDir
+		case err != nil && !errors.Is(err, backends.ErrNotExist):
+			return err
+		}
+		if err := s.makeFolder(ctx, ss, path.Dir(p)); err != nil {
+			return err
+		}
+		if err := s.makeFolder(ctx, ss, uploads); err != nil {
+			return err
+		}
+		s.clean(ctx, ss)
+		err := u.begin(ctx, ss)
+		if errors.Is(err, backends.ErrNotExist) { // somebody removed the folder
+			s.forget(uploads)
+			if err = s.makeFolder(ctx, ss, uploads); err == nil {
+				err = u.begin(ctx, ss)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return u, nil
+}
+
+func (u *upload) begin(ctx context.Context, ss *session) (err error) {
+	s := u.s
+	u.tmp = s.remote(uploads + "/" + rand.Text())
+	blocks := s.o.Streams > 1 && (u.size < 0 || u.size >= blocksFrom)
+	if blocks && ss.setMode(ctx, s.o.Timeout, true) != nil {
+		blocks = false // the server has no MODE E
+	}
+	if !blocks {
+		if err := ss.setMode(ctx, s.o.Timeout, false); err != nil {
+			return err
+		}
+	}
+	if blocks {
+		u.data, err = s.connectBlocks(ctx, ss, s.o.Streams)
+	} else {
+		u.data, err = s.connectData(ctx, ss)
+	}
+	if err != nil {
+		return err
+	}
+	if err := ss.transfer(ctx, s.o.Timeout, "STOR "+u.tmp); err != nil {
+		u.data.Close()
+		return err
+	}
+	u.ss, ss.detached = ss, true
+	return nil
+}
+
+// makeFolder makes a folder below the prefix and those above it.
+func (s *Storage) makeFolder(ctx context.Context, ss *session, dir string) error {
+	s.mu.Lock()
+	_, known := s.folders[dir]
+	s.mu.Unlock()
+	if known {
+		return nil
+	}
+	err := s.makeRemote(ctx, ss, s.remote(dir))
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	if len(s.folders) >= maxFolders {
+		clear(s.folders)
+	}
+	s.folders[strings.Clone(dir)] = struct{}{}
+	s.mu.Unlock()
+	return nil
+}
+
+func (s *Storage) makeRemote(ctx context.Context, ss *session, dir string) error {
+	_, err := ss.ask(ctx, s.o.Timeout, "MKD "+dir)
+	if errors.Is(err, backends.ErrNotExist) && dir != "/" {
+		if err := s.makeRemote(ctx, ss, path.Dir(dir)); err != nil {
+			return err
+		}
+		_, err = ss.ask(ctx, s.o.Timeout, "MKD "+dir)
+	}
+	var r *replyError
+	if err == nil || !errors.As(err, &r) {
+		return err
+	}
+	// Servers differ in what they say of a folder that is there.
+	f, lerr := s.lookRemote(ctx, ss, dir)
+	switch {
+	case lerr != nil:
+		return err
+	case !f.isDir():
+		return fmt.Errorf("%s: %w", dir, backends.ErrNotDir)
+	}
+	return nil
+}
+
+// forget is for a folder that may be gone, and those below it.
+func (s *Storage) forget(dir string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for d := range s.folders {
+		if d == dir || strings.HasPrefix(d, dir+"/") {
+			delete(s.folders, d)
+		}
+	}
+}
+
+// clean removes what uploads that ended with a crash have left, when that was not looked for lately.
+func (s *Storage) clean(ctx context.Context, ss *session) {
+	now := s.o.Now()
+	s.mu.Lock()
+	due := s.cleaned.IsZero() || now.Sub(s.cleaned) >= stale
+	if due {
+		s.cleaned = now
+	}
+	s.mu.Unlock()
+	if !due {
+		return
+	}
+	found, err := s.entries(ctx, ss, s.remote(uploads))
+	for _, f := range found {
+		if err == nil && f.kind == "file" && now.Sub(f.mtime) >= stale && !strings.ContainsRune(f.name, '/') {
+			_, err = ss.ask(ctx, s.o.Timeout, "DELE "+s.remote(uploads)+"/"+f.name)
+			if errors.Is(err, backends.ErrNotExist) {
+				err = nil
+			}
+		}
+	}
+	if err != nil {
+		s.o.Log.Warn("cleaning up unfinished uploads", "at", s.at(uploads), "err", err)
+	}
+}
+
+func (u *upload) fail(op string, err error) error { return u.s.opError(op, u.path, err) }
+
+// Write sends the bytes while their checksums are computed.
+func (u *upload) Write(p []byte) (n int, err error) {
+	if u.done {
+		return 0, u.fail("write", backends.ErrClosed)
+	}
+	if u.err != nil {
+		return 0, u.err
+	}
+	if u.size >= 0 && u.h.Size()+int64(len(p)) > u.size {
+		u.err = u.fail("write", fmt.Errorf("more than the announced %d bytes: %w", u.size, backends.ErrCorrupt))
+		return 0, u.err
+	}
+	var sums sync.WaitGroup
+	if len(p) >= 64<<10 {
+		sums.Go(func() { u.h.Write(p) })
+	} else {
+		u.h.Write(p)
+	}
+	n, err = u.data.Write(p)
+	sums.Wait()
+	if err != nil {
+		u.err = u.fail("write", u.reason(err))
+	}
+	return n, u.err
+}
+
+// reason is why the server closed the data channel, which it says on the other one.
+func (u *upload) reason(err error) error {
+	u.data.Close()
+	u.data = nil
+	rep, rerr := u.ss.final(context.Background(), min(u.s.o.Timeout, 2*time.Second))
+	if rerr == nil && rep.class() > 3 {
+		return refused(rep)
+	}
+	u.ss.bad = true
+	return network("data channel", err)
+}
+
+func (u *upload) Commit(ctx context.Context, want backends.Checksums) (backends.Checksums, error) {
+	if u.done {
+		return backends.Checksums{}, u.fail("commit", backends.ErrClosed)
+	}
+	defer u.Abort()
+	stop := u.ss.watch(ctx)
+	got, err := u.verify(ctx, want)
+	if err == nil {
+		err = u.publish(ctx)
+	}
+	stop()
+	if err != nil {
+		return backends.Checksums{}, u.fail("commit", err)
+	}
+	return got, nil
+}
+
+// verify compares what was sent with what was wanted, and the size with what the server has. A digest that was not
+// computed on the way is the server's to give.
+func (u *upload) verify(ctx context.Context, want backends.Checksums) (none backends.Checksums, err error) {
+	if err := ctx.Err(); err != nil {
+		return none, err
+	}
+	if u.err != nil {
+		return none, u.err
+	}
+	n := u.h.Size()
+	if u.size >= 0 && n != u.size {
+		return none, fmt.Errorf("%d bytes of the announced %d came: %w", n, u.size, backends.ErrCorrupt)
+	}
+	err = u.data.end()
+	u.data = nil
+	if err != nil {
+		u.ss.bad = true
+		return none, network("data channel", err)
+	}
+	if err := u.ss.finish(ctx, u.s.patience(n)); err != nil {
+		return none, err
+	}
+	f, err := u.s.lookRemote(ctx, u.ss, u.tmp)
+	if err != nil {
+		return none, err
+	}
+	if f.size != n {
+		return none, fmt.Errorf("the server has %d bytes of the %d sent: %w", f.size, n, backends.ErrCorrupt)
+	}
+	sums := u.h.Sums()
+	for _, a := range checksum.Known(want) {
+		if slices.Contains(u.s.o.Checksums, a) {
+			continue
+		}
+		c, err := u.s.sum(ctx, u.ss, u.tmp, n, a)
+		if err != nil {
+			return none, err
+		}
+		sums[a] = checksum.ToMap(c)[a]
+	}
+	got := checksum.FromMap(sums)
+	return got, want.Match(got)
+}
+
+// publish moves the file to its place.
+func (u *upload) publish(ctx context.Context) error {
+	f, err := u.s.lookRemote(ctx, u.ss, u.tmp)
+	if err == nil {
+		err = u.s.rename(ctx, u.ss, u.tmp, u.path)
+	}
+	if broken(err) && ctx.Err() == nil && f.unique != "" {
+		// The answer is lost: the server knows whether it was done.
+		derr := u.s.do(ctx, "commit", u.path, func(ss *session, _ bool) error {
+			g, err := u.s.look(ctx, ss, u.path)
+			if err == nil && !g.same(f) {
+				err = backends.ErrNotExist
+			}
+			return err
+		})
+		if derr == nil {
+			err = nil
+		}
+	}
+	if err == nil {
+		u.tmp = ""
+	}
+	return err
+}
+
+// rename moves a temporary to a path, over what is there.
+func (s *Storage) rename(ctx context.Context, ss *session, tmp, p string) error {
+	move := func() error {
+		if _, err := ss.ask(ctx, s.o.Timeout, "RNFR "+tmp); err != nil {
+			return err
+		}
+		_, err := ss.ask(ctx, s.o.Timeout, "RNTO "+s.remote(p))
+		return err
+	}
+	err := move()
+	switch {
+	case errors.Is(err, backends.ErrNotExist): // somebody removed the empty parent
+		s.forget(path.Dir(p))
+		if err = s.makeFolder(ctx, ss, path.Dir(p)); err == nil {
+			err = move()
+		}
+	case errors.Is(err, backends.ErrExist): // a server that does not replace
+		if _, err = ss.ask(ctx, s.o.Timeout, "DELE "+s.remote(p)); err == nil {
+			err = move()
+		}
+	}
+	if errors.Is(err, backends.ErrNotEmpty) {
+		err = backends.ErrIsDir
+	}
+	return err
+}
+
+// Abort removes what was written, unless Commit has published it.
+func (u *upload) Abort() error {
+	if u.done {
+		return nil
+	}
+	u.done = true
+	ctx, cancel := context.WithTimeout(context.Background(), min(cleanupTime, u.s.o.Timeout))
+	defer cancel()
+	ss := u.ss
+	if u.data != nil { // the server takes the end of the connection for that of the file
+		u.data.Close()
+		if !ss.bad {
+			ss.final(ctx, min(u.s.o.Timeout, 2*time.Second)) // whatever it says; when nothing, the session is bad
+		}
+	}
+	var err error
+	if u.tmp != "" {
+		err = u.s.drop(ctx, ss, u.tmp)
+	}
+	ss.detached = false
+	u.s.keep(ss)
+	if err == nil {
+		return nil
+	}
+	return u.fail("abort", fmt.Errorf("%s stays on the server for a day: %w", u.tmp, err))
+}
+
+// drop removes a temporary, if need be by another session.
+func (s *Storage) drop(ctx context.Context, ss *session, tmp string) error {
+	remove := func(ss *session, _ bool) error {
+		_, err := ss.ask(ctx, s.o.Timeout, "DELE "+tmp)
+		return err
+	}
+	var err error
+	if !ss.bad {
+		err = remove(ss, false)
+	}
+	if ss.bad {
+		err = s.do(ctx, "abort", "", remove)
+	}
+	if errors.Is(err, backends.ErrNotExist) {
+		return nil
+	}
+	return err
+}
