@@ -125,7 +125,8 @@ func (b *blockSink) Close() error {
 	return nil
 }
 
-// retrieveBlocks fills p from off on: the server connects to us, Streams times.
+// retrieveBlocks fills p from off on: the server connects to us, Streams times. The blocks of a part count from its
+// beginning with Globus; a server that counts from the file's is found out, since its blocks are not those that p lacks.
 func (s *Storage) retrieveBlocks(ctx context.Context, ss *session, remote string, off int64, p []byte) (int, error) {
 	if err := ss.setMode(ctx, s.o.Timeout, true); err != nil {
 		return 0, err
@@ -138,7 +139,7 @@ func (s *Storage) retrieveBlocks(ctx context.Context, ss *session, remote string
 	if err != nil {
 		return 0, network("listen for the data channel", err)
 	}
-	g := &gathering{l: l.(*net.TCPListener), p: p, base: off, timeout: s.o.Timeout}
+	g := &gathering{l: l.(*net.TCPListener), p: p, timeout: s.o.Timeout}
 	defer g.stop()
 	if _, err := ss.ask(ctx, s.o.Timeout, portCommand(addrOf(l.Addr()))); err != nil {
 		return 0, err
@@ -155,6 +156,10 @@ func (s *Storage) retrieveBlocks(ctx context.Context, ss *session, remote string
 		return 0, ctx.Err()
 	}
 	if err != nil {
+		if lied := g.failure(); lied != nil { // the cause, where we have ended it
+			ss.bad = true
+			return 0, network("data channel", lied)
+		}
 		return 0, cut(err)
 	}
 	if err := g.wait(); err != nil {

@@ -16,7 +16,6 @@ import (
 type gathering struct {
 	l       *net.TCPListener
 	p       []byte // what is wanted
-	base    int64  // its place in the file
 	timeout time.Duration
 	all     sync.WaitGroup
 
@@ -96,18 +95,17 @@ func (g *gathering) receive(c *channel) error {
 			g.want = int(off)
 			g.mu.Unlock()
 		} else if count > 0 {
-			lo := off - g.base
-			if lo < 0 || count > int64(len(g.p)) || lo > int64(len(g.p))-count {
+			if count > int64(len(g.p)) || off > int64(len(g.p))-count {
 				return fmt.Errorf("%w: a block of %d bytes at %d, which nobody asked for", errProtocol, count, off)
 			}
 			g.mu.Lock()
-			g.got = append(g.got, [2]int64{lo, lo + count})
+			g.got = append(g.got, [2]int64{off, off + count})
 			many := len(g.got) > 1<<20
 			g.mu.Unlock()
 			if many {
 				return fmt.Errorf("%w: too many blocks", errProtocol)
 			}
-			if _, err := io.ReadFull(c, g.p[lo:lo+count]); err != nil {
+			if _, err := io.ReadFull(c, g.p[off:off+count]); err != nil {
 				return err
 			}
 		}
@@ -140,6 +138,13 @@ func (g *gathering) wait() error {
 		return errShort
 	}
 	return nil
+}
+
+// failure is what went wrong so far.
+func (g *gathering) failure() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.err
 }
 
 // stop ends everything and waits: nobody writes to p afterwards.

@@ -1,0 +1,296 @@
+package gridftp
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"tarn/backends"
+	"tarn/backends/backendstest"
+	"tarn/backends/servertest"
+	"tarn/integration/needed"
+)
+
+// globusURLCopy runs the client of Globus, which judges us from outside.
+func globusURLCopy(t testing.TB, r *rig, args ...string) {
+	t.Helper()
+	bin, err := exec.LookPath("globus-url-copy")
+	if err != nil {
+		needed.Missing(t, "globus-url-copy is not installed (package globus-gass-copy-progs)")
+	}
+	cmd := exec.Command(bin, args...)
+	cmd.Env = append(os.Environ(), "HOME="+t.TempDir())
+	if r.pki != nil {
+		cmd.Env = append(cmd.Env, "X509_USER_PROXY="+r.o.Proxy, "X509_CERT_DIR="+r.o.CertDir)
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("globus-url-copy %q: %v\n%s", args, err, out)
+	}
+}
+
+func TestGlobusClientSeesTheSame(t *testing.T) {
+	for name, r := range map[string]*rig{"anonymous": anonymous(t), "GSI": grid(t)} {
+		for _, streams := range []int{1, 4} {
+			t.Run(fmt.Sprintf("%s, %d streams", name, streams), func(t *testing.T) {
+				s := r.open(t, func(o *Options) { o.Streams, o.Active = streams, streams > 1 })
+				data := backendstest.Bytes(uint64(streams), 9<<20+11)
+				if err := put(s, "d/ours", data); err != nil {
+					t.Fatal(err)
+				}
+				dir := t.TempDir()
+				globusURLCopy(t, r, r.o.URL+"/d/ours", "file://"+dir+"/copy")
+				if got, err := os.ReadFile(dir + "/copy"); err != nil || !bytes.Equal(got, data) {
+					t.Errorf("globus-url-copy reads other bytes: %v", err)
+				}
+				globusURLCopy(t, r, "-p", "4", "file://"+dir+"/copy", r.o.URL+"/d/theirs")
+				if got, err := backendstest.Get(t.Context(), s, "d/theirs"); err != nil || !bytes.Equal(got, data) {
+					t.Errorf("we read other bytes than globus-url-copy wrote: %v", err)
+				}
+				sum, err := s.Checksum(t.Context(), "d/theirs")
+				if err == nil {
+					err = backendstest.Sums(data).Match(sum)
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+}
+
+// Reads over several connections, at any offset, beside plain ones.
+func TestBlocks(t *testing.T) {
+	r := grid(t)
+	s := r.open(t, func(o *Options) { o.Streams, o.Active = 4, true })
+	data := backendstest.Bytes(7, 21<<20+5)
+	if err := put(s, "f", data); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(r.Path("f")); err != nil || !bytes.Equal(b, data) {
+		t.Fatalf("the server has other bytes: %v", err)
+	}
+	var c counting
+	c.watch(s)
+	o := open(t, s, "f")
+	for _, part := range [][2]int{{0, len(data)}, {1, 5 << 20}, {len(data) - 4<<20, 4 << 20}, {12345, blocksFrom}, {5, 100}} {
+		if err := read(t.Context(), o, data, part[0], part[1]); err != nil {
+			t.Errorf("%v: %v", part, err)
+		}
+	}
+	if n := c.data.Load(); n != 1 {
+		t.Errorf("%d connections to the server, want one: for the short read", n)
+	}
+	var wg sync.WaitGroup
+	for i := range 3 {
+		wg.Go(func() {
+			if err := read(t.Context(), o, data, i<<20, 6<<20); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if err := read(ctx, o, data, 0, len(data)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("cancelled: %v", err)
+	}
+	o.Close()
+	s.Close()
+	settled(t)
+}
+
+// A read makes no session, and one that goes on where the last ended no connection either.
+func TestSessionsAreReused(t *testing.T) {
+	r := grid(t)
+	s := r.open(t, func(o *Options) { o.Idle = 300 * time.Millisecond })
+	data := backendstest.Bytes(8, 8<<20)
+	if err := put(s, "f", data); err != nil {
+		t.Fatal(err)
+	}
+	o := open(t, s, "f")
+	var c counting
+	c.watch(s)
+	for range 20 {
+		off := 1 + rand.IntN(len(data)-5000)
+		if err := read(t.Context(), o, data, off, 4096); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, m := c.control.Load(), c.data.Load(); n != 0 || m != 20 {
+		t.Errorf("20 reads made %d sessions and %d data connections", n, m)
+	}
+	for off := 0; off < len(data); off += 1 << 20 {
+		if err := read(t.Context(), o, data, off, 1<<20); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, m := c.control.Load(), c.data.Load(); n > 1 || m != 21 {
+		t.Errorf("8 reads in a row made %d sessions and %d data connections more", n, m-20)
+	}
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		s.pool.mu.Lock()
+		n := len(s.pool.idle)
+		s.pool.mu.Unlock()
+		if n == 0 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d sessions are kept for ever", n)
+		}
+	}
+	o.Close()
+	s.Close()
+	settled(t)
+}
+
+func TestFewSlotsDoNotLock(t *testing.T) {
+	r := anonymous(t)
+	s := r.open(t, func(o *Options) { o.Sessions = 1 })
+	data := backendstest.Bytes(9, 3<<20)
+	var us []backends.Upload
+	for i := range 4 { // more than there are slots
+		u, err := s.Create(t.Context(), fmt.Sprint("f", i), int64(len(data)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		us = append(us, u)
+	}
+	for _, u := range us {
+		u.Write(data)
+		if _, err := u.Commit(t.Context(), backendstest.Sums(data)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var wg sync.WaitGroup
+	for i := range 4 {
+		o := open(t, s, fmt.Sprint("f", i))
+		wg.Go(func() {
+			for off := 0; off < len(data); off += 1 << 20 {
+				if err := read(t.Context(), o, data, off, 1<<20); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestThirdPartyCopy(t *testing.T) {
+	pki := servertest.NewPKI(t)
+	var rs []*rig
+	for range 2 {
+		srv := servertest.GridFTP(t, servertest.GridFTPOptions{PKI: pki})
+		rs = append(rs, &rig{Server: srv, pki: pki, o: Options{URL: srv.FTP + srv.Dir, Proxy: pki.Proxy(t, time.Hour), CertDir: pki.Certificates}})
+	}
+	data := backendstest.Bytes(10, 12<<20+3)
+	sums := backendstest.Sums(data)
+	for _, streams := range []int{1, 4} {
+		from := rs[0].open(t, func(o *Options) { o.Streams = streams })
+		to := rs[1].open(t, nil)
+		if err := put(from, "f", data); err != nil {
+			t.Fatal(err)
+		}
+		var c counting
+		c.watch(from)
+		c.watch(to)
+		dst := fmt.Sprintf("a/b/copy%d", streams)
+		got, err := from.CopyTo(t.Context(), "f", to, dst, int64(len(data)), backends.Checksums{Adler32: sums.Adler32, SHA256: sums.SHA256})
+		if err != nil || got.Adler32 != sums.Adler32 || got.SHA256 != sums.SHA256 {
+			t.Fatalf("copy over %d streams: %+v, %v", streams, got, err)
+		}
+		if n := c.data.Load(); n != 0 {
+			t.Errorf("%d data connections came by here", n)
+		}
+		if b, err := os.ReadFile(rs[1].Path(dst)); err != nil || !bytes.Equal(b, data) {
+			t.Errorf("other bytes have arrived: %v", err)
+		}
+		if err := to.Remove(t.Context(), dst); err != nil {
+			t.Error(err)
+		}
+	}
+	from, to := rs[0].open(t, nil), rs[1].open(t, nil)
+	try := func(src string, size int64, want backends.Checksums) error {
+		_, err := from.CopyTo(t.Context(), src, to, "x", size, want)
+		return err
+	}
+	want(t, "wrong checksum", try("f", -1, backends.Checksums{Adler32: "00000001"}), backends.ErrCorrupt)
+	want(t, "wrong size", try("f", 5, sums), backends.ErrCorrupt)
+	want(t, "no checksum", try("f", -1, backends.Checksums{}), backends.ErrCorrupt)
+	want(t, "no source", try("none", -1, sums), backends.ErrNotExist)
+	rs[1].Pause()
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := from.CopyTo(ctx, "f", to, "x", -1, sums); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("cancelled: %v", err)
+	}
+	rs[1].Resume()
+	empty(t, rs[1].Dir)
+	from.Close()
+	to.Close()
+	settled(t)
+}
+
+// A file that is replaced while it is read gives its old bytes or ErrStale, never both.
+func TestReplacedInMidRead(t *testing.T) {
+	r := anonymous(t)
+	s := r.open(t, nil)
+	old, young := backendstest.Bytes(11, 6<<20), backendstest.Bytes(12, 6<<20)
+	if err := put(s, "f", old); err != nil {
+		t.Fatal(err)
+	}
+	o := open(t, s, "f")
+	if err := read(t.Context(), o, old, 0, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	if err := put(s, "f", young); err != nil {
+		t.Fatal(err)
+	}
+	// The transfer that is under way has the old file.
+	if err := read(t.Context(), o, old, 1<<20, 1<<20); err != nil {
+		t.Errorf("the transfer under way: %v", err)
+	}
+	want(t, "a new transfer", read(t.Context(), o, old, 4<<20, 1<<20), backends.ErrStale)
+	if err := s.Remove(t.Context(), "f"); err != nil {
+		t.Fatal(err)
+	}
+	want(t, "a new transfer of what is gone", read(t.Context(), o, old, 5<<20, 1000), backends.ErrStale)
+}
+
+func TestReadOnly(t *testing.T) {
+	r := anonymous(t)
+	s := r.open(t, func(o *Options) { o.ReadOnly = true })
+	want(t, "put", put(s, "f", nil), backends.ErrReadOnly)
+	want(t, "remove", s.Remove(t.Context(), "f"), backends.ErrReadOnly)
+	if es, _ := os.ReadDir(r.Dir); len(es) != 0 {
+		t.Errorf("traces: %v", es)
+	}
+}
+
+// The prefix comes with the first upload; names of our own are not listed, nor what no path can name.
+func TestPrefixAndForeignNames(t *testing.T) {
+	r := grid(t)
+	s := r.open(t, func(o *Options) { o.URL += "/not/yet" })
+	if got := names(t, s, ""); len(got) != 0 {
+		t.Errorf("list: %q", got)
+	}
+	if err := put(s, "x/f", []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	dir := r.Path("not/yet")
+	for _, n := range []string{"new\nline", "\xff", "ok"} {
+		write(t, filepath.Join(dir, n), nil)
+	}
+	os.Symlink("nowhere", filepath.Join(dir, "dangling"))
+	if got := strings.Join(names(t, s, ""), ","); got != "ok,x" {
+		t.Errorf("list: %q", got)
+	}
+}
