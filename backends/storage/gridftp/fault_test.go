@@ -268,3 +268,57 @@ func TestCancelledRead(t *testing.T) {
 	s.Close()
 	settled(t)
 }
+
+// A folder that is away is no folder that lost its files.
+func TestFolderGone(t *testing.T) {
+	r := anonymous(t)
+	dir := r.Path("rse")
+	s := r.open(t, func(o *Options) { o.URL += "/rse" })
+	marked := r.open(t, func(o *Options) { o.URL, o.Marker = o.URL+"/rse", "disk-id" })
+	all := func(when string, s *Storage) {
+		t.Helper()
+		check := func(what string, err error) {
+			t.Helper()
+			want(t, when+": "+what, err, backends.ErrUnavailable, backends.ErrTemporary)
+			if errors.Is(err, backends.ErrNotExist) {
+				t.Errorf("%s: %s: %v", when, what, err)
+			}
+		}
+		_, err := s.Stat(t.Context(), "f")
+		check("stat", err)
+		_, err = s.Open(t.Context(), "f")
+		check("open", err)
+		_, err = s.Checksum(t.Context(), "f")
+		check("checksum", err)
+		check("put", put(s, "d/g", nil))
+		check("remove", s.Remove(t.Context(), "f"))
+		_, _, err = s.Space(t.Context())
+		check("space", err)
+	}
+	all("never made", s)
+	mkdir := func() {
+		os.Mkdir(dir, 0o777)
+		os.Chmod(dir, 0o777)
+	}
+	mkdir()
+	if err := put(s, "f", []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	o := open(t, s, "f")
+	os.Rename(dir, dir+".away")
+	all("renamed", s)
+	want(t, "read while it is away", read(t.Context(), o, []byte("x"), 0, 1), backends.ErrUnavailable, backends.ErrTemporary)
+	mkdir()
+	all("the folder of a mount that is not there", marked)
+	if es, _ := os.ReadDir(dir); len(es) != 0 {
+		t.Errorf("it was written to: %v", es)
+	}
+	os.Remove(dir)
+	os.Rename(dir+".away", dir)
+	write(t, filepath.Join(dir, "disk-id"), nil)
+	for _, s := range []*Storage{s, marked} {
+		if err := put(s, "f", []byte("x")); err != nil {
+			t.Errorf("back again: %v", err)
+		}
+	}
+}

@@ -34,8 +34,12 @@ import (
 
 // Options say where the storage is and how it behaves; zero fields take the default.
 type Options struct {
-	// URL is gsiftp://host[:2811]/folder or ftp://[user@]host[:21]/folder. The folder is made by the first upload.
+	// URL is gsiftp://host[:2811]/folder or ftp://[user@]host[:21]/folder. The folder has to be there; see Storage on
+	// what happens while it is not.
 	URL string
+	// Marker names a file that must stand in the folder, or the storage is unavailable. It tells a mounted disk from the
+	// empty folder that it is mounted on.
+	Marker string
 	// Proxy is the file of the proxy certificate, for gsiftp. It is read again when it changes.
 	Proxy string
 	// CertDir (/etc/grid-security/certificates) is the folder of trusted authorities and their lists of revoked
@@ -67,6 +71,9 @@ type Options struct {
 }
 
 // Storage is a GridFTP server's folder as a storage element.
+//
+// While the server is away, or the folder or the Marker is not there, everything is ErrUnavailable (with ErrTemporary),
+// never ErrNotExist; it works again when they are back.
 type Storage struct {
 	o     Options
 	end   endpoint
@@ -148,6 +155,12 @@ func (s *Storage) do(ctx context.Context, op, path string, f func(ss *session, a
 		if err = s.carries(ctx, ss, path); err == nil {
 			err = f(ss, again)
 		}
+		if !ss.bad && (errors.Is(err, backends.ErrNotExist) || errors.Is(err, backends.ErrStale)) {
+			// "Not there" is an answer only while the folder itself is.
+			if away := s.present(ctx, ss); away != nil {
+				err = away
+			}
+		}
 		stop()
 		old := ss.reused && !ss.heard
 		s.release(ss)
@@ -206,6 +219,20 @@ func (s *Storage) lookRemote(ctx context.Context, ss *session, remote string) (f
 	return f, nil
 }
 
+// present tells whether the folder is there that all paths are below, with its Marker.
+func (s *Storage) present(ctx context.Context, ss *session) error {
+	what := s.remote(s.o.Marker)
+	f, err := s.lookRemote(ctx, ss, what)
+	var r *replyError
+	switch {
+	case errors.As(err, &r) && !broken(err):
+		return fmt.Errorf("%s cannot be seen (%v): %w, %w", what, err, backends.ErrUnavailable, backends.ErrTemporary)
+	case err == nil && s.o.Marker == "" && !f.isDir():
+		return fmt.Errorf("%s is no folder: %w, %w", what, backends.ErrUnavailable, backends.ErrTemporary)
+	}
+	return err
+}
+
 // absent turns "an element before the last is a file" into "not there", which it is for whoever looks for something.
 func absent(err error) error {
 	if errors.Is(err, backends.ErrNotDir) {
@@ -214,13 +241,10 @@ func absent(err error) error {
 	return err
 }
 
-// Stat follows symbolic links of the server. The prefix itself is there before it was made.
+// Stat follows symbolic links of the server.
 func (s *Storage) Stat(ctx context.Context, path string) (a backends.Attr, err error) {
 	err = s.do(ctx, "stat", path, func(ss *session, _ bool) error {
 		f, err := s.look(ctx, ss, path)
-		if isPrefix(path) && errors.Is(err, backends.ErrNotExist) {
-			f, err = facts{kind: "dir"}, nil
-		}
 		if err != nil {
 			return absent(err)
 		}
@@ -303,6 +327,9 @@ func (s *Storage) Remove(ctx context.Context, path string) error {
 // Space asks the server, or gives Capacity when it does not tell but lives.
 func (s *Storage) Space(ctx context.Context) (total, free int64, err error) {
 	err = s.do(ctx, "space", "", func(ss *session, _ bool) error {
+		if err := s.present(ctx, ss); err != nil {
+			return err
+		}
 		s.mu.Lock()
 		never := s.noSpace
 		s.mu.Unlock()
@@ -320,12 +347,7 @@ func (s *Storage) Space(ctx context.Context) (total, free int64, err error) {
 			s.mu.Unlock()
 		}
 		total, free = s.o.Capacity, s.o.Capacity
-		_, err := s.look(ctx, ss, "")
-		if errors.Is(err, backends.ErrNotExist) {
-			// The prefix comes with the first upload; whatever is not there does not tell it from a disk that is not mounted.
-			err = nil
-		}
-		return err
+		return nil
 	})
 	return total, free, err
 }

@@ -62,6 +62,9 @@ func (f *fake) serve(c net.Conn) {
 		if !ok {
 			a, ok = normal[word]
 		}
+		if in.Text() == "MLST /d" && f.answers["MLST"] == "" {
+			a = "250-x\r\n Type=dir; /d\r\n250 End"
+		}
 		switch {
 		case word == "PASV" && !ok:
 			dl, _ = net.Listen("tcp4", "127.0.0.1:0")

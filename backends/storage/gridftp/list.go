@@ -3,7 +3,6 @@ package gridftp
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -22,9 +21,6 @@ func (s *Storage) List(ctx context.Context, dir string) iter.Seq2[backends.Attr,
 		var found []facts
 		err := s.do(ctx, "list", dir, func(ss *session, _ bool) error {
 			f, err := s.look(ctx, ss, dir)
-			if isPrefix(dir) && errors.Is(err, backends.ErrNotExist) {
-				return nil // it comes with the first upload
-			}
 			if err != nil {
 				return absent(err)
 			}

@@ -47,9 +47,6 @@ func (s *Storage) Open(ctx context.Context, path string) (backends.Object, error
 	o := &object{s: s, path: path}
 	err := s.do(ctx, "open", path, func(ss *session, _ bool) (err error) {
 		if o.f, err = s.look(ctx, ss, path); err != nil {
-			if isPrefix(path) && errors.Is(err, backends.ErrNotExist) {
-				return backends.ErrIsDir
-			}
 			return absent(err)
 		}
 		switch {

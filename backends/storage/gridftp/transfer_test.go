@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -275,22 +276,31 @@ func TestReadOnly(t *testing.T) {
 	}
 }
 
-// The prefix comes with the first upload; names of our own are not listed, nor what no path can name.
-func TestPrefixAndForeignNames(t *testing.T) {
+// Names of our own are not listed, nor what no path can name.
+func TestForeignNames(t *testing.T) {
 	r := grid(t)
-	s := r.open(t, func(o *Options) { o.URL += "/not/yet" })
-	if got := names(t, s, ""); len(got) != 0 {
-		t.Errorf("list: %q", got)
-	}
+	s := r.open(t, nil)
 	if err := put(s, "x/f", []byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	dir := r.Path("not/yet")
 	for _, n := range []string{"new\nline", "\xff", "ok"} {
-		write(t, filepath.Join(dir, n), nil)
+		write(t, r.Path(n), nil)
 	}
-	os.Symlink("nowhere", filepath.Join(dir, "dangling"))
+	os.Symlink("nowhere", r.Path("dangling"))
 	if got := strings.Join(names(t, s, ""), ","); got != "ok,x" {
 		t.Errorf("list: %q", got)
+	}
+}
+
+func TestLongList(t *testing.T) {
+	r := anonymous(t)
+	s := r.open(t, nil)
+	const n = 20000
+	for i := range n {
+		write(t, filepath.Join(r.Dir, fmt.Sprintf("file-%06d", i)), nil)
+	}
+	got := names(t, s, "")
+	if len(got) != n || !slices.IsSorted(got) || got[n-1] != fmt.Sprintf("file-%06d", n-1) {
+		t.Errorf("%d entries of %d, or in disorder", len(got), n)
 	}
 }

@@ -57,6 +57,11 @@ func (s *Storage) Create(ctx context.Context, p string, size int64) (backends.Up
 		if isPrefix(p) {
 			return backends.ErrIsDir
 		}
+		if s.o.Marker != "" {
+			if err := s.present(ctx, ss); err != nil {
+				return err
+			}
+		}
 		switch f, err := s.look(ctx, ss, p); {
 		case err == nil && f.isDir():
 			return backends.ErrIsDir
@@ -118,11 +123,10 @@ func (s *Storage) makeFolder(ctx context.Context, ss *session, dir string) error
 	s.mu.Lock()
 	_, known := s.folders[dir]
 	s.mu.Unlock()
-	if known {
+	if known || isPrefix(dir) { // the prefix is not ours to make
 		return nil
 	}
-	err := s.makeRemote(ctx, ss, s.remote(dir))
-	if err != nil {
+	if err := s.makeRemote(ctx, ss, s.remote(dir)); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -136,7 +140,7 @@ func (s *Storage) makeFolder(ctx context.Context, ss *session, dir string) error
 
 func (s *Storage) makeRemote(ctx context.Context, ss *session, dir string) error {
 	_, err := ss.ask(ctx, s.o.Timeout, "MKD "+dir)
-	if errors.Is(err, backends.ErrNotExist) && dir != "/" {
+	if errors.Is(err, backends.ErrNotExist) && len(path.Dir(dir)) > len(s.end.prefix) {
 		if err := s.makeRemote(ctx, ss, path.Dir(dir)); err != nil {
 			return err
 		}
