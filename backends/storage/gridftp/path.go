@@ -57,15 +57,19 @@ func parseURL(raw string) (endpoint, error) {
 		return bad(fmt.Sprintf("URL %s: no host", u))
 	case u.RawQuery != "" || u.Fragment != "":
 		return bad(fmt.Sprintf("URL %s: a folder and nothing after it is wanted", u))
-	case strings.ContainsAny(e.prefix+e.user, "\r\n\x00\xff"):
+	case !carried(e.prefix + e.user):
 		return bad(fmt.Sprintf("URL %s: a line end, NUL or byte 255 in it", u))
 	}
 	e.addr = net.JoinHostPort(e.host, port)
 	return e, nil
 }
 
-// checkPath refuses what is not relative and clean, what the control channel cannot carry (line ends; 255 is Telnet's
-// escape, which servers take out), and our own folder. "" and "." are the prefix itself.
+// carried tells whether the control channel can carry s: no line ends, and 255 is Telnet's escape, which servers take out.
+func carried(s string) bool {
+	return !strings.ContainsAny(s, "\r\n\x00") && strings.IndexByte(s, 0xff) < 0
+}
+
+// checkPath refuses what is not relative and clean, what the control channel cannot carry, and our own folder. "" and "." are the prefix itself.
 func checkPath(p string) error {
 	if p == "" || p == "." {
 		return nil
@@ -73,7 +77,7 @@ func checkPath(p string) error {
 	if len(p) > 4000 {
 		return fmt.Errorf("path of %d bytes: %w", len(p), backends.ErrNameTooLong)
 	}
-	if strings.ContainsAny(p, "\r\n\x00") || strings.IndexByte(p, 0xff) >= 0 {
+	if !carried(p) {
 		return fmt.Errorf("path %q: FTP cannot carry line ends, NUL and byte 255: %w", p, backends.ErrName)
 	}
 	for i, e := range strings.Split(p, "/") {

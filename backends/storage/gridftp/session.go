@@ -163,7 +163,7 @@ func (ss *session) sendLine(line string) error {
 
 // send sends a command.
 func (ss *session) send(ctx context.Context, timeout time.Duration, cmd string) error {
-	if strings.ContainsAny(cmd, "\r\n\x00") || strings.IndexByte(cmd, 0xff) >= 0 {
+	if !carried(cmd) {
 		return fmt.Errorf("command %q: %w", cmd, backends.ErrName) // paths are checked before
 	}
 	if err := ss.begin(ctx, timeout); err != nil {
