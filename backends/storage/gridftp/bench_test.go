@@ -13,20 +13,28 @@ import (
 	"tarn/backends"
 	"tarn/backends/backendstest"
 	"tarn/backends/checksum"
+	"tarn/backends/servertest"
 )
 
-// TestAgainstGlobusURLCopy measures whole files against the client of Globus, in turn: GRIDFTP_BENCH=MiB.
+// TestAgainstGlobusURLCopy measures whole files against the client of Globus, in turn: TMPDIR=/dev/shm GRIDFTP_BENCH=1024 (MiB).
 func TestAgainstGlobusURLCopy(t *testing.T) {
 	mib, _ := strconv.Atoi(os.Getenv("GRIDFTP_BENCH"))
 	if mib <= 0 {
 		t.Skip("a measurement: GRIDFTP_BENCH=1024 says of how many MiB")
 	}
-	r := grid(t)
 	dir, err := os.MkdirTemp("", "tarn-gridftp-bench")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
+	os.Chmod(dir, 0o755)
+	data := filepath.Join(dir, "data") // both sides where TMPDIR says: /dev/shm keeps the disk out of it
+	if err := os.Mkdir(data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	pki := servertest.NewPKI(t)
+	srv := servertest.GridFTP(t, servertest.GridFTPOptions{PKI: pki, Dir: data})
+	r := &rig{Server: srv, pki: pki, o: Options{URL: srv.FTP + srv.Dir, Proxy: pki.Proxy(t, time.Hour), CertDir: pki.Certificates}}
 	src, out := filepath.Join(dir, "src"), filepath.Join(dir, "out")
 	write(t, src, nil)
 	f, err := os.OpenFile(src, os.O_WRONLY, 0)
@@ -102,9 +110,9 @@ func TestAgainstGlobusURLCopy(t *testing.T) {
 			}
 		}
 	}
-	plain := r.open(t, nil)
+	plain := r.open(t, func(o *Options) { o.Streams = 1 })
 	blocks := r.open(t, func(o *Options) { o.Streams, o.Active = 4, true })
-	adler := r.open(t, func(o *Options) { o.Checksums = []string{"adler32"} })
+	adler := r.open(t, func(o *Options) { o.Checksums, o.Streams = []string{"adler32"}, 1 })
 	adlerStore := func() {
 		in, _ := os.Open(src)
 		defer in.Close()
@@ -135,7 +143,7 @@ func TestAgainstGlobusURLCopy(t *testing.T) {
 		{"get ours, 4 streams", get(blocks, 1)},
 	}
 	times := make([][]time.Duration, len(works))
-	for range 3 {
+	for range 5 {
 		for i, w := range works {
 			os.Remove(out)
 			start := time.Now()
@@ -145,6 +153,6 @@ func TestAgainstGlobusURLCopy(t *testing.T) {
 	}
 	for i, w := range works {
 		slices.Sort(times[i])
-		t.Logf("%-28s %v  %.0f MB/s", w.name, times[i], float64(size)/1e6/times[i][1].Seconds())
+		t.Logf("%-28s %v  %.0f MB/s", w.name, times[i], float64(size)/1e6/times[i][len(times[i])/2].Seconds())
 	}
 }

@@ -46,7 +46,7 @@ func (r *rig) open(t testing.TB, f func(o *Options)) *Storage {
 func TestContract(t *testing.T) {
 	for name, r := range map[string]*rig{"anonymous": anonymous(t), "GSI": grid(t)} {
 		for kind, f := range map[string]func(*Options){
-			"plain": nil, "blocks over 3 streams": func(o *Options) { o.Streams, o.Active = 3, true },
+			"plain": func(o *Options) { o.Streams = 1 }, "blocks over 3 streams": func(o *Options) { o.Streams, o.Active = 3, true },
 		} {
 			t.Run(name+", "+kind, func(t *testing.T) {
 				backendstest.Storage(t, func(t *testing.T) backends.Storage {
@@ -56,9 +56,7 @@ func TestContract(t *testing.T) {
 					}
 					os.Chmod(dir, 0o777)
 					return r.open(t, func(o *Options) {
-						if f != nil {
-							f(o)
-						}
+						f(o)
 						o.URL = r.FTP + dir
 					})
 				})

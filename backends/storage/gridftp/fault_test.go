@@ -3,6 +3,7 @@ package gridftp
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -106,9 +107,9 @@ func TestServerStoppedInMidRead(t *testing.T) {
 }
 
 func TestDataConnectionCut(t *testing.T) {
-	for name, r := range map[string]*rig{"anonymous": anonymous(t), "GSI": grid(t)} {
-		t.Run(name, func(t *testing.T) {
-			s := r.open(t, nil)
+	for streams, r := range map[int]*rig{1: anonymous(t), 4: grid(t)} {
+		t.Run(fmt.Sprint(streams, " streams"), func(t *testing.T) {
+			s := r.open(t, func(o *Options) { o.Streams = streams })
 			data := backendstest.Bytes(3, 8<<20)
 			if err := put(s, "f", data); err != nil {
 				t.Fatal(err)

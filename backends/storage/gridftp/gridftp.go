@@ -57,7 +57,8 @@ type Options struct {
 	Sessions int
 	// Idle (60 s) is how long an unused session is kept.
 	Idle time.Duration
-	// Streams (1) is over how many connections an upload goes, by MODE E. With Active reads of many MiB as well.
+	// Streams (4) is over how many connections an upload of many MiB goes, by MODE E where the server knows it, and a copy
+	// between servers. With Active reads of many MiB do as well.
 	Streams int
 	// Active lets the server connect to us for reads over several streams: MODE E wants the sender to connect. Addresses of
 	// ours have to be reachable for it.
@@ -120,7 +121,10 @@ func Open(o Options) (*Storage, error) {
 	if o.Idle <= 0 {
 		o.Idle = time.Minute
 	}
-	o.Streams = min(max(o.Streams, 1), maxStreams)
+	if o.Streams <= 0 {
+		o.Streams = 4
+	}
+	o.Streams = min(o.Streams, maxStreams)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
