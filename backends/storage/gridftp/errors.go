@@ -2,7 +2,6 @@ package gridftp
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -117,7 +116,6 @@ func network(what string, err error) error {
 		return err
 	}
 	var dns *net.DNSError
-	var unknown x509.UnknownAuthorityError
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return brokenError{fmt.Errorf("%s: %w", what, err)}
@@ -129,8 +127,6 @@ func network(what string, err error) error {
 		err = errors.New("no sign of the server in time")
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		err = errors.New("the server closed the connection")
-	case errors.As(err, &unknown):
-		err = errors.New(err.Error())
 	case errors.Is(err, errProtocol):
 		return brokenError{fmt.Errorf("%s: %w: %w", what, err, backends.ErrUnavailable)}
 	default:

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -56,7 +57,7 @@ func (s *Storage) connect(ctx context.Context) (*session, error) {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		if _, ours := backendsWord(err); !ours {
+		if !speaks(err) {
 			err = network("log in to "+s.end.addr, err)
 		}
 		return nil, err
@@ -64,14 +65,10 @@ func (s *Storage) connect(ctx context.Context) (*session, error) {
 	return ss, nil
 }
 
-// backendsWord tells whether an error speaks tarn's words already.
-func backendsWord(err error) (error, bool) {
-	for _, w := range []error{backends.ErrPermission, backends.ErrUnavailable, backends.ErrNotSupported, backends.ErrName, backends.ErrNotExist} {
-		if errors.Is(err, w) {
-			return w, true
-		}
-	}
-	return nil, false
+// speaks tells whether an error has one of tarn's words already.
+func speaks(err error) bool {
+	return slices.ContainsFunc([]error{backends.ErrPermission, backends.ErrUnavailable, backends.ErrNotSupported, backends.ErrName, backends.ErrNotExist},
+		func(word error) bool { return errors.Is(err, word) })
 }
 
 var errTimeout = errors.New("timeout")
