@@ -89,6 +89,18 @@ func (s *Source) List() []Found {
 	return out
 }
 
+// Files are where the proxy and the trusted authorities are looked for, for who reads them himself.
+func (s *Source) Files() (proxy, authorities string) {
+	proxy, authorities = s.o.Getenv("X509_USER_PROXY"), s.o.Getenv("X509_CERT_DIR")
+	if proxy == "" {
+		proxy = s.tmp("x509up_u")
+	}
+	if authorities == "" {
+		authorities = s.o.SystemDir
+	}
+	return proxy, authorities
+}
+
 func problem(err error) string {
 	if err == nil {
 		return ""

@@ -14,6 +14,7 @@ import (
 	"tarn/backends"
 	"tarn/backends/credential"
 	"tarn/backends/retry"
+	"tarn/backends/storage/gridftp"
 	"tarn/backends/storage/posix"
 	"tarn/backends/storage/webdav"
 	"tarn/cmd/tarn/config"
@@ -70,14 +71,24 @@ func openProtocol(text string, r config.RSE, cred *credential.Source, algs []str
 	if err != nil {
 		return nil, fmt.Errorf("the URL cannot be parsed: %w", backends.ErrName)
 	}
+	// Few attempts: the lake has other replicas, and the journal comes again by itself.
+	attempts := retry.Options{Attempts: 3, Total: 15 * time.Second, Log: log}
 	switch u.Scheme {
 	case "davs", "https", "dav", "http":
 		st, err := webdav.Open(webdav.Options{URL: text, Credentials: cred, ReadOnly: r.ReadOnly, Size: int64(r.Size), Log: log, Now: now})
 		if err != nil {
 			return nil, err
 		}
-		// Few attempts: the lake has other replicas, and the journal comes again by itself.
-		return retry.NewStorage(st, retry.Options{Attempts: 3, Total: 15 * time.Second, Log: log}), nil
+		return retry.NewStorage(st, attempts), nil
+	case "gsiftp", "ftp":
+		proxy, authorities := cred.Files()
+		st, err := gridftp.Open(gridftp.Options{
+			URL: text, Proxy: proxy, CertDir: authorities, Marker: r.Marker, ReadOnly: r.ReadOnly, Capacity: int64(r.Size), Checksums: algs, Log: log, Now: now,
+		})
+		if err != nil {
+			return nil, err
+		}
+		return retry.NewStorage(st, attempts), nil
 	case "file":
 		return posix.Open(posix.Options{Dir: u.Path, Marker: r.Marker, Checksums: algs, FreeFloor: int64(r.FreeFloor), ReadOnly: r.ReadOnly, Log: log, Now: now})
 	}

@@ -6,7 +6,8 @@
 // reached from the lake's configuration as
 //
 //	rses:
-//	  - {name: SITE-DISK, kind: disk, url: "gsiftp://se.example.org/data/ctao"}
+//	  - name: SITE-DISK
+//	    protocols: [{url: "gsiftp://se.example.org/data/ctao"}]
 //
 // Data channels are opened to the server (passive) and are neither encrypted nor authenticated (DCAU N): what they
 // bring is compared with checksums by those who know them. Sessions are kept and used again, so that a read costs no

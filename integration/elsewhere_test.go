@@ -14,32 +14,49 @@ import (
 	"tarn/backends/servertest"
 )
 
-// TestLakeOnWebDAV is the whole way of a file on a lake whose storages are an XRootD with TLS and a
-// proxy, and an nginx: written with two copies, verified, read from either, also while one is away, and deleted.
+// TestLakeOnWebDAV is the journey on an XRootD with TLS and a proxy, and an nginx.
 func TestLakeOnWebDAV(t *testing.T) {
-	pki := servertest.NewPKI(t)
+	pki := identity(t)
 	xrootd := servertest.XRootD(t, servertest.XRootDOptions{PKI: pki, Authorize: true})
 	nginx := servertest.NGINX(t, servertest.NGINXOptions{})
+	journey(t, xrootd, nginx, "davs://"+strings.TrimPrefix(xrootd.HTTPS, "https://")+"/data", nginx.HTTP)
+}
+
+// TestLakeOnGridFTP is the journey on a GridFTP server with GSI and an anonymous one.
+func TestLakeOnGridFTP(t *testing.T) {
+	gsi := servertest.GridFTP(t, servertest.GridFTPOptions{PKI: identity(t)})
+	anon := servertest.GridFTP(t, servertest.GridFTPOptions{})
+	journey(t, gsi, anon, gsi.FTP+gsi.Dir, anon.FTP+anon.Dir)
+}
+
+// identity gives the daemon a proxy and the authority behind it.
+func identity(t *testing.T) *servertest.PKI {
+	pki := servertest.NewPKI(t)
 	t.Setenv("X509_CERT_DIR", pki.Certificates)
 	t.Setenv("X509_USER_PROXY", pki.Proxy(t, time.Hour))
 	t.Setenv("BEARER_TOKEN", "")
+	return pki
+}
 
+// journey is the whole way of a file on a lake whose storages are two servers, at the given URLs: written
+// with two copies, verified, read from either, also while one is away, and deleted.
+func journey(t *testing.T, one, two *servertest.Server, urls ...string) {
 	s := newSite(t, "")
-	lake := fmt.Sprintf(`name: webdav
+	lake := fmt.Sprintf(`name: elsewhere
 rses:
-  - name: XROOTD
+  - name: ONE
     attributes: {site: a}
-    protocols: [{url: "davs://%s/data"}]
-  - name: NGINX
+    protocols: [{url: %q}]
+  - name: TWO
     attributes: {site: b}
     distance: 1
-    protocols: [{url: "%s"}]
+    protocols: [{url: %q}]
 scopes: [{name: ctao}]
 write_rules: [{copies: 2, expression: rse_type=DISK}]
 cache: {limit: 64MiB, free_floor: 0, head: 0, tail: 0}
 catalogue: {grace: 1ms}
 journal: {delay: 0s}
-`, strings.TrimPrefix(xrootd.HTTPS, "https://"), nginx.HTTP)
+`, urls[0], urls[1])
 	s.dir = filepath.Join(t.TempDir(), "lake")
 	if err := os.Mkdir(s.dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -50,17 +67,17 @@ journal: {delay: 0s}
 	s.cache = filepath.Join(s.dir, "cache")
 	s.ok("config", "check", s.dir)
 	s.ok("init", s.dir)
-	for _, rse := range []string{"XROOTD", "NGINX"} {
+	for _, rse := range []string{"ONE", "TWO"} {
 		rows := s.rows("--lake", s.dir, "rse", "test", rse)
 		if len(rows) != 7 { // open, write, read, a small read, checksum, list, delete
 			t.Errorf("rse test %s: %v", rse, rows)
 		}
 	}
-	nginx.Kill()
-	if r := s.try("--lake", s.dir, "rse", "test", "NGINX"); r.code == 0 || !strings.Contains(r.out+r.err, "connection refused") {
+	two.Kill()
+	if r := s.try("--lake", s.dir, "rse", "test", "TWO"); r.code == 0 || !strings.Contains(r.out+r.err, "connection refused") {
 		t.Errorf("rse test of a dead server: exit %d\n%s%s", r.code, r.out, r.err)
 	}
-	nginx.Start()
+	two.Start()
 	s.mount()
 
 	data := backendstest.Bytes(7, 5<<20+123)
@@ -94,12 +111,12 @@ journal: {delay: 0s}
 		t.Helper()
 		for end := time.Now().Add(60 * time.Second); !ok(); time.Sleep(50 * time.Millisecond) {
 			if time.Now().After(end) {
-				t.Fatalf("%s: XRootD has %q, nginx %q\n%s", what, files(xrootd), files(nginx), s.log)
+				t.Fatalf("%s: one has %q, two %q\n%s", what, files(one), files(two), s.log)
 			}
 		}
 	}
-	wait("two copies of two files", func() bool { return len(files(xrootd)) == 2 && len(files(nginx)) == 2 })
-	for _, srv := range []*servertest.Server{xrootd, nginx} {
+	wait("two copies of two files", func() bool { return len(files(one)) == 2 && len(files(two)) == 2 })
+	for _, srv := range []*servertest.Server{one, two} {
 		found := false
 		for _, f := range files(srv) {
 			b, err := os.ReadFile(f)
@@ -122,17 +139,17 @@ journal: {delay: 0s}
 		}
 	}
 	read("with both")
-	xrootd.Kill()
-	read("without XRootD")
-	xrootd.Start()
-	nginx.Kill()
-	read("without nginx")
-	nginx.Start()
+	one.Kill()
+	read("without one")
+	one.Start()
+	two.Kill()
+	read("without two")
+	two.Start()
 
 	if err := os.RemoveAll(filepath.Dir(file)); err != nil {
 		t.Fatal(err)
 	}
 	s.umount()
 	s.mount() // begins with a look for what has to go
-	wait("deletion", func() bool { return len(files(xrootd)) == 0 && len(files(nginx)) == 0 })
+	wait("deletion", func() bool { return len(files(one)) == 0 && len(files(two)) == 0 })
 }
