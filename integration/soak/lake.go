@@ -180,17 +180,24 @@ func (l *lake) pause(d time.Duration) error {
 
 // try runs a command of tarn and gives all it printed.
 func (l *lake) try(args ...string) (string, int) {
+	out, errs, code := l.run(args...)
+	return out + errs, code
+}
+
+func (l *lake) run(args ...string) (stdout, stderr string, code int) {
 	cmd := exec.Command("timeout", append([]string{"120", l.o.tarn}, args...)...)
 	cmd.Env = append(os.Environ(), "TARN_LAKE="+l.dir)
-	out, _ := cmd.CombinedOutput() // the exit code says it
-	return string(out), cmd.ProcessState.ExitCode()
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, _ := cmd.Output() // the exit code says it
+	return string(out), errs.String(), cmd.ProcessState.ExitCode()
 }
 
 // unsent counts what the journal holds and will send.
 func (l *lake) unsent() (n int, err error) {
-	out, code := l.try("uploads", "ls", "--json")
+	out, errs, code := l.run("uploads", "ls", "--json") // stderr may tell of orphans
 	if code != 0 && code != 9 {
-		return 0, fmt.Errorf("uploads ls: exit %d: %s", code, out)
+		return 0, fmt.Errorf("uploads ls: exit %d: %s%s", code, out, errs)
 	}
 	for line := range strings.Lines(out) {
 		var u struct{ State string }
