@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -177,4 +179,128 @@ func TestCorruptJournal(t *testing.T) {
 func (s *site) kept(b []byte) bool {
 	sums := tree(s.t, filepath.Join(s.dir, "journal"))
 	return slices.Contains(slices.Collect(maps.Values(sums)), sumOf(b))
+}
+
+// wrongAtSites names files at the disk storages whose bytes are none of those.
+func (s *site) wrongAtSites(want map[string][]byte) (wrong []string) {
+	s.t.Helper()
+	right := map[string]bool{}
+	for _, b := range want {
+		right[sumOf(b)] = true
+	}
+	for _, rse := range []string{"LAPALMA-DISK", "PIC-DISK", "CNAF-DISK"} {
+		for p, got := range tree(s.t, filepath.Join(s.dir, "rse", rse)) {
+			if !right[got] {
+				wrong = append(wrong, filepath.Join(rse, p))
+			}
+		}
+	}
+	return wrong
+}
+
+// TestRotUnderTheJournal: one bit flips in the log, in data files and in records of unsent
+// files while the daemon runs. Readers of what is in the log get the right bytes or EIO;
+// those of a data file may get what the disk has until the look before the upload, and EIO
+// from then on. The storages never get wrong bytes, before and after kill -9, and what did
+// not rot gets safe. W10.
+func TestRotUnderTheJournal(t *testing.T) {
+	s := newSite(t, "journal: {delay: 3s}\n")
+	s.expect("journal", "unsent file", "upload failed", "changed on disk", "path=/ctao/dl3/", "orphans")
+	s.mount()
+	want := map[string][]byte{}
+	write := func(kind string, n, size int) {
+		t.Helper()
+		for i := range n {
+			name := fmt.Sprintf("ctao/dl3/%s%03d", kind, i)
+			want[name] = content(uint64(len(want)+1), size+i)
+			must(t, os.WriteFile(s.path(name), want[name], 0o644))
+		}
+	}
+	write("small", 200, 3000) // enough for the log to be made
+	write("big", 6, 200_000)
+	// What lies where: the bytes of a file in the log or in a file of its own.
+	flipped := map[string]string{}
+	names, err := filepath.Glob(filepath.Join(s.dir, "journal", "*"))
+	must(t, err)
+	for _, p := range names {
+		b, err := os.ReadFile(p)
+		if err != nil || len(b) == 0 {
+			continue
+		}
+		for name, x := range want {
+			if i := bytes.Index(b, x); i >= 0 && (len(flipped)%2 == 0 || strings.Contains(name, "big")) {
+				flip(t, p, int64(i+len(x)/2))
+				flipped[name] = filepath.Base(p)
+			} else if i >= 0 && strings.HasPrefix(filepath.Base(p), "log-") && flipped[name] == "" {
+				flip(t, p, int64(i)-10) // the end of its record
+				flipped[name] = filepath.Base(p) + " record"
+			}
+			if len(flipped) > 60 {
+				break
+			}
+		}
+		if strings.HasSuffix(p, ".rec") {
+			flip(t, p, 100)
+		}
+	}
+	if len(flipped) < 10 {
+		t.Fatalf("only %v could be flipped in %d files", flipped, len(names))
+	}
+	rotten := map[string]bool{} // in a data file
+	for name, where := range flipped {
+		rotten[name] = strings.HasSuffix(where, ".data")
+	}
+	look := func(when string) {
+		t.Helper()
+		dropPageCache(t)
+		right, eio, absent, unseen := 0, 0, 0, 0
+		for name, b := range want {
+			got, err := os.ReadFile(s.path(name))
+			switch {
+			case err == nil && bytes.Equal(got, b):
+				right++
+			case err == nil && rotten[name] && when != "after kill -9":
+				unseen++
+			case err == nil:
+				t.Errorf("%s: %s (flipped in %q): wrong bytes", when, name, flipped[name])
+			case errors.Is(err, syscall.EIO):
+				eio++
+			case errors.Is(err, os.ErrNotExist):
+				absent++
+			default:
+				t.Errorf("%s: %s: %v", when, name, err)
+			}
+			if err != nil && flipped[name] == "" {
+				t.Errorf("%s: %s, which did not rot: %v", when, name, err)
+			}
+			if absent > 0 && when == "up" {
+				t.Errorf("%s: %s is gone", when, name)
+			}
+		}
+		if wrong := s.wrongAtSites(want); len(wrong) > 0 {
+			t.Errorf("%s: wrong bytes at the storages: %v", when, wrong)
+		}
+		t.Logf("%s: %d right, %d EIO, %d absent, %d not yet looked at; %d bits flipped", when, right, eio, absent, unseen, len(flipped))
+	}
+	look("up")
+	s.within(time.Minute, "safe what did not rot", func() bool {
+		return !slices.ContainsFunc(s.rows("uploads", "ls"), func(u map[string]any) bool {
+			return flipped[strings.TrimPrefix(fmt.Sprint(u["path"]), "/")] == "" && u["state"] != "ABANDONED"
+		})
+	})
+	look("after the uploads")
+	s.kill()
+	s.mount()
+	for _, u := range s.rows("uploads", "ls") {
+		s.try("uploads", "retry", u["id"].(string)) // those that are damaged refuse
+	}
+	s.within(30*time.Second, "a look at every data file that rotted", func() bool {
+		for name := range rotten {
+			if _, err := os.ReadFile(s.path(name)); rotten[name] && err == nil {
+				return false
+			}
+		}
+		return true
+	})
+	look("after kill -9")
 }

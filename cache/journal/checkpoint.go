@@ -132,7 +132,7 @@ func (e *Entry) prepareCheckpoint(upto uint64) (n noted, ok bool, err error) {
 	case resident && e.rec.contentGen > upto:
 		return noted{}, false, nil // what is newer has all of it
 	case resident:
-		if err := e.spill(); err != nil {
+		if err := e.spill(); err != nil && !errors.Is(err, errRotten) {
 			return noted{}, false, err
 		}
 	case e.rec.behind:

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -103,7 +104,9 @@ func (e *Entry) Blocks() int64 {
 	return in.Blocks
 }
 
-// ReadAt reads the content as it is now. It does not verify: a Damaged entry can be read.
+// ReadAt reads the content as it is now. Data files are not verified: a Damaged entry can be
+// read. A content in the log is; the read that finds it rotten fails with ErrDamaged, and the
+// entry is Damaged from then on.
 func (e *Entry) ReadAt(p []byte, off int64) (n int, err error) {
 	err = e.withData(func(f File) (err error) {
 		n, err = f.ReadAt(p, off)
@@ -111,6 +114,9 @@ func (e *Entry) ReadAt(p []byte, off int64) (n int, err error) {
 	})
 	if err == io.EOF {
 		return n, io.EOF
+	}
+	if errors.Is(err, errRotten) {
+		e.rotted()
 	}
 	return n, e.wrap("read", err)
 }

@@ -1,6 +1,9 @@
 package journal
 
-import "fmt"
+import (
+	"fmt"
+	"hash/crc32"
+)
 
 // logRecord makes st the record of the entry by way of the log, with its content when kind is
 // logSeal. The record file follows at the checkpoint or with the next write of it. The
@@ -50,7 +53,7 @@ func (e *Entry) logRecord(kind logKind, st stored, content []byte, durable bool)
 	}
 	if m != nil && kind == logSeal {
 		off += logHead + int64(len(payload))
-		m.logged(s, off)
+		m.logged(s, off, crc32.Checksum(content, castagnoli))
 		drop := func() { m.drop(s, off) }
 		if durable {
 			drop()

@@ -238,7 +238,7 @@ func (j *Journal) admitWithoutData(f *found) error {
 		return nil
 	}
 	e := j.restore(f)
-	e.damage(missingData)
+	e.damage(&e.st, missingData)
 	j.entries[f.id] = e
 	return nil
 }
@@ -278,7 +278,7 @@ func (j *Journal) judge(e *Entry, f *found, tails *int64) error {
 		}
 		switch {
 		case f.size < st.Size:
-			e.damage(fmt.Sprintf("data file has %d bytes, sealed were %d", f.size, st.Size))
+			e.damage(st, fmt.Sprintf("data file has %d bytes, sealed were %d", f.size, st.Size))
 		case f.size > st.Size:
 			return j.cutTail(e, f, tails)
 		}
@@ -286,11 +286,11 @@ func (j *Journal) judge(e *Entry, f *found, tails *int64) error {
 	return nil
 }
 
-// damage marks an entry that Open found to be bad. It is found again at every Open, so
-// nothing is written.
-func (e *Entry) damage(why string) {
-	e.st.Damaged, e.st.Error = true, why
-	e.j.log.Error("journal: unsent file is damaged and will not be uploaded", "id", e.id, "path", string(e.st.Path), "why", why)
+// damage marks st, the record of an entry that was found to be bad. What Open finds is found
+// again at every Open, so nothing is written then.
+func (e *Entry) damage(st *stored, why string) {
+	st.Damaged, st.Error = true, why
+	e.j.log.Error("journal: unsent file is damaged and will not be uploaded", "id", e.id, "path", string(st.Path), "why", why)
 }
 
 // missing says whether the data file is not there.

@@ -2,7 +2,6 @@ package journal
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"os"
@@ -43,10 +42,11 @@ type memory struct {
 	file  File      // where the content is now; nil: here, or in the log
 	gone  bool      // nobody will ask for it any more
 
-	// The sealed content as the log has it, unless it has changed since: of seg, at off. bytes
-	// is dropped when it is durable there.
+	// The sealed content as the log has it, unless it has changed since: of seg, at off, with
+	// this CRC32C. bytes is dropped when it is durable there.
 	seg *segment
 	off int64
+	sum uint32
 }
 
 func (m *memory) ReadAt(p []byte, off int64) (int, error) {
@@ -65,10 +65,19 @@ func (m *memory) ReadAt(p []byte, off int64) (int, error) {
 		return 0, io.EOF
 	}
 	n := int(min(int64(len(p)), m.size-off))
-	if !m.dropped() {
+	switch {
+	case !m.dropped():
 		copy(p[:n], m.bytes[off:])
-	} else if k, err := m.seg.file.ReadAt(p[:n], m.off+off); k < n {
-		return k, fmt.Errorf("read the content in the log: %w", shortRead(err))
+	case int64(n) == m.size:
+		if err := m.fromLog(p[:n]); err != nil {
+			return 0, err
+		}
+	default:
+		b := make([]byte, m.size)
+		if err := m.fromLog(b); err != nil {
+			return 0, err
+		}
+		copy(p[:n], b[off:])
 	}
 	if n < len(p) {
 		return n, io.EOF
@@ -98,8 +107,8 @@ func (m *memory) loadLocked() error {
 	}
 	if m.dropped() {
 		b := make([]byte, m.size)
-		if n, err := m.seg.file.ReadAt(b, m.off); n < len(b) {
-			return fmt.Errorf("read the content in the log: %w", shortRead(err))
+		if err := m.fromLog(b); err != nil {
+			return err
 		}
 		m.bytes = b
 		m.e.j.resident.Add(m.size)
@@ -200,11 +209,11 @@ func (m *memory) Writeback(off, n int64) {
 	}
 }
 
-// logged notes that the log has the content, at off of s. Nothing has changed it since it was
-// read for that.
-func (m *memory) logged(s *segment, off int64) {
+// logged notes that the log has the content, at off of s, with this CRC32C. Nothing has changed
+// it since it was read for that.
+func (m *memory) logged(s *segment, off int64, sum uint32) {
 	m.mu.Lock()
-	m.seg, m.off, m.since = s, off, time.Time{}
+	m.seg, m.off, m.sum, m.since = s, off, sum, time.Time{}
 	m.mu.Unlock()
 	m.e.j.grownUp(m)
 }
@@ -293,6 +302,9 @@ func (e *Entry) spillNow() error {
 // spill gives a resident entry its files, with nothing synced. When it fails, nothing has
 // changed. The caller holds op.
 //
+// When the content has rotted in the log, the entry becomes Damaged, and its files keep what is
+// left. Who finds that hears errRotten, once.
+//
 // Where the log has the entry, the files may be lost, in any part, until the checkpoint
 // syncs them. Where it failed to take it, they are made durable, the content first.
 func (e *Entry) spill() (err error) {
@@ -314,7 +326,18 @@ func (e *Entry) spill() (err error) {
 	if e.rec.left {
 		e.j.discard(e.recPath())
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	content, err := m.remains()
+	rotten := errors.Is(err, errRotten)
+	if err != nil && !rotten {
+		return err
+	}
 	st, old := e.snapshot(), e.rec
+	if rotten = rotten && !st.Damaged; rotten {
+		e.damage(&st, errRotten.Error())
+		e.publish(st) // whatever becomes of the files
+	}
 	undo := func() {
 		seq := e.rec.seq
 		e.rec = old
@@ -329,9 +352,7 @@ func (e *Entry) spill() (err error) {
 			return err
 		}
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	f, err := e.writeOut(m)
+	f, err := e.writeOut(content)
 	if err != nil {
 		undo()
 		return err
@@ -359,18 +380,14 @@ func (e *Entry) spill() (err error) {
 	dirty := e.unsynced
 	e.mu.Unlock()
 	e.j.files.settled(&e.data, f, dirty)
+	if rotten {
+		return errRotten
+	}
 	return nil
 }
 
-// writeOut makes the data file. The caller holds m.mu.
-func (e *Entry) writeOut(m *memory) (_ File, err error) {
-	b := m.bytes
-	if m.dropped() {
-		b = make([]byte, m.size)
-		if n, err := m.seg.file.ReadAt(b, m.off); n < len(b) {
-			return nil, fmt.Errorf("read the content in the log: %w", shortRead(err))
-		}
-	}
+// writeOut makes the data file.
+func (e *Entry) writeOut(b []byte) (File, error) {
 	f, err := e.j.files.openRecord(e.Path(), os.O_RDWR|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return nil, err
@@ -386,11 +403,15 @@ func (e *Entry) writeOut(m *memory) (_ File, err error) {
 }
 
 // lend makes the data file of a resident entry, durable, for somebody who takes it away; the
-// entry stays as it is. The caller holds gate and op.
+// entry stays as it is. A content that has rotted is not lent. The caller holds gate and op.
 func (e *Entry) lend(m *memory) error {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	f, err := e.writeOut(m)
+	b, err := m.remains()
+	if err != nil {
+		return err
+	}
+	f, err := e.writeOut(b)
 	if err != nil {
 		return err
 	}

@@ -360,6 +360,8 @@ func (e *Entry) compare(st stored) (sums map[string]string, bad string, err erro
 		return err
 	})
 	switch {
+	case errors.Is(err, errRotten):
+		return nil, errRotten.Error(), nil
 	case errors.Is(err, unix.EIO) && !e.isResident() && e.missing():
 		return nil, missingData, nil
 	case err != nil || bad != "":

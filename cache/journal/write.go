@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
@@ -88,7 +89,7 @@ func (e *Entry) Truncate(n int64) error {
 	if err := e.fit(n); err != nil {
 		return e.wrap("truncate", err)
 	}
-	err := e.change(min(n, e.Size()), func(f File) error {
+	cut := func(f File) error {
 		if n < e.Size() {
 			e.mu.Lock()
 			e.shrunk = true
@@ -105,7 +106,11 @@ func (e *Entry) Truncate(n int64) error {
 		e.setSize(n)
 		e.wrote(n)
 		return nil
-	})
+	}
+	err := e.change(min(n, e.Size()), cut)
+	if n == 0 && errors.Is(err, errRotten) { // it has files now
+		err = e.change(0, cut)
+	}
 	if err == nil && n == 0 {
 		err = e.heal()
 	}
@@ -189,6 +194,9 @@ func (e *Entry) change(first int64, do func(File) error) error {
 	defer e.j.files.release(&e.data)
 	err = do(f)
 	e.j.files.setDirty(&e.data, true)
+	if errors.Is(err, errRotten) {
+		e.rotted()
+	}
 	return err
 }
 

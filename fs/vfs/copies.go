@@ -152,6 +152,10 @@ func (v *FS) settle(u *unsent) {
 		}
 		return os.Remove(data)
 	})
+	if err != nil && u.isRotten() || errors.Is(err, journal.ErrDamaged) {
+		v.log.Warn("the local copy of a safe file is damaged and goes", "path", string(r.Path), "err", err)
+		err = u.entry.Remove()
+	}
 	if err != nil {
 		v.log.Error("take a safe file out of the journal", "path", string(r.Path), "err", err)
 	}

@@ -72,10 +72,10 @@ func (h *Handle) Read(ctx context.Context, p []byte, off int64, caller Caller) (
 		if u == nil {
 			break
 		}
-		if u.isRotten() {
-			return nil, done, fmt.Errorf("read %s: %w: %w", n.Path(), backends.ErrCorrupt, errRotten)
+		k, err := u.read(p, off)
+		if errors.Is(err, errRotten) && !u.leaving(err) {
+			return nil, done, fmt.Errorf("read %s: %w", n.Path(), err)
 		}
-		k, err := u.entry.ReadAt(p, off)
 		if !u.leaving(err) {
 			return p[:k], done, local(err)
 		}

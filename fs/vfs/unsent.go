@@ -45,7 +45,6 @@ type unsent struct {
 	pending  int                // writes under way
 	lazy     bool               // sealed without waiting for the disk, and not synced since
 	promised bool               // a Sync or Seal was begun: a crash may bring it back
-	rotten   bool               // the bytes were found not to be those that were sealed
 	frozen   bool               // its upload has begun: a new writer copies
 	dropped  bool               // unlinked, superseded or cancelled
 	ended    bool               // its entry is no more: removed, or taken into the cache
@@ -74,7 +73,7 @@ func (v *FS) newUnsent(e *journal.Entry) *unsent {
 		fs: v, entry: e, id: r.ID, inode: r.Inode, path: string(r.Path), mode: r.Mode, uid: r.UID, gid: r.GID,
 		mtime: r.MTime, ctime: r.Created, born: r.Created, state: r.State, sums: sumsOf(r), sealed: r.Size, why: r.Error,
 	}
-	u.dirty, u.rotten = r.State == journal.Writing, r.Damaged
+	u.dirty = r.State == journal.Writing
 	if u.mtime.IsZero() {
 		u.mtime = r.Created
 	}
@@ -322,10 +321,19 @@ func (u *unsent) settle() error {
 	return nil
 }
 
-func (u *unsent) isRotten() bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.rotten
+// isRotten tells whether the bytes were found not to be those that were sealed.
+func (u *unsent) isRotten() bool { return u.entry.Damaged() }
+
+// read is ReadAt of the entry, of bytes that are not known to be wrong.
+func (u *unsent) read(p []byte, off int64) (int, error) {
+	if u.isRotten() {
+		return 0, fmt.Errorf("%w: %w", backends.ErrCorrupt, errRotten)
+	}
+	k, err := u.entry.ReadAt(p, off)
+	if u.isRotten() && !errors.Is(err, journal.ErrRemoved) { // found by this read, or meanwhile
+		return 0, fmt.Errorf("%w: %w", backends.ErrCorrupt, errRotten)
+	}
+	return k, err
 }
 
 // leaving tells whether a read failed because u's bytes go into the cache just now, or

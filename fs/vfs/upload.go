@@ -316,16 +316,13 @@ func (u *unsent) proved() error {
 		return nil
 	}
 	if err := u.entry.Verify(); errors.Is(err, journal.ErrDamaged) {
-		u.mu.Lock()
-		u.rotten = true
-		u.mu.Unlock()
 		return fmt.Errorf("%w: %w", errRotten, err)
 	} else if err != nil {
 		return local(err)
 	}
 	r := u.entry.Record()
 	u.mu.Lock()
-	u.known, u.rotten = true, false
+	u.known = true
 	u.state, u.sums, u.sealed = r.State, sumsOf(r), r.Size
 	u.mu.Unlock()
 	return nil

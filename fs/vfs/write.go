@@ -167,11 +167,8 @@ func (v *FS) contentReader(ctx context.Context, n *Node, info backends.Info, fro
 		}
 	}
 	read := func(p []byte, off int64) (int, error) {
-		if f == nil && from.isRotten() {
-			return 0, fmt.Errorf("%w: %w", backends.ErrCorrupt, errRotten)
-		}
 		if f == nil {
-			k, err := from.entry.ReadAt(p, off)
+			k, err := from.read(p, off)
 			if !from.leaving(err) || !from.registered() {
 				return k, err
 			}

@@ -1,0 +1,70 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+
+	"golang.org/x/sys/unix"
+)
+
+// errRotten: the log does not have the content any more that was put there.
+var errRotten = fmt.Errorf("its content in the log has rotted: %w", ErrDamaged)
+
+// fromLog reads the content, of which only the log has the bytes, into b, whole. Nobody gets
+// any of it who has not compared it with what was put there. The caller holds m.mu.
+func (m *memory) fromLog(b []byte) error {
+	n, err := m.seg.file.ReadAt(b, m.off)
+	if n < len(b) && err != nil && err != io.EOF {
+		return fmt.Errorf("read the content in the log: %w", err)
+	}
+	if n < len(b) || crc32.Checksum(b, castagnoli) != m.sum {
+		return errRotten
+	}
+	return nil
+}
+
+// remains is the content as it is, or what is left of it, and errRotten: what the disk cannot
+// read is zeros then. The caller holds m.mu, shared or alone.
+func (m *memory) remains() ([]byte, error) {
+	if !m.dropped() {
+		return m.bytes, nil
+	}
+	b := make([]byte, m.size)
+	err := m.fromLog(b)
+	if err == nil || !errors.Is(err, unix.EIO) {
+		return b, err
+	}
+	for off := 0; off < len(b); off += logUnit {
+		p := b[off:min(off+logUnit, len(b))]
+		n, err := m.seg.file.ReadAt(p, m.off+int64(off))
+		if n < len(p) && err != io.EOF && !errors.Is(err, unix.EIO) {
+			return nil, fmt.Errorf("read the content in the log: %w", err)
+		}
+		clear(p[n:])
+	}
+	if crc32.Checksum(b, castagnoli) != m.sum {
+		return b, errRotten
+	}
+	return b, nil
+}
+
+// rotted marks the entry after a reader has found its content rotten. It gets files, which
+// keep what is left, before the log needs the room.
+func (e *Entry) rotted() {
+	err := e.spillNow()
+	for _, known := range []error{errRotten, ErrRemoved, ErrClosed} {
+		if err == nil || errors.Is(err, known) {
+			return
+		}
+	}
+	e.j.log.Warn("journal: what is left of a damaged file stays in the log", "id", e.id, "err", err)
+}
+
+// Damaged is Record().Damaged without the copy.
+func (e *Entry) Damaged() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.st.Damaged
+}
