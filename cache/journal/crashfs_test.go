@@ -28,6 +28,7 @@ type crashFS struct {
 	offAt int                         // the power goes at this operation; 0 never
 	off   bool                        //
 	fail  func(op, name string) error // injected errors
+	full  func(name string) bool      // this file cannot be made
 	torn  bool                        // the operation at which the power goes may be done in part
 	rnd   *rand.Rand
 	free  int64 // what Free says; 0 is plenty
@@ -161,6 +162,9 @@ func (c *crashFS) OpenFile(name string, flag int, _ os.FileMode) (File, error) {
 	case err != nil && (d == nil || flag&os.O_CREATE == 0):
 		return nil, err
 	case err != nil:
+		if c.full != nil && c.full(name) {
+			return nil, &os.PathError{Op: "open", Path: name, Err: unix.ENOSPC}
+		}
 		in = &inode{}
 		base := filepath.Base(name)
 		d.change(func(m map[string]*inode) { m[base] = in })

@@ -90,6 +90,7 @@ type Journal struct {
 // package comment for what a crash leaves and docs/journal-format.md for the rules. It
 // reads the records and the sizes of the data files, never their content, and deletes
 // nothing that could be a user's: what has no good record goes to the subfolder orphans.
+// A disk that is too full for the files of what the log has leaves it in the log.
 //
 // The error is ErrLocked when another process has the journal open, ErrVersion when a
 // later program wrote in it, and the disk's own otherwise.
@@ -171,13 +172,17 @@ func (j *Journal) start(o Options) error {
 			j.wal = newWAL(j, o, d.SyncAll)
 		}
 	}
-	if err := j.replay(); err != nil {
+	unfinished, err := j.replay()
+	if err != nil {
 		return fmt.Errorf("replay the log: %w", err)
 	}
 	j.files = newDescriptors(j.fs, o.IdleFiles, o.DirtyFiles)
 	if err := j.recover(); err != nil {
 		j.files.close()
 		return err
+	}
+	if unfinished != nil {
+		j.resume(unfinished)
 	}
 	if o.manualLog && len(j.wal.segments()) == 0 {
 		if err := j.wal.make(); !errors.Is(err, errNoLog) {

@@ -76,13 +76,15 @@ func parseSegmentHead(b []byte) (h segmentHead, err error) {
 
 // logged is one record of the log.
 type logged struct {
-	kind    logKind
-	id      string
-	seq     uint64 // of the slot that it stands for
-	st      stored // zero for a removal
-	content []byte // of a logSeal; nil when it is torn or has rotted
-	sum     uint32 // CRC32C of what it was
-	rest    []byte // what is left of it then
+	kind     logKind
+	id       string
+	seq      uint64   // of the slot that it stands for
+	st       stored   // zero for a removal
+	good     bool     // of a logSeal: the content is neither torn nor rotten
+	sum      uint32   // CRC32C of what it was
+	seg      *segment // where it is: too many to be kept in memory
+	at, size int64
+	end      int64 // of the record
 }
 
 // encodeLogged gives a record, padded to whole units. Where it goes to is written into it
@@ -144,15 +146,8 @@ func parseLogged(b []byte, h segmentHead, off int64) (r logged, n int, ok bool) 
 		return logged{}, 0, false
 	}
 	c := b[logHead+payload : logHead+payload+content]
-	r.sum = binary.LittleEndian.Uint32(b[80:])
-	if r.kind == logSeal && content == r.st.Size && crc32.Checksum(c, castagnoli) == r.sum {
-		r.content = bytes.Clone(c)
-		if r.content == nil {
-			r.content = []byte{}
-		}
-	} else if r.kind == logSeal {
-		r.rest = bytes.Clone(c)
-	}
+	r.sum, r.at, r.size = binary.LittleEndian.Uint32(b[80:]), off+logHead+payload, content
+	r.good = r.kind == logSeal && content == r.st.Size && crc32.Checksum(c, castagnoli) == r.sum
 	return r, n, true
 }
 
@@ -166,10 +161,11 @@ func allLogged(b []byte, h segmentHead) iter.Seq[logged] {
 				off += logUnit
 				continue
 			}
+			off += n
+			r.end = int64(off)
 			if !yield(r) {
 				return
 			}
-			off += n
 		}
 	}
 }

@@ -55,12 +55,14 @@ func (j *Journal) saveRest(r logged) error {
 	why := fmt.Sprintf("content of %q, torn or rotted in the log: its close did not end, or the disk is bad", r.st.Path)
 	j.log.Warn("journal: kept among the orphans", "file", name+".data", "why", why)
 	f, err := j.fs.OpenFile(name+".data", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
+	if err == nil {
+		var b []byte
+		if b, err = readLeft(r.seg.file, r.at, r.size); err == nil {
+			_, err = f.WriteAt(b, 0)
+		}
+		f.Close()
+		j.note(name+".txt", why)
 	}
-	_, err = f.WriteAt(r.rest, 0)
-	f.Close()
-	j.note(name+".txt", why)
 	if isSpace(err) {
 		return nil // it must not keep the journal from opening
 	}

@@ -20,27 +20,29 @@ type replayed struct {
 	id   string
 	gone uint64 // sequence of the removal
 	all  []logged
+	left logged // the record of an entry whose files found no room; see resume.go
+	seq  uint64 // the last one that was used for it
 }
 
 // tip is the newest record of a sequence above seq that counts. One whose content is torn
 // was not acknowledged, or has rotted since: it counts when the data file has the content.
 func (x *replayed) tip(seq uint64, has func(logged) bool) (tip logged, ok bool) {
 	for _, r := range x.all {
-		if r.seq > max(seq, tip.seq) && (r.kind != logSeal || r.content != nil || has(r)) {
+		if r.seq > max(seq, tip.seq) && (r.kind != logSeal || r.good || has(r)) {
 			tip, ok = r, true
 		}
 	}
 	return tip, ok
 }
 
-// content is that of a seal.
-func (x *replayed) content(seal uint64) []byte {
+// content is the record that has that of a seal.
+func (x *replayed) content(seal uint64) (r logged, ok bool) {
 	for _, r := range x.all {
-		if r.kind == logSeal && r.st.Seq == seal && r.content != nil {
-			return r.content
+		if r.kind == logSeal && r.st.Seq == seal && r.good {
+			return r, true
 		}
 	}
-	return nil
+	return logged{}, false
 }
 
 // last is the highest sequence.
@@ -60,11 +62,12 @@ type loadedSegment struct {
 
 // replay puts into the files what the log has and they have not, makes that durable, and
 // empties the log. It runs before anything else looks at the files, and may be cut short at
-// any moment: the log is emptied last.
-func (j *Journal) replay() error {
+// any moment: the log is emptied last. When the disk is too full for some files the log
+// stays, and unfinished is what it has: see resume.
+func (j *Journal) replay() (unfinished map[string]*replayed, err error) {
 	segs, err := j.loadLog()
 	if err != nil || len(segs) == 0 {
-		return err
+		return nil, err
 	}
 	keep := false
 	defer func() {
@@ -79,23 +82,31 @@ func (j *Journal) replay() error {
 		// What a killed process left may be in the page cache only, and the record
 		// files are about to be written over.
 		if err := s.file.DataSync(); err != nil {
-			return err
+			return nil, err
 		}
 		b, err := readLog(s.file, s.length)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for r := range allLogged(b, s.head) {
+			r.seg = s.segment
+			s.off = r.end
 			collect(list, r)
 		}
 		j.wal.gen = max(j.wal.gen, s.head.gen)
 	}
 	if len(list) > 0 {
 		if err := j.replayAll(list); err != nil {
-			return err
+			return nil, err
 		}
 	} else {
 		_ = j.wal.all.do() // an error of before is none of a checkpoint to come
+	}
+	if n := countLeft(list); n > 0 {
+		j.log.Warn("journal: the disk is too full for the files of what is in the log; it stays there until there is room", "files", n)
+		j.wal.useAgain(segs)
+		keep = true
+		return list, nil
 	}
 	var good []*segment
 	for _, s := range segs { // the older first, as everywhere
@@ -103,8 +114,9 @@ func (j *Journal) replay() error {
 			good = append(good, s.segment)
 		}
 		if err := s.reset(segmentHead{gen: j.wal.nextGen(), salt: newSalt(), size: s.head.size}); err != nil {
-			return err
+			return nil, err
 		}
+		s.off = segStart
 	}
 	j.wal.released.Store(j.wal.gen - uint64(len(segs)))
 	keep = len(good) == 2
@@ -120,7 +132,7 @@ func (j *Journal) replay() error {
 	if keep {
 		j.wal.use(good[0], good[1])
 	}
-	return nil
+	return nil, nil
 }
 
 // loadLog reads the segments, the older first.
@@ -251,7 +263,12 @@ func (j *Journal) applyAll(list map[string]*replayed, force bool) error {
 	for w := range errs {
 		wg.Go(func() {
 			for x := range work {
-				if err := j.apply(x, force); err != nil && errs[w] == nil {
+				x.left = logged{}
+				err := j.apply(x, force)
+				if isSpace(err) {
+					err = j.leave(x, err)
+				}
+				if err != nil && errs[w] == nil {
 					errs[w] = fmt.Errorf("%s: %w", x.id, err)
 				}
 			}
@@ -298,7 +315,7 @@ func (j *Journal) apply(x *replayed, force bool) error {
 		return hasErr
 	}
 	for _, r := range x.all {
-		if r.rest != nil && r.seq > max(after, tip.seq) && !force {
+		if r.kind == logSeal && !r.good && r.seq > max(after, tip.seq) && !force {
 			if err := j.saveRest(r); err != nil {
 				return err
 			}
@@ -310,14 +327,21 @@ func (j *Journal) apply(x *replayed, force bool) error {
 			return err
 		}
 	}
-	// Touched and Synced say that the data file has been changed since, and is durable.
-	if st.ID == "" || st.Touched || st.Synced || st.SyncError != "" || st.Damaged {
+	if !bringsContent(st) {
 		return nil
 	}
-	if content := x.content(st.Seq); content != nil {
-		return j.writeContent(data, content, force)
+	r, ok := x.content(st.Seq)
+	if !ok {
+		return nil
 	}
-	return nil
+	content, err := readLeft(r.seg.file, r.at, r.size)
+	if err == nil && crc32.Checksum(content, castagnoli) != r.sum {
+		err = fmt.Errorf("its content in the log was good a moment ago: %w", ErrDamaged)
+	}
+	if err != nil {
+		return err
+	}
+	return j.writeContent(data, content, force)
 }
 
 // hasContent tells whether the data file has the content of a record that has it no more. If

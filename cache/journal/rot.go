@@ -36,16 +36,28 @@ func (m *memory) remains() ([]byte, error) {
 	if err == nil || !errors.Is(err, unix.EIO) {
 		return b, err
 	}
-	for off := 0; off < len(b); off += logUnit {
-		p := b[off:min(off+logUnit, len(b))]
-		n, err := m.seg.file.ReadAt(p, m.off+int64(off))
-		if n < len(p) && err != io.EOF && !errors.Is(err, unix.EIO) {
-			return nil, fmt.Errorf("read the content in the log: %w", err)
-		}
-		clear(p[n:])
+	if b, err = readLeft(m.seg.file, m.off, m.size); err != nil {
+		return nil, err
 	}
 	if crc32.Checksum(b, castagnoli) != m.sum {
 		return b, errRotten
+	}
+	return b, nil
+}
+
+// readLeft reads of the log what can be read; the rest is zeros.
+func readLeft(f File, off, size int64) ([]byte, error) {
+	b := make([]byte, size)
+	if n, err := f.ReadAt(b, off); n == len(b) || err == io.EOF {
+		return b, nil
+	}
+	for i := int64(0); i < size; i += logUnit {
+		p := b[i:min(i+logUnit, size)]
+		n, err := f.ReadAt(p, off+i)
+		if n < len(p) && err != nil && err != io.EOF && !errors.Is(err, unix.EIO) {
+			return nil, fmt.Errorf("read the content in the log: %w", err)
+		}
+		clear(p[n:])
 	}
 	return b, nil
 }

@@ -207,7 +207,7 @@ func FuzzParseLogged(f *testing.F) {
 			head = h
 		}
 		if r, n, ok := parseLogged(b, head, segStart); ok {
-			if n <= 0 || n%logUnit != 0 || !isID(r.id) || (r.kind != logGone && r.st.ID != r.id) || (r.content != nil && int64(len(r.content)) != r.st.Size) {
+			if n <= 0 || n%logUnit != 0 || !isID(r.id) || (r.kind != logGone && r.st.ID != r.id) || r.good && (r.size != r.st.Size || r.at+r.size > int64(segStart+len(b))) {
 				t.Fatalf("%d %+v", n, r)
 			}
 		}

@@ -91,6 +91,15 @@ const (
 
 func segmentName(i int) string { return fmt.Sprintf("log-%d", i) }
 
+func unusedName(segs []*segment) string {
+	for i := 0; ; i++ {
+		name := segmentName(i)
+		if !slices.ContainsFunc(segs, func(s *segment) bool { return s.name == name }) {
+			return name
+		}
+	}
+}
+
 // make makes the two segments, durably. It costs one write of their size.
 func (w *wal) make() error {
 	j, size := w.j, w.size
@@ -127,11 +136,12 @@ func (w *wal) make() error {
 func (w *wal) grow() error {
 	w.check.Lock() // so that the free ones stay in the order of their generations
 	defer w.check.Unlock()
-	have := int64(len(w.segments()))
+	segs := w.segments()
+	have := int64(len(segs))
 	if free, err := w.j.fs.Free(w.j.dir); err != nil || free/logShare < (have+1)*w.size {
 		return errors.Join(errNoLog, err)
 	}
-	s, err := w.j.makeSegment(segmentName(int(have)), segmentHead{gen: w.nextGen(), salt: newSalt(), size: w.size})
+	s, err := w.j.makeSegment(unusedName(segs), segmentHead{gen: w.nextGen(), salt: newSalt(), size: w.size})
 	if err != nil {
 		return err
 	}
