@@ -133,6 +133,75 @@ func TestFullJournalDisk(t *testing.T) {
 	s.reads("ctao/dl3/healed", kept)
 }
 
+// TestFullDiskAfterKill: small files are in the journal's log only when kill -9 comes, and the
+// disk is full when the daemon starts again. It starts, the files are there, and are sent. R11.
+func TestFullDiskAfterKill(t *testing.T) {
+	needTools(t, "fallocate")
+	disk := loopDisk(t, "1700M")
+	s := newSite(t, fmt.Sprintf("journal: {path: %s/journal, delay: 1h}\n", disk.dir))
+	s.expect("no space left on device", "no room", "too full")
+	s.mount()
+	want := map[string][]byte{}
+	write := func(n int) {
+		t.Helper()
+		for range n {
+			name := fmt.Sprintf("ctao/dl3/f%03d", len(want))
+			want[name] = content(uint64(len(want)+1), 20_000+len(want))
+			must(t, os.WriteFile(s.path(name), want[name], 0o644))
+		}
+	}
+	write(70)
+	s.within(20*time.Second, "a log", func() bool {
+		_, err := os.Stat(filepath.Join(disk.dir, "journal/log-1"))
+		return err == nil
+	})
+	write(150)
+	s.kill()
+	without := len(want) - len(s.dataFiles(disk.dir))
+	if without < 50 {
+		t.Fatalf("only %d of %d files have no file of their own", without, len(want))
+	}
+	for size := 1 << 30; size >= 1<<20; size /= 2 {
+		for exec.Command("fallocate", "-l", fmt.Sprint(size), filepath.Join(disk.dir, fmt.Sprint("filler", time.Now().UnixNano()))).Run() == nil {
+		}
+	}
+	fill(t, filepath.Join(disk.dir, "filler"))
+	before := s.dataFiles(disk.dir)
+	s.mount()
+	if after := s.dataFiles(disk.dir); len(after) > len(before) {
+		t.Errorf("the disk was not full: %d data files after %d", len(after), len(before))
+	}
+	for name, b := range want {
+		s.reads(name, b)
+	}
+	s.kill()
+	s.mount()
+	for name, b := range want {
+		s.reads(name, b)
+	}
+	s.drain()
+	fillers, err := filepath.Glob(filepath.Join(disk.dir, "filler*"))
+	must(t, err)
+	for _, p := range fillers {
+		must(t, os.Remove(p))
+	}
+	write(10)
+	s.umount()
+	s.dropCacheOf()
+	s.mount()
+	for name, b := range want {
+		s.reads(name, b)
+	}
+}
+
+// dataFiles lists the contents in the journal below dir that have a file.
+func (s *site) dataFiles(dir string) []string {
+	s.t.Helper()
+	list, err := filepath.Glob(filepath.Join(dir, "journal/*.data"))
+	must(s.t, err)
+	return list
+}
+
 // dropCacheOf takes the cache away while nothing is mounted.
 func (s *site) dropCacheOf() {
 	s.t.Helper()

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"syscall"
 
 	"tarn/backends"
 	"tarn/backends/checksum"
@@ -152,8 +153,13 @@ func (v *FS) settle(u *unsent) {
 		}
 		return os.Remove(data)
 	})
-	if err != nil && u.isRotten() || errors.Is(err, journal.ErrDamaged) {
+	switch {
+	case err == nil:
+	case u.isRotten() || errors.Is(err, journal.ErrDamaged):
 		v.log.Warn("the local copy of a safe file is damaged and goes", "path", string(r.Path), "err", err)
+		err = u.entry.Remove()
+	case errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):
+		v.log.Info("a safe file does not stay in the hot cache", "path", string(r.Path), "err", err)
 		err = u.entry.Remove()
 	}
 	if err != nil {
