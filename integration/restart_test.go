@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -88,9 +90,9 @@ func TestRestart(t *testing.T) {
 		sent, _ = s.stats()["sent_bytes"].(float64)
 		return sent > 0
 	})
-	usable := time.Since(began)
-	t.Logf("with %d cached and %d unsent files a restart takes %.2f s: mounted %.2f s, cached file read %.2f s, unsent file read %.2f s, an upload begun %.2f s",
-		cached, pending, usable.Seconds(), mounted.Seconds(), afterCached.Seconds(), afterUnsent.Seconds(), usable.Seconds())
+	usable, work := time.Since(began), cpuTime(t, s.daemon.Process.Pid)
+	t.Logf("with %d cached and %d unsent files a restart takes %.2f s: mounted %.2f s, cached file read %.2f s, unsent file read %.2f s, an upload begun %.2f s; the daemon computed for %.2f s",
+		cached, pending, usable.Seconds(), mounted.Seconds(), afterCached.Seconds(), afterUnsent.Seconds(), usable.Seconds(), work.Seconds())
 	if usable > 5*time.Second && !raceEnabled {
 		t.Errorf("usable after %v, want 5 s", usable)
 	}
@@ -118,4 +120,17 @@ func together(n int, f func(i int)) {
 		})
 	}
 	wg.Wait()
+}
+
+// cpuTime is what a process has had of the processors, which a busy machine does not change much.
+func cpuTime(t *testing.T, pid int) time.Duration {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	must(t, err)
+	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	user, err := strconv.Atoi(f[11])
+	must(t, err)
+	system, err := strconv.Atoi(f[12])
+	must(t, err)
+	return time.Duration(user+system) * 10 * time.Millisecond // a hundred ticks a second, on Linux for users
 }
