@@ -1,13 +1,13 @@
 package vfs
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
 	"slices"
-	"sort"
 	"strings"
 
 	"tarn/backends"
@@ -27,13 +27,13 @@ func (v *FS) recover(ctx context.Context) error {
 		return err
 	}
 	// In the order of sealing; what was synced and never sealed is newer than all that was.
-	seq := func(e *journal.Entry) uint64 {
-		if r := e.Record(); r.Seq > 0 {
-			return r.Seq
+	seqs := make(map[*journal.Entry]uint64, len(entries))
+	for _, e := range entries {
+		if seqs[e] = e.Record().Seq; seqs[e] == 0 {
+			seqs[e] = math.MaxUint64
 		}
-		return math.MaxUint64
 	}
-	sort.SliceStable(entries, func(i, j int) bool { return seq(entries[i]) < seq(entries[j]) })
+	slices.SortStableFunc(entries, func(a, b *journal.Entry) int { return cmp.Compare(seqs[a], seqs[b]) })
 	last := map[string]*unsent{}
 	for _, e := range entries {
 		r := e.Record()
