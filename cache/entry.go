@@ -362,14 +362,15 @@ func (e *entry) syncData() {
 	e.mu.Unlock()
 }
 
-// tidy gives back disk space that no resident block claims and writes the side file. The
-// caller owns the data file.
+// tidy writes the side file and gives back disk space that no resident block claims; in this
+// order, so that after a crash the side file does not claim holes. The caller owns the data file.
 func (e *entry) tidy() {
 	e.mu.Lock()
 	litter, dirty := e.litter, e.dirty
 	e.litter = false
 	claimed := e.have.Clone()
 	e.mu.Unlock()
+	told := !litter && !dirty || e.persist(false) == nil
 	if litter && claimed.Count() > 0 && !claimed.Full() {
 		if d, err := openData(e.c.path(e.stem, dataSuffix), os.O_RDWR); err == nil {
 			err = e.change(d, 0, 0, func() error { return punchGaps(d, e.lay, &claimed) })
@@ -379,7 +380,7 @@ func (e *entry) tidy() {
 			}
 		}
 	}
-	if litter || dirty {
+	if !told { // the disk was full, perhaps
 		if err := e.persist(false); err != nil {
 			e.c.diskFailed("write", err)
 		}

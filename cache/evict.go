@@ -136,6 +136,8 @@ func (c *Cache) shrink(e *entry, keepEnds bool) (int64, error) {
 	e.whole, e.synced, e.dirty = false, false, true
 	empty := e.have.Count() == 0
 	e.mu.Unlock()
+	// First the side file, so that it never claims holes; on a full disk after it.
+	told := empty || e.persist(false) == nil
 	err := e.punchOut(&holes)
 	e.mu.Lock()
 	c.mu.Lock()
@@ -150,7 +152,7 @@ func (c *Cache) shrink(e *entry, keepEnds bool) (int64, error) {
 	if (err != nil || empty) && c.wipe(e) {
 		return before, nil // nothing worth keeping, or a file system that cannot punch holes
 	}
-	if err == nil && !empty {
+	if err == nil && !told {
 		err = e.persist(false)
 	}
 	if err != nil {
