@@ -3,6 +3,7 @@ package journal
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 )
 
@@ -33,7 +34,8 @@ func (w *wal) checkpoint() error {
 		}
 	}
 	list, final, err := w.prepare(segs)
-	final = final || err != nil && broken
+	// Want of space or descriptors passes; it comes again with the next checkpoint.
+	final = final || err != nil && broken && !isSpace(err) && !exhausted(err)
 	if err == nil {
 		final, err = w.syncFiles(list)
 	}
@@ -186,7 +188,7 @@ func (e *Entry) syncFiles() (final bool, err error) {
 		return false, nil
 	}
 	err = e.withData(func(f File) error { return e.persist(f, nil) })
-	if err == nil && !e.rec.behind {
+	if err == nil { // also of a record that is behind: what it is behind of may not be durable
 		err = e.syncRecord()
 	}
 	return err != nil && (e.failure() != nil || e.rec.failed != nil), err
@@ -225,7 +227,7 @@ func (e *Entry) finishCheckpoint(n noted, failures int) error {
 		return fmt.Errorf("an earlier sync of the folder: %w", last)
 	case e.rec.seq == n.seq && e.rec.lazy:
 		e.rec.safe, e.rec.lazy, e.rec.unsure = e.rec.slot-e.rec.safe, false, false
-	case e.rec.lazy && !e.rec.behind: // written over meanwhile
+	case e.rec.lazy: // written over meanwhile, or behind a record that may not be durable
 		return e.syncRecord()
 	}
 	return nil
@@ -252,7 +254,8 @@ func (w *wal) pin(err error) {
 // what the newer says.
 func (w *wal) end(segs []*segment) error {
 	for _, s := range segs {
-		if err := w.j.fs.Remove(filepath.Join(w.j.dir, s.name)); err != nil {
+		// Gone already when the sync after it has failed before.
+		if err := w.j.fs.Remove(filepath.Join(w.j.dir, s.name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 		if _, err := w.j.dirSync.sync(); err != nil {

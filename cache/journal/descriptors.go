@@ -168,7 +168,7 @@ func (d *descriptors) memory(h *handle) *memory {
 // settled puts the file that has been made in the place of h's content in memory.
 func (d *descriptors) settled(h *handle, f File, dirty bool) {
 	d.mu.Lock()
-	h.mem, h.file, h.dirty = nil, f, dirty
+	h.mem, h.file, h.dirty = nil, f, h.dirty || dirty
 	var victim *handle
 	if h.refs == 0 {
 		d.listLocked(h)

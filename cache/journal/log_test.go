@@ -583,3 +583,48 @@ func TestNoLogOnASmallDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A seal that comes while a checkpoint frees what an earlier one is in waits for the next sync
+// of the log; until then the earlier one must be found.
+func TestLazySealDuringCheckpoint(t *testing.T) {
+	disk, o, j := residentJournal(t, 256<<10)
+	list := []*Entry{create(t, j, "aaa"), create(t, j, "bbb")}
+	for _, e := range list {
+		seal(t, e)
+	}
+	var once sync.Once
+	slow := &slowSync{crashFS: disk, at: func() {
+		once.Do(func() {
+			for _, e := range list {
+				if !e.op.TryLock() {
+					continue // it is the one that is being synced
+				}
+				e.op.Unlock()
+				write(t, e, "+", 3)
+				if _, err := e.SealLazy(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}}
+	j.fs, j.files.fs = slow, slow
+	if err := j.wal.checkpoint(); err != nil {
+		t.Fatal(err)
+	}
+	disk.cutAs(0)
+	j = open(t, o)
+	if len(j.Entries()) != 2 {
+		t.Fatalf("%d entries of 2 sealed ones", len(j.Entries()))
+	}
+	for _, e := range j.Entries() {
+		if e.State() != Sealed {
+			t.Errorf("%s is %s", e.ID(), e.State())
+		}
+		if err := e.Verify(); err != nil {
+			t.Error(err)
+		}
+		if got := content(t, e); len(got) < 3 || len(got) > 4 {
+			t.Errorf("content %q", got)
+		}
+	}
+}

@@ -100,7 +100,11 @@ func (e *Entry) TakeData(adopt func(path string) error) error {
 		if err := e.lend(m); err != nil {
 			return e.wrap("take", err)
 		}
-		defer e.j.discard(e.Path()) // unless adopt has it
+		defer func() {
+			if e.isResident() { // else it has become the entry's own
+				e.j.discard(e.Path()) // unless adopt has it
+			}
+		}()
 	} else if err := e.withData(e.persistData); err != nil {
 		return e.wrap("take", err)
 	}

@@ -347,6 +347,9 @@ func (w *wal) sync() error {
 
 // syncSegments is what group does: the older first.
 func (w *wal) syncSegments() error {
+	if n, err := w.group.epoch(); n > 0 {
+		return err // the kernel tells of lost pages once: another sync would prove nothing
+	}
 	w.mu.Lock()
 	var list []*segment
 	for _, s := range w.usedLocked() {

@@ -312,7 +312,7 @@ func (u *unsent) proved() error {
 	u.mu.Lock()
 	done := u.known
 	u.mu.Unlock()
-	if done {
+	if done && !u.isRotten() {
 		return nil
 	}
 	if err := u.entry.Verify(); errors.Is(err, journal.ErrDamaged) {
