@@ -306,13 +306,13 @@ func (e *entry) dropBad(b int, crc uint32) {
 func (e *entry) persist(durable bool) error {
 	e.pen <- struct{}{}
 	defer func() { <-e.pen }()
-	e.syncData()
+	lost := e.syncData()
 	e.mu.Lock()
 	e.c.mu.Lock()
 	if e.doomed || e.have.Count() == 0 {
 		e.c.mu.Unlock()
 		e.mu.Unlock()
-		return nil
+		return lost
 	}
 	s := side{
 		key: e.key, lay: e.lay, sums: e.sums, whole: e.whole, synced: e.whole && e.synced && !e.changing,
@@ -334,32 +334,33 @@ func (e *entry) persist(durable bool) error {
 
 // syncData makes a whole, checked file durable, so that the side file may claim it. Small
 // ones are not worth a sync: after a restart their blocks are checked at first use.
-func (e *entry) syncData() {
+func (e *entry) syncData() error {
 	e.mu.Lock()
 	want := e.whole && !e.synced && e.lay.Size >= syncMin && e.checked.Full() && !e.changing
 	gen := e.stGen
 	e.mu.Unlock()
 	if !want {
-		return
+		return nil
 	}
 	d, err := openData(e.c.path(e.stem, dataSuffix), os.O_RDONLY)
 	if err != nil {
-		return
+		return nil
 	}
 	defer d.Close()
 	st, err := d.stamp()
 	if err != nil {
-		return
+		return nil
 	}
 	if err := d.sync(); err != nil { // what the kernel could not write it may give no more
 		e.lostFile(err)
-		return
+		return err
 	}
 	e.mu.Lock()
 	if e.whole && e.stGen == gen && e.st == st {
 		e.synced = true
 	}
 	e.mu.Unlock()
+	return nil
 }
 
 // tidy writes the side file and gives back disk space that no resident block claims; in this

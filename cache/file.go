@@ -207,7 +207,7 @@ func (f *File) share(ctx context.Context, wait bool, n int, off int64) (data []b
 		return nil, nil, nil
 	}
 	count := &f.e.c.hits
-	v := f.view(off, n)
+	v := f.viewAs(off, n, true)
 	if wait && !v.there && !v.proof && v.err == nil {
 		count = &f.e.c.misses
 		m, err := f.await(ctx, want{goal: goalBlocks, first: v.first, end: v.wantEnd})
@@ -219,13 +219,10 @@ func (f *File) share(ctx context.Context, wait bool, n int, off int64) (data []b
 			v, ok = f.accept(m)
 		}
 		if !ok {
-			v = f.view(off, n)
+			v = f.viewAs(off, n, true)
 		}
 	}
 	if v.mem == nil || v.err != nil {
-		if v.marked && v.err == nil {
-			f.unmark(v.first) // it is not given
-		}
 		return nil, nil, nil
 	}
 	at := off - lay.Off(v.first)

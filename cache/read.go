@@ -30,12 +30,16 @@ type view struct {
 	proof   bool      // not there: it is withheld until the whole is verified
 	wantEnd int       // not there: the range ends in the block before
 	marked  bool      // block first was entered in the trail now
+	crc     uint32    // of block first, as the trail has it
 }
 
 // view looks at [off, off+n), which is not empty and lies in the content. What it lets
 // through unverified is entered in the trail, in the same moment, so that two reads at a
 // time cannot get what one of them would be refused.
-func (f *File) view(off int64, n int) (v view) {
+func (f *File) view(off int64, n int) view { return f.viewAs(off, n, false) }
+
+// viewAs is view; lend: only what is in memory is wanted, and nothing else is entered.
+func (f *File) viewAs(off int64, n int, lend bool) (v view) {
 	e := f.e
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -57,9 +61,10 @@ func (f *File) view(off int64, n int) (v view) {
 		v.there, v.mem, v.proof = false, nil, true
 		return v
 	}
-	if !v.there {
+	if !v.there || lend && v.mem == nil {
 		return v
 	}
+	v.crc = crc
 	v.marked = f.markLocked(v.first, crc)
 	if v.err = f.poison; v.err != nil {
 		v.mem = nil
@@ -177,7 +182,7 @@ func (f *File) readView(v view, p []byte, off int64) (int, error) {
 	defer done()
 	if v.end > v.first && e.unchanged(d, v.first, v.end) {
 		n := int(min(int64(len(p)), e.lay.Off(v.end)-off))
-		if m, err := d.ReadAt(p[:n], off); m == n {
+		if m, err := d.ReadAt(p[:n], off); m == n && e.stands(v) {
 			return n, nil
 		} else if err != nil && v.marked {
 			e.c.diskFailed("read", err)
@@ -185,7 +190,7 @@ func (f *File) readView(v view, p []byte, off int64) (int, error) {
 	}
 	buf := getBuf(e.lay.Len(v.first))
 	defer putBuf(buf)
-	if !e.readChecked(d, v.first, buf) {
+	if !e.readChecked(d, v.first, buf) || !e.stands(view{first: v.first, end: v.first, crc: v.crc}) {
 		if v.marked {
 			f.unmark(v.first)
 		}
@@ -200,6 +205,14 @@ func (e *entry) unchanged(d *dataFile, first, end int) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.checked.NextClear(first) >= end && e.have.NextClear(first) >= end
+}
+
+// stands tells whether what was read is what v was given for: no block was dropped, and
+// perhaps fetched anew from elsewhere, in between.
+func (e *entry) stands(v view) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.have.Has(v.first) && e.crc[v.first] == v.crc && e.checked.NextClear(v.first) >= v.end && e.have.NextClear(v.first) >= v.end
 }
 
 func (e *entry) stillHas(b int) bool {

@@ -442,6 +442,7 @@ func TestDataThatCannotBeOpened(t *testing.T) {
 	c := open(t, options(t))
 	ct, data := numbered(0, 10*kb4+5)
 	cached(t, c, ct, data)
+	settled(t, c) // the fill has what came last in memory
 	path := files(t, c.o.Dir, dataSuffix)[0]
 	if err := errors.Join(os.Remove(path), os.Symlink("nowhere", path)); err != nil { // ELOOP
 		t.Fatal(err)

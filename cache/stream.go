@@ -53,7 +53,7 @@ func (s *stream) next() (job, error) {
 		}
 		pick, tokens := s.demandedLocked, c.demand
 		_, end := pick()
-		if end == 0 && !s.demandOnly {
+		if end == 0 && !s.demandOnly && !s.firstLocked() {
 			pick, tokens = s.aheadLocked, c.ahead
 			_, end = pick()
 		}
@@ -112,6 +112,20 @@ func (fl *fill) demandedLocked() (first, end int) {
 		}
 	}
 	return 0, 0
+}
+
+// firstLocked tells whether a reader waits for the first bytes that the fill brings. Beside
+// them read-ahead would only make him wait longer.
+func (fl *fill) firstLocked() bool {
+	if fl.gained > 0 {
+		return false
+	}
+	for w := range fl.e.waiters {
+		if w.goal == goalBlocks && fl.busy.Has(w.first) {
+			return true
+		}
+	}
+	return false
 }
 
 // aheadLocked is the next run to read ahead: of everything when storing, else of what the
@@ -289,6 +303,12 @@ func (s *stream) keep(blocks []*memBlock, p []byte) error {
 	s.c.diskWorks()
 	e.mu.Lock()
 	for _, m := range blocks {
+		if e.known.Has(m.b) && e.crc[m.b] != m.crc {
+			// Proved meanwhile to be another one: it stays missing, and is fetched again.
+			e.checked.Remove(m.b)
+			e.litter = true
+			continue
+		}
 		if e.have.Add(m.b) {
 			s.c.mu.Lock() // in one go, so that the sum under the limit is right at any moment
 			n := e.cameLocked(m.b)

@@ -232,10 +232,15 @@ func (r *rawFS) Idle(nodes []vfs.Idle) {
 	}
 }
 
-// awaitPruned waits while the kernel forgets.
+// awaitPruned waits while the kernel forgets; not for long, since it may itself be waiting for
+// a read that waits for tape.
 func (r *rawFS) awaitPruned() {
-	r.pruning.RLock()
-	defer r.pruning.RUnlock()
+	for end := time.Now().Add(100 * time.Millisecond); !r.pruning.TryRLock(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			return
+		}
+	}
+	r.pruning.RUnlock()
 }
 
 // pause lets forgets gather while the kernel makes thousands of them: it wakes a reader for
