@@ -7,7 +7,16 @@ time=${FUZZTIME:-3s}
 n=0
 for f in $(grep -rlE '^func Fuzz[A-Z]' --include='*_test.go' backends cache cmd fs | sort); do
   for target in $(grep -oE '^func Fuzz[A-Za-z0-9_]+' "$f" | sed 's/func //'); do
-    $go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 1x "./$(dirname "$f")" | grep -E '^(ok|FAIL|---|panic)' || { echo "fuzz: $target in $f failed" >&2; exit 1; }
+    out=$($go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 1x "./$(dirname "$f")" 2>&1) || {
+      # At the end of the time go test may take an input that is still being tried for a failure.
+      if ! grep -q 'context deadline exceeded' <<<"$out" || grep -q 'Failing input' <<<"$out"; then
+        echo "$out" >&2
+        echo "fuzz: $target in $f failed" >&2
+        exit 1
+      fi
+      out="ok  	$target (its time ended within an input)"
+    }
+    grep -E '^ok' <<<"$out" || true
     n=$((n + 1))
   done
 done
