@@ -89,6 +89,9 @@ func (e *entry) abandon(w *waiter) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	delete(e.waiters, w)
+	if e.fill != nil {
+		e.fill.cond.Broadcast() // read-ahead may have waited for what it wanted: see firstLocked
+	}
 	for o := range e.waiters {
 		if o.f == w.f {
 			return
