@@ -233,12 +233,15 @@ func (s *stream) contradicted(blocks []*memBlock) int {
 	s.e.mu.Lock()
 	defer s.e.mu.Unlock()
 	for i, m := range blocks {
-		if s.e.known.Has(m.b) && s.e.crc[m.b] != m.crc {
+		if s.e.disprovedLocked(m) {
 			return i
 		}
 	}
 	return len(blocks)
 }
+
+// disprovedLocked tells whether the content's block is known to be another one than m.
+func (e *entry) disprovedLocked(m *memBlock) bool { return e.known.Has(m.b) && e.crc[m.b] != m.crc }
 
 // publish stores blocks, which follow one another in buf, or keeps them in memory, and wakes
 // who waits for them.
@@ -261,6 +264,9 @@ func (s *stream) publish(blocks []*memBlock, buf *lentBuf) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, m := range blocks {
+		if e.disprovedLocked(m) { // meanwhile: it stays missing, and is fetched again
+			continue
+		}
 		m := &memBlock{b: m.b, crc: m.crc, piece: m.piece, data: bytes.Clone(m.data)}
 		s.c.addMem(memKey{e, m.b}, m)
 		if m.b >= s.pos && m.b < s.pos+windowBlocks {
@@ -303,8 +309,7 @@ func (s *stream) keep(blocks []*memBlock, p []byte) error {
 	s.c.diskWorks()
 	e.mu.Lock()
 	for _, m := range blocks {
-		if e.known.Has(m.b) && e.crc[m.b] != m.crc {
-			// Proved meanwhile to be another one: it stays missing, and is fetched again.
+		if e.disprovedLocked(m) { // meanwhile: it stays missing, and is fetched again
 			e.checked.Remove(m.b)
 			e.litter = true
 			continue
