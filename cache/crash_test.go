@@ -103,3 +103,63 @@ func TestKilled(t *testing.T) {
 		shut(t, c)
 	}
 }
+
+// A kill at any moment while space is given back leaves no side file that claims holes: it is
+// written before.
+func TestSpaceIsGivenBackLast(t *testing.T) {
+	for name, giveBack := range map[string]func(c *Cache, e *entry) error{
+		"evicted": func(c *Cache, e *entry) error {
+			_, err := c.Evict(e.key)
+			return err
+		},
+		"dropped": func(c *Cache, e *entry) error {
+			e.mu.Lock()
+			for b := 1; b < 19; b++ {
+				e.dropBlockLocked(b)
+			}
+			e.mu.Unlock()
+			e.owner <- struct{}{}
+			e.tidy()
+			<-e.owner
+			return nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := options(t)
+			o.Head, o.Tail = kb4, kb4
+			c := open(t, o)
+			ct, data := numbered(0, 20*kb4)
+			cached(t, c, ct, data)
+			settled(t, c)
+			path := files(t, o.Dir, dataSuffix)[0]
+			before := blocksOf(t, path)
+			e := c.entries[ct.Key]
+			e.pen <- struct{}{} // no side file can be written
+			done := make(chan error, 1)
+			go func() { done <- giveBack(c, e) }()
+			eventually(t, "the blocks are dropped", func() bool {
+				e.mu.Lock()
+				defer e.mu.Unlock()
+				return e.have.Count() == 2
+			})
+			time.Sleep(50 * time.Millisecond)
+			if n := blocksOf(t, path); n != before {
+				t.Errorf("data file shrank from %d to %d, and the side file claims all of it", before, n)
+			}
+			<-e.pen
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+			if n := blocksOf(t, path); n >= before {
+				t.Errorf("nothing was given back of %d", n)
+			}
+			shut(t, c)
+			c = open(t, o)
+			f := mustOpen(t, c, ct, &remote{data: data})
+			wantBytes(t, f, data)
+			if n := c.Stats().Corrupt; n != 0 {
+				t.Errorf("%d blocks found damaged", n)
+			}
+		})
+	}
+}

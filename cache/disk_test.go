@@ -3,9 +3,11 @@ package cache
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -189,5 +191,31 @@ func TestReadOnlyDisk(t *testing.T) {
 	var err error
 	if c.lock, err = os.Open(filepath.Join(o.Dir, lockName)); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// What cannot be made durable is told to who asked for that, and is not served any more: the
+// kernel may have dropped what it could not write.
+func TestSyncFails(t *testing.T) {
+	c := open(t, options(t))
+	ct, data := numbered(0, syncMin)
+	cached(t, c, ct, data)
+	settled(t, c)
+	path := files(t, c.o.Dir, dataSuffix)[0]
+	if err := errors.Join(os.Remove(path), unix.Mkfifo(path, 0o600)); err != nil { // it cannot be synced
+		t.Fatal(err)
+	}
+	pipe, err := os.OpenFile(path, os.O_RDWR, 0) // or opening it would wait
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pipe.Close()
+	e := c.entries[ct.Key]
+	e.mu.Lock()
+	e.synced = false
+	e.mu.Unlock()
+	wantErr(t, c.Pin(ct.Key, time.Now().Add(time.Hour)), unix.EINVAL)
+	if n := resident(c, ct.Key); n != 0 {
+		t.Errorf("%d bytes are still resident", n)
 	}
 }
