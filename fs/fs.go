@@ -94,6 +94,7 @@ func Mount(o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mount %s: %w", o.Mountpoint, err)
 	}
+	r.mapsDirect = srv.KernelSettings().Flags64()&fuse.CAP_DIRECT_IO_ALLOW_MMAP != 0
 	r.passthrough = !o.NoPassthrough && os.Geteuid() == 0 && srv.KernelSettings().Flags64()&fuse.CAP_PASSTHROUGH != 0
 	o.VFS.SetNotifier(r)
 	// NewServer has answered the kernel's INIT, so the mount is usable once this runs; it
@@ -132,6 +133,7 @@ type rawFS struct {
 	dot        *dotTree
 
 	passthrough bool
+	mapsDirect  bool          // the kernel maps handles of mode direct, shared
 	rest        time.Duration // twinRest, but in tests
 	lookers     lookers
 	noPrune     atomic.Bool // the kernel does not know NOTIFY_PRUNE

@@ -48,6 +48,7 @@ func (r *rawFS) enter(h *vfs.Handle, id uint64, flags uint32) (mode ioMode, out 
 			fd = int(f.Fd())
 		}
 	}
+	pastCache := r.writesPastCache(h, flags)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.idOfLocked(h.Node().Inode()) != id {
@@ -72,10 +73,8 @@ func (r *rawFS) enter(h *vfs.Handle, id uint64, flags uint32) (mode ioMode, out 
 		st.cached++                                  // mapping it makes it that
 		return direct, fuse.FOPEN_DIRECT_IO, 0, true // no read-ahead: it would ask for what is not here
 	}
-	if flags&syscall.O_ACCMODE == syscall.O_WRONLY {
+	if pastCache {
 		st.cached++
-		// It cannot read or map: a copy of all that it writes in the page cache of the FUSE
-		// inode, beside that of the journal's file, would serve nobody and costs as much.
 		return direct, fuse.FOPEN_DIRECT_IO, 0, true
 	}
 	if st.cached == 0 && whole {
@@ -93,6 +92,23 @@ func (r *rawFS) enter(h *vfs.Handle, id uint64, flags uint32) (mode ioMode, out 
 		out |= fuse.FOPEN_NOFLUSH // its reads never wait: nothing to learn from a close
 	}
 	return cached, out, 0, true
+}
+
+// writesPastCache tells whether what a new handle writes goes past the page cache of the
+// FUSE inode. A copy of it there, beside that of the journal's file, costs more than all the
+// rest of a big write. Where the handle cannot read or map it would serve nobody, and hardly
+// anybody where the program wants a file that is new: it has all of it to write. What it reads
+// back comes from us, a request each time. Databases read much of what they write, and ask for
+// a file that is there or else made. Mapping such a handle needs a kernel that can (6.6).
+func (r *rawFS) writesPastCache(h *vfs.Handle, flags uint32) bool {
+	switch flags & syscall.O_ACCMODE {
+	case syscall.O_WRONLY:
+		return true
+	case syscall.O_RDWR:
+		anew := flags&(syscall.O_TRUNC|syscall.O_EXCL) != 0
+		return anew && r.mapsDirect && h.Node().Info().Size == 0
+	}
+	return false
 }
 
 // leave takes a handle out of the count.

@@ -51,17 +51,55 @@ func mountCounted(t *testing.T, o fs.Options) (*mounted, *requests) {
 // of runs a program and tells the requests that it caused.
 func (c *requests) of(t *testing.T, name string, args ...string) map[string]int {
 	t.Helper()
-	c.mu.Lock()
-	c.n = map[string]int{}
-	c.mu.Unlock()
-	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
-		t.Fatalf("%s %q: %v\n%s", name, args, err, out)
+	return c.during(func() {
+		if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+			t.Fatalf("%s %q: %v\n%s", name, args, err, out)
+		}
+	})
+}
+
+// during tells the requests that do causes.
+func (c *requests) during(do func()) map[string]int {
+	take := func() map[string]int {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		out := c.n
+		c.n = map[string]int{}
+		return out
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	out := c.n
-	c.n = map[string]int{}
-	return out
+	take()
+	do()
+	return take()
+}
+
+// TestNewFileGoesPastPageCache: no second copy is kept of what is written into a file that is
+// wanted new. The pages of others are kept: of those that were there, and of databases.
+func TestNewFileGoesPastPageCache(t *testing.T) {
+	m, c := mountCounted(t, fs.Options{})
+	b := random(64 * 4096) // whole pages
+	for i, at := range []struct {
+		flags int
+		past  bool
+	}{
+		{os.O_CREATE | os.O_TRUNC, true},
+		{os.O_CREATE | os.O_EXCL, true},
+		{os.O_CREATE, false},
+	} {
+		path := fmt.Sprint("/ctao/f", i)
+		for _, again := range []bool{false, true} {
+			flags, past := at.flags, at.past
+			if again {
+				flags, past = 0, false
+			}
+			f := m.open(path, os.O_RDWR|flags)
+			_, err := f.WriteAt(b, 0)
+			must(t, err)
+			n := c.during(func() { want(t, path, f, b) })["READ"]
+			if (n > 0) != past {
+				t.Errorf("open flags %#x, there before: %v: %d requests to read what was written", flags, again, n)
+			}
+		}
+	}
 }
 
 // TestXattrOfOthers: attributes that are not user.* are not supported, which programs
