@@ -5,8 +5,9 @@ import (
 	"hash"
 )
 
-// adler is hash/adler32 with eight bytes at a time, which is about three times as fast:
-// beside SHA-256 in hardware the checksum of the standard library is a third of the work.
+// adler is hash/adler32 with 32 bytes at a time where the processor has AVX2, which is more
+// than ten times as fast, and with eight elsewhere, about three times as fast: beside SHA-256
+// in hardware the checksum of the standard library is a third of the work.
 type adler struct{ a, b uint32 }
 
 func newAdler32() hash.Hash { return &adler{a: 1} }
@@ -31,8 +32,11 @@ func (d *adler) Sum(in []byte) []byte {
 
 // Write never fails.
 func (d *adler) Write(p []byte) (int, error) {
-	a, b := uint64(d.a), uint64(d.b)
 	n := len(p)
+	var wide int
+	d.a, d.b, wide = adlerWide(d.a, d.b, p)
+	p = p[wide:]
+	a, b := uint64(d.a), uint64(d.b)
 	for len(p) >= adlerBlock {
 		full := min(len(p)/adlerBlock, adlerBlocks)
 		for range full {

@@ -44,6 +44,13 @@ func TestAdler32OfOneLongWrite(t *testing.T) {
 	}
 }
 
+// TestAdler32WithoutVectors: it is the same on a processor that has none.
+func TestAdler32WithoutVectors(t *testing.T) {
+	without(t)
+	t.Run("pieces", TestAdler32IsThatOfTheStandardLibrary)
+	t.Run("long", TestAdler32OfOneLongWrite)
+}
+
 func BenchmarkAdler32(b *testing.B) {
 	data := make([]byte, 1<<20)
 	b.SetBytes(int64(len(data)))
