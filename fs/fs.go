@@ -37,6 +37,7 @@ type Options struct {
 	AllowOther      bool
 	NoXattr         bool          // extended attributes off: `ls -l` over many files is much faster
 	NoPassthrough   bool          // read everything through the daemon
+	IOURing         IOURing       // default IOURingAuto
 	AttrTimeout     time.Duration // default 1 h: changes are told to the kernel
 	EntryTimeout    time.Duration // default 1 h
 	NegativeTimeout time.Duration // default 1 h
@@ -52,10 +53,22 @@ type Options struct {
 	Log *slog.Logger
 }
 
+// IOURing tells whether requests come over io_uring, which needs Linux 6.14 and the permission
+// of the machine's owner.
+type IOURing string
+
+// Auto takes it where it is to be had; On warns where it is not.
+const (
+	IOURingAuto IOURing = "auto"
+	IOURingOn   IOURing = "on"
+	IOURingOff  IOURing = "off"
+)
+
 // Server is a mounted file system.
 type Server struct {
-	raw *rawFS
-	srv *fuse.Server
+	raw     *rawFS
+	srv     *fuse.Server
+	ioURing bool
 }
 
 // Mount mounts and serves in the background; it returns when the mount is usable.
@@ -69,6 +82,7 @@ func Mount(o Options) (*Server, error) {
 		}
 	}
 	r := newRawFS(o)
+	ring := r.newRing()
 	mo := &fuse.MountOptions{
 		AllowOther:    o.AllowOther,
 		FsName:        o.Source,
@@ -90,7 +104,14 @@ func Mount(o Options) (*Server, error) {
 	if o.ReadOnly {
 		mo.Options = append(mo.Options, "ro")
 	}
+	if ring != nil {
+		mo.ExtraCapabilities |= fuse.CAP_OVER_IO_URING
+	}
 	srv, err := fuse.NewServer(r, o.Mountpoint, mo)
+	if ring != nil && (err != nil || srv.KernelSettings().Flags64()&fuse.CAP_OVER_IO_URING == 0) {
+		ring.Cancel()
+		ring = nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("mount %s: %w", o.Mountpoint, err)
 	}
@@ -100,8 +121,24 @@ func Mount(o Options) (*Server, error) {
 	// NewServer has answered the kernel's INIT, so the mount is usable once this runs; it
 	// ends with Unmount, which waits for it. WaitMount would open a file of the mount, and
 	// a daemon that is killed within a call to itself cannot die: nobody answers it.
-	go srv.Serve()
-	return &Server{r, srv}, nil
+	if ring == nil {
+		go srv.Serve()
+		return &Server{r, srv, false}, nil
+	}
+	if err := ring.Start(fuse.NewProtocolServer(r, mo)); err != nil {
+		o.Log.Warn("the mount is made again without io_uring", "why", err)
+		go srv.Serve()
+		if err := srv.Unmount(); err != nil {
+			return nil, fmt.Errorf("mount %s: %w", o.Mountpoint, err)
+		}
+		o.IOURing = IOURingOff
+		return Mount(o)
+	}
+	go func() {
+		ring.Wait()
+		srv.Serve() // sees the end
+	}()
+	return &Server{r, srv, true}, nil
 }
 
 // Wait returns when the file system is unmounted.
@@ -112,6 +149,9 @@ func (s *Server) Unmount() error { return s.srv.Unmount() }
 
 // Passthrough tells whether the kernel reads whole cached files by itself.
 func (s *Server) Passthrough() bool { return s.raw.passthrough }
+
+// IOURing tells whether requests come over io_uring.
+func (s *Server) IOURing() bool { return s.ioURing }
 
 // logWriter passes go-fuse's lines on.
 type logWriter struct{ log *slog.Logger }

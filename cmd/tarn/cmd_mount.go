@@ -14,6 +14,7 @@ import (
 	"tarn/backends"
 	"tarn/cmd/tarn/config"
 	"tarn/cmd/tarn/control"
+	tarnfs "tarn/fs"
 )
 
 func (s *session) mountCommand() *cli.Command {
@@ -29,7 +30,7 @@ again, after 100ms at first and at most every 30s; tarn status and the log tell 
 were open then give errors and have to be opened again.
 
 -o takes the options of mount(8), and any key of the lake file: ro, allow_other, uid=, gid=, umask=,
-cache_size=, cache_dir=, close=local|fast|remote|registered, cache.limit=20G ... In /etc/fstab:
+cache_size=, cache_dir=, close=local|fast|remote|registered, io_uring=auto|on|off, cache.limit=20G ... In /etc/fstab:
    /srv/lake  /lake  fuse.tarn  allow_other,_netdev  0 0
 
 Examples:
@@ -79,6 +80,9 @@ Examples:
 			}
 			switch {
 			case !o.foreground:
+				if err := tarnfs.IOURingAllowed(); err != nil && o.cfg.Mount.IOURing == string(tarnfs.IOURingOn) {
+					fmt.Fprintln(s.t.err, "the mount goes on without io_uring:", err)
+				}
 				if err := s.takeOver(c.Context, &o); err != nil {
 					return err
 				}
@@ -170,7 +174,7 @@ func mountOption(opt string, o *mountOptions, set func(from, key, value string))
 	from := "-o " + name
 	keys := map[string]string{
 		"uid": "mount.uid", "gid": "mount.gid", "umask": "mount.umask", "cache_dir": "cache.path", "cache_size": "cache.limit",
-		"close": "journal.close", "attr_timeout": "mount.attr_timeout", "entry_timeout": "mount.entry_timeout", "verify": "cache.verify",
+		"close": "journal.close", "attr_timeout": "mount.attr_timeout", "entry_timeout": "mount.entry_timeout", "verify": "cache.verify", "io_uring": "mount.io_uring",
 		"log_level": "log.level", "log_file": "log.file",
 	}
 	switch {

@@ -131,6 +131,9 @@ func (s *session) statusLines(l *listing, point string, st control.StatusReply) 
 		fmt.Sprintf("   unsent     %s, %s", count(int64(f.Unsent), "file"), human(f.UnsentBytes)),
 		fmt.Sprintf("   recalls    %s waited for, %d ahead, %d opens refused", count(f.RecallWaits, "recall"), f.RecallsAhead, f.Refused),
 	}
+	if st.Daemon.IOURing {
+		lines = append(lines, "   requests   over io_uring")
+	}
 	if st.Jobs > 0 {
 		lines = append(lines, fmt.Sprintf("   staging    %s under way", count(int64(st.Jobs), "job")))
 	}

@@ -184,7 +184,7 @@ func (s *session) serve(ctx context.Context, o mountOptions) (err error) {
 			"%s: the kernel or fusermount3 refuses the mount", strings.TrimSpace(err.Error()))
 	}
 	var leave atomic.Bool
-	d := control.Daemon{PID: os.Getpid(), Supervisor: life.supervisorPID(), Lake: o.cfg.File(), Mountpoint: o.point, Started: s.t.now(), Version: versionString()}
+	d := control.Daemon{PID: os.Getpid(), Supervisor: life.supervisorPID(), Lake: o.cfg.File(), Mountpoint: o.point, Started: s.t.now(), Version: versionString(), IOURing: srv.IOURing()}
 	svc := lk.service()
 	svc.Daemon, svc.Leave = d, func() { leave.Store(true) }
 	ln, closeSocket, err := control.Listen(o.cfg.Run, d)
@@ -192,7 +192,7 @@ func (s *session) serve(ctx context.Context, o mountOptions) (err error) {
 		return errors.Join(err, srv.Unmount())
 	}
 	api := control.Serve(svc, ln)
-	log.Info("mounted", "lake", o.cfg.File(), "mountpoint", o.point, "pid", d.PID, "version", d.Version, "passthrough", srv.Passthrough())
+	log.Info("mounted", "lake", o.cfg.File(), "mountpoint", o.point, "pid", d.PID, "version", d.Version, "passthrough", srv.Passthrough(), "io_uring", srv.IOURing())
 	_, err = tell(nil)
 	notifySystemd("READY=1")
 	go life.beat(o.cfg.Mount.Watchdog.D(), lk.fs.Responds, log)
@@ -276,7 +276,7 @@ func (o *mountOptions) fsOptions(lk *opened, log *slog.Logger) tarnfs.Options {
 	m := o.cfg.Mount
 	f := tarnfs.Options{
 		VFS: lk.fs, Mountpoint: o.point, Source: o.cfg.File(), ReadOnly: m.ReadOnly, AllowOther: m.AllowOther,
-		NoXattr: !m.XAttr, NoPassthrough: !o.passthrough, AttrTimeout: orShort(m.AttrTimeout), EntryTimeout: orShort(m.EntryTimeout),
+		NoXattr: !m.XAttr, NoPassthrough: !o.passthrough, IOURing: tarnfs.IOURing(m.IOURing), AttrTimeout: orShort(m.AttrTimeout), EntryTimeout: orShort(m.EntryTimeout),
 		NegativeTimeout: orShort(m.EntryTimeout), Extra: o.kernel, UID: m.UID, GID: m.GID, Debug: o.debug, Log: log,
 		Config: func() []byte {
 			b, err := yaml.Marshal(o.cfg)

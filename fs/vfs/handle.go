@@ -36,6 +36,9 @@ type Handle struct {
 	closed bool
 }
 
+// Seals is seals, for who asks whether Release takes its time.
+func (h *Handle) Seals() bool { return h.seals() }
+
 // seals tells whether the close of h may complete a content: one that is open for
 // writing, or was made by an open that could not write.
 func (h *Handle) seals() bool { return h.made || canWrite(h.flags) }
@@ -81,6 +84,25 @@ func (v *FS) Open(ctx context.Context, n *Node, flags int, caller Caller) (*Hand
 	return h, nil
 }
 
+// Unsent tells whether the content of n is one that is written here.
+func (n *Node) Unsent() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.work != nil
+}
+
+// Here tells whether opening n for reading asks nobody but this machine.
+func (n *Node) Here() bool {
+	n.mu.Lock()
+	here, info := n.work != nil, n.info
+	n.mu.Unlock()
+	if here || info.Size == 0 {
+		return true
+	}
+	st, ok := n.fs.cache.Status(cache.Key(info.Generation))
+	return ok && st.Whole
+}
+
 // admit applies what may refuse an open.
 func (v *FS) admit(ctx context.Context, h *Handle) error {
 	n := h.node
@@ -92,16 +114,12 @@ func (v *FS) admit(ctx context.Context, h *Handle) error {
 			return nil // no byte of it is read
 		}
 	}
+	if n.Here() {
+		return nil
+	}
 	n.mu.Lock()
-	here := n.work != nil
 	info := n.info
 	n.mu.Unlock()
-	if here || info.Size == 0 {
-		return nil
-	}
-	if st, ok := v.cache.Status(cache.Key(info.Generation)); ok && st.Whole {
-		return nil
-	}
 	locs, err := v.lake.Localities(ctx, info)
 	if err != nil || len(locs) != 1 || locs[0] != backends.Nearline {
 		return nil // the read says what is wrong

@@ -198,6 +198,7 @@ type Mount struct {
 	EntryTimeout Duration `yaml:"entry_timeout"`
 	Delete       bool     `yaml:"delete"`   // unlink and rmdir are allowed
 	Watchdog     Duration `yaml:"watchdog"` // a daemon that does not respond for so long is replaced; 0: never
+	IOURing      string   `yaml:"io_uring"` // auto, on (warns where the kernel does not let), off
 	Umask        *Mode    `yaml:"umask"`    // taken off every mode shown
 	UID          *uint32  `yaml:"uid"`      // every owner is shown as this one
 	GID          *uint32  `yaml:"gid"`
@@ -245,7 +246,7 @@ func Default(base string) *Config {
 				Burst: Burst{Files: 32, Window: Duration(time.Minute), Below: 1 * MiB},
 			},
 		},
-		Mount: Mount{XAttr: true, AttrTimeout: Duration(time.Hour), EntryTimeout: Duration(time.Hour), Delete: true, Watchdog: Duration(time.Minute)},
+		Mount: Mount{XAttr: true, AttrTimeout: Duration(time.Hour), EntryTimeout: Duration(time.Hour), Delete: true, Watchdog: Duration(time.Minute), IOURing: "auto"},
 		Log:   Log{Level: "info", Format: "text"},
 	}
 }

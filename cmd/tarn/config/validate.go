@@ -81,6 +81,7 @@ func (c *Config) validate(bad *Error) {
 	if w := c.Mount.Watchdog.D(); w != 0 && w < 100*time.Millisecond {
 		j.fault("mount.watchdog", "want 0 or 100ms and more, not %v", c.Mount.Watchdog)
 	}
+	j.oneOf("mount.io_uring", c.Mount.IOURing, "auto", "on", "off")
 	if u := c.Mount.Umask; u != nil && *u > 0o777 {
 		j.fault("mount.umask", "want 0 to 0777, not %v", *u)
 	}

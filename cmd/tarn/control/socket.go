@@ -30,6 +30,7 @@ type Daemon struct {
 	Mountpoint string    `json:"mountpoint,omitempty"`
 	Started    time.Time `json:"started"`
 	Version    string    `json:"version,omitempty"`
+	IOURing    bool      `json:"io_uring,omitempty"` // requests come over it
 }
 
 // Listen opens the control socket of a lake and writes d, completed, to daemon.json.
