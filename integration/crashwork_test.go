@@ -361,5 +361,6 @@ func (m *mover) check(t testing.TB) {
 
 // dead tells the errors that callers see when the daemon dies under them.
 func dead(err error) bool {
-	return errors.Is(err, syscall.ENOTCONN) || errors.Is(err, syscall.ECONNABORTED) || errors.Is(err, syscall.EIO)
+	return errors.Is(err, syscall.ENOTCONN) || errors.Is(err, syscall.ECONNABORTED) || errors.Is(err, syscall.EIO) ||
+		errors.Is(err, syscall.ECANCELED) // of a mount over io_uring
 }
