@@ -61,3 +61,13 @@ func TestScaleImport(t *testing.T) {
 		t.Errorf("%v", r.values)
 	}
 }
+
+// TestScaleWarmUp: the pages of a large catalogue are mapped before its first round, once.
+func TestScaleWarmUp(t *testing.T) {
+	for n, want := range map[int]string{1e5: "5000 5000", 1e6: "20000 5000", 1e7: "200000 5000"} {
+		c := &catalogue{n: n}
+		if got := fmt.Sprint(c.warmUp(), c.warmUp()); got != want {
+			t.Errorf("%d files: %s, want %s", n, got, want)
+		}
+	}
+}
