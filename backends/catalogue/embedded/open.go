@@ -49,6 +49,7 @@ type Catalogue struct {
 	durable *durable
 	space   *space
 	paths   *paths
+	rooms   sync.Pool // pages that are done with; see roomFor
 
 	gate   *gate
 	queue  chan *operation

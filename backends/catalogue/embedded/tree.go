@@ -46,13 +46,21 @@ func pages[T any](ctx context.Context, c *Catalogue, op string, d backends.DID, 
 	return func(yield func(T, error) bool) {
 		next := start()
 		var page []T
+		longest := 0
+		defer func() {
+			if cap(page) >= pageSize {
+				clear(page[:longest])
+				c.rooms.Put(&page)
+			}
+		}()
 		for more := true; more; {
 			page = page[:0]
 			epoch := c.paths.begin()
 			err := c.read(ctx, func(v *view) (err error) {
-				more, err = next(finder{view: v, epoch: epoch}, func(t T) { page = append(roomFor(page, pageSize), t) })
+				more, err = next(finder{view: v, epoch: epoch}, func(t T) { page = append(roomFor(c, page), t) })
 				return err
 			})
+			longest = max(longest, len(page))
 			if err != nil {
 				var zero T
 				yield(zero, opError(op, d, err))
@@ -68,12 +76,17 @@ func pages[T any](ctx context.Context, c *Catalogue, op string, d backends.DID, 
 }
 
 // roomFor gives a page that has outgrown the few entries of most collections all the room
-// that it can need: growing bit by bit makes more garbage than the page is.
-func roomFor[T any](page []T, most int) []T {
-	if few := 64; len(page) == few && cap(page) < most {
-		return slices.Grow(page, most-few)
+// that it can need, of another sequence that is over if there is one: growing bit by bit
+// makes more garbage than the page is, and the page is the most that a listing leaves behind.
+func roomFor[T any](c *Catalogue, page []T) []T {
+	const few = 64
+	if len(page) != few || cap(page) >= pageSize {
+		return page
 	}
-	return page
+	if old, ok := c.rooms.Get().(*[]T); ok {
+		return append((*old)[:0], page...)
+	}
+	return slices.Grow(page, pageSize-few)
 }
 
 // Contents streams the children of d.
