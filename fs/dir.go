@@ -52,6 +52,10 @@ func (r *rawFS) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenO
 
 func (r *rawFS) ReleaseDir(in *fuse.ReleaseIn) {
 	if d, ok := r.drop(in.Fh).(*dir); ok {
+		d.mu.Lock()
+		r.vfs.Free(d.page)
+		d.page, d.offs, d.loaded = nil, nil, false
+		d.mu.Unlock()
 		d.list.closed()
 		d.node.Forget(1)
 	}
@@ -223,6 +227,7 @@ func (d *dir) load(v *vfs.FS, after string, base int) error {
 	if err != nil {
 		return err
 	}
+	v.Free(d.page)
 	d.page, d.offs, d.loaded, d.after, d.base, d.end, d.changes = page, offs, true, after, base, end, changes
 	d.list.read(d.node, page)
 	return nil

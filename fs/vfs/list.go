@@ -43,8 +43,8 @@ func (v *FS) List(ctx context.Context, n *Node, after string) ([]Entry, error) {
 		if err != nil {
 			return nil, err
 		}
-		if few := 64; len(out) == few { // growing bit by bit makes more garbage than a page is
-			out = slices.Grow(out, Page-few)
+		if len(out) == fewEntries && cap(out) < Page {
+			out = v.roomFor(out)
 		}
 		out = append(out, Entry{e.Name, e.Info, names})
 		if len(out) == Page {
@@ -84,6 +84,29 @@ func (v *FS) List(ctx context.Context, n *Node, after string) ([]Entry, error) {
 		}
 	}
 	return merged, nil
+}
+
+// fewEntries is how many entries of a page are made room for bit by bit: most directories
+// have no more, and beyond it growing makes more garbage than a page is.
+const fewEntries = 64
+
+// roomFor gives the entries the room of a page, of one that was given back if there is one.
+func (v *FS) roomFor(entries []Entry) []Entry {
+	if old, ok := v.rooms.Get().(*[]Entry); ok {
+		return append((*old)[:0], entries...)
+	}
+	return slices.Grow(entries, Page-len(entries))
+}
+
+// Free gives back a page that List returned, of which the caller uses nothing any more: who
+// lists many directories leaves little else behind.
+func (v *FS) Free(page []Entry) {
+	if cap(page) < Page {
+		return
+	}
+	page = page[:cap(page)]
+	clear(page) // the names and digests are not kept for it
+	v.rooms.Put(&page)
 }
 
 // Place gives the node of an entry that List returned, with a reference. It makes no call

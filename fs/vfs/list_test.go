@@ -77,6 +77,48 @@ func TestPlaceAfterRename(t *testing.T) {
 	n.Forget(1)
 }
 
+// TestFreedPages: a page's room goes to another list when it is given back, and not before.
+func TestFreedPages(t *testing.T) {
+	w := newWorld(t, vfs.Options{})
+	const n = 1500
+	w.mkdir("/ctao/a")
+	w.mkdir("/ctao/b")
+	for _, dir := range []string{"a", "b"} {
+		for i := range n {
+			name := fmt.Sprintf("/ctao/%s/%s%05d", dir, dir, i)
+			must(t, w.cat.Add(ctx, backends.Info{DID: backends.DID{Scope: "ctao", Name: name}, Type: backends.File, Mode: 0o644}, nil))
+		}
+	}
+	check := func(page []vfs.Entry, dir string, from int) {
+		t.Helper()
+		for i, e := range page {
+			if want := fmt.Sprintf("%s%05d", dir, from+i); e.Name != want || e.Info.DID.Name != "/ctao/"+dir+"/"+want {
+				t.Fatalf("entry %d is %s, %s; want %s", from+i, e.Name, e.Info.DID, want)
+			}
+		}
+	}
+	list := func(dir, after string, want int) []vfs.Entry {
+		t.Helper()
+		page, err := w.v.List(ctx, w.mkdir("/ctao/"+dir), after)
+		must(t, err)
+		if len(page) != want {
+			t.Fatalf("%d entries of %s after %q, want %d", len(page), dir, after, want)
+		}
+		return page
+	}
+	for range 10 {
+		a, b := list("a", "", vfs.Page), list("b", "", vfs.Page)
+		last := a[len(a)-1].Name
+		check(a, "a", 0)
+		w.v.Free(a)
+		rest := list("a", last, n-vfs.Page)
+		check(rest, "a", vfs.Page)
+		check(b, "b", 0)
+		w.v.Free(rest)
+		w.v.Free(b)
+	}
+}
+
 // TestUndeleteWaits: nothing is undeleted under a content that is not SAFE.
 func TestUndeleteWaits(t *testing.T) {
 	w := newSlowWorld(t, vfs.Options{})

@@ -110,6 +110,7 @@ type FS struct {
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup
 
+	rooms sync.Pool     // pages that Free was given
 	crowd chan struct{} // there are more than Options.Nodes
 
 	forgotten struct {
