@@ -8,6 +8,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -150,7 +151,39 @@ func (s *Server) end(sig syscall.Signal) {
 }
 
 // Pause freezes it: its sockets stay open and nothing responds. Resume goes on.
-func (s *Server) Pause() { s.signal(syscall.SIGSTOP) }
+func (s *Server) Pause() {
+	s.t.Helper()
+	s.signal(syscall.SIGSTOP)
+	// A thread that runs on another processor may still answer once.
+	for deadline := time.Now().Add(10 * time.Second); !s.stopped(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			s.t.Fatalf("%s does not freeze", s.name)
+		}
+	}
+}
+
+// stopped tells whether every thread of its processes is.
+func (s *Server) stopped() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cmd == nil {
+		return true
+	}
+	stats, err := filepath.Glob("/proc/[0-9]*/task/*/stat")
+	must(s.t, err)
+	for _, name := range stats {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			continue // it has ended
+		}
+		// After the name, which may hold anything: state, parent, process group (proc_pid_stat(5)).
+		f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+		if len(f) > 2 && f[2] == strconv.Itoa(s.cmd.Process.Pid) && f[0] != "T" && f[0] != "Z" {
+			return false
+		}
+	}
+	return true
+}
 
 // Resume ends a Pause.
 func (s *Server) Resume() { s.signal(syscall.SIGCONT) }

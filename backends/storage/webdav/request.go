@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"tarn/backends"
@@ -23,7 +24,7 @@ type request struct {
 	length int64         // of body
 	again  func() bool   // whether body can still be sent from its start
 	ok     func(status int) bool
-	racy   bool // XRootD does not survive another request on the connection soon after
+	racy   bool // of those that go in a lane, where the server is XRootD
 }
 
 // redirects is how many are followed.
@@ -108,24 +109,84 @@ func folderURL(u *url.URL) *url.URL {
 	return u
 }
 
-// transport gives the one whose connections were made with the proxy of now.
-func (s *Storage) transport() *http.Transport {
+// pool is a transport whose connections were made with one identity.
+type pool struct {
+	mu    sync.Mutex
+	tr    *http.Transport
+	proxy string
+}
+
+// transport gives that of a pool, made with the proxy of now.
+func (s *Storage) transport(p *pool) *http.Transport {
 	id := ""
 	if s.base.Scheme == "https" {
 		if p, _ := s.o.Credentials.Proxy(); p.Cert != nil {
 			id = string(p.Cert.Certificate[0])
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.tr != nil && s.proxy == id {
-		return s.tr
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.tr != nil && p.proxy == id {
+		return p.tr
 	}
-	if s.tr != nil {
-		s.tr.CloseIdleConnections()
+	p.close()
+	p.tr, p.proxy = s.newTransport(), id
+	return p.tr
+}
+
+// close is called with mu held, or by the last user.
+func (p *pool) close() {
+	if p.tr != nil {
+		p.tr.CloseIdleConnections()
 	}
-	s.tr, s.proxy = s.newTransport(), id
-	return s.tr
+}
+
+// A lane carries the requests that XRootD answers from another thread than the one that reads the
+// connection: what comes on it soon after, its end as well, is answered twice or never, or ends the
+// server (XRootD 5.5.4: one in some hundred). So such a connection is neither closed nor used again before
+// it has rested. Answers to what waits for a turn of computing are lost, too: few are asked for at a time.
+type lane struct {
+	pool
+	at time.Time // of the last answer
+}
+
+const (
+	lanes    = 8 // of one storage
+	laneRest = 50 * time.Millisecond
+	inLanes  = 2 // requests of all storages of one server
+)
+
+// turns has the room for the requests in lanes, by server.
+var turns sync.Map // of host to chan struct{}
+
+// inLane makes a round trip in a lane that has rested.
+func (s *Storage) inLane(f *flight, req *http.Request) (*http.Response, error) {
+	f.hold()
+	var l *lane
+	select {
+	case l = <-s.lanes:
+	case <-f.ctx.Done():
+		return nil, context.Cause(f.ctx)
+	}
+	defer func() {
+		l.at = time.Now()
+		s.lanes <- l // has room for all
+	}()
+	select {
+	case <-time.After(laneRest - time.Since(l.at)):
+	case <-f.ctx.Done():
+		return nil, context.Cause(f.ctx)
+	}
+	t, _ := turns.LoadOrStore(s.base.Host, make(chan struct{}, inLanes))
+	turn := t.(chan struct{})
+	select {
+	case turn <- struct{}{}:
+	case <-f.ctx.Done():
+		return nil, context.Cause(f.ctx)
+	}
+	defer func() { <-turn }()
+	f.progress()
+	return s.transport(&l.pool).RoundTrip(req)
 }
 
 func (s *Storage) newTransport() *http.Transport {
@@ -198,12 +259,17 @@ func (s *Storage) sendOn(f *flight, r request) (*http.Response, error) {
 				return r.body, nil
 			}
 		}
-		req.Close = r.racy && s.server.Load() != otherServer
 		token := s.tokenFor(u)
 		if token != "" {
 			req.Header.Set("Authorization", "Bearer "+token)
 		}
-		resp, err := s.transport().RoundTrip(req)
+		var resp *http.Response
+		var err error
+		if r.racy && s.server.Load() != otherServer {
+			resp, err = s.inLane(f, req)
+		} else {
+			resp, err = s.transport(&s.pool).RoundTrip(req)
+		}
 		if err != nil {
 			return nil, s.broken(f, err)
 		}

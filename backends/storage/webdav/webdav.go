@@ -72,13 +72,14 @@ type Storage struct {
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
 
+	pool  pool       // of all requests but those in
+	lanes chan *lane // that are free, the one that rested longest first
+
 	server   atomic.Int32
 	noDigest atomic.Int64 // when the server last showed that it knows no checksums, in ns; 0: it knows
 
 	mu      sync.Mutex // guards the rest; never held across I/O
 	closed  bool
-	tr      *http.Transport
-	proxy   string // the identity that tr's connections were made with
 	dirs    map[string]struct{}
 	cleaned time.Time
 	space   spaceAnswer
@@ -107,7 +108,10 @@ func Open(o Options) (*Storage, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Storage{o: o, base: base, dirs: map[string]struct{}{}}
+	s := &Storage{o: o, base: base, dirs: map[string]struct{}{}, lanes: make(chan *lane, lanes)}
+	for range lanes {
+		s.lanes <- &lane{}
+	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s, nil
 }
@@ -285,12 +289,14 @@ func (s *Storage) Traits() backends.StorageTraits {
 func (s *Storage) Close() error {
 	s.mu.Lock()
 	s.closed = true
-	tr := s.tr
 	s.mu.Unlock()
 	s.cancel()
 	s.tasks.Wait()
-	if tr != nil {
-		tr.CloseIdleConnections()
+	s.pool.close()
+	for range lanes {
+		l := <-s.lanes
+		l.close()
+		s.lanes <- l
 	}
 	return nil
 }
@@ -301,8 +307,6 @@ const digestAgain = 10 * time.Minute
 // digest asks for the server's own checksum.
 func (s *Storage) digest(ctx context.Context, p string) (backends.Checksums, error) {
 	none := backends.Checksums{}
-	// XRootD computes it in another thread, and takes what comes on the connection before that one has
-	// cleared up for part of this request: it may answer twice, or not at all.
 	resp, f, err := s.send(ctx, request{method: "HEAD", url: s.url(p), header: http.Header{"Want-Digest": {"adler32"}}, racy: true})
 	if err != nil {
 		return none, s.absent(ctx, p, err)
