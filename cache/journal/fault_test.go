@@ -412,7 +412,9 @@ func TestDescriptorsAreBounded(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if n := limit.open.Load(); n > 5+7+always {
+	j.wal.stop() // a checkpoint has more open while it runs
+	more := max(0, int64(len(j.wal.segments()))-2)
+	if n := limit.open.Load(); n > 5+7+always+more {
 		t.Fatalf("%d open", n)
 	}
 	for _, e := range all {
