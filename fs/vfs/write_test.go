@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -195,6 +196,28 @@ func TestRottenLocally(t *testing.T) {
 	w.hasten("/ctao/f")
 	w.drain()
 	w.want("/ctao/f", now)
+}
+
+// TestRottenSinceTheClose: what is found to have rotted after the close that read it is told as
+// that by its upload, which does not try again.
+func TestRottenSinceTheClose(t *testing.T) {
+	w := newWorld(t, vfs.Options{Delay: time.Hour})
+	b := random(10000)
+	w.write("/ctao/f", b)
+	e := w.jrnl.Entries()[0]
+	f, err := os.OpenFile(e.Path(), os.O_RDWR, 0)
+	must(t, err)
+	_, err = f.WriteAt([]byte{b[77] ^ 1}, 77)
+	must(t, err)
+	must(t, f.Close())
+	if err := e.Verify(); !errors.Is(err, journal.ErrDamaged) {
+		t.Fatal(err)
+	}
+	w.hasten("/ctao/f")
+	until(t, "it is told", func() bool { return e.Record().Attempts > 0 })
+	if up := w.v.Uploads()[0]; !strings.Contains(up.Error, "changed on disk") || len(e.Record().Copies) != 0 {
+		t.Fatalf("%+v", up)
+	}
 }
 
 // writeFast writes a big file so fast that its checksums come late.
