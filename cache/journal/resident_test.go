@@ -1,7 +1,6 @@
 package journal
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -70,117 +69,6 @@ func TestResidentHasNoFiles(t *testing.T) {
 	e = only(t, j)
 	if got := e.Record(); string(got.Path) != "/renamed" || got.Seq != r.Seq || got.State != Sealed || content(t, e) != "abc" {
 		t.Fatalf("%+v", got)
-	}
-}
-
-// A checkpoint makes files for those that are still there, and then the log is not needed.
-func TestCheckpointOfResidents(t *testing.T) {
-	disk, o, j := residentJournal(t, 256<<10)
-	for i := range 8 {
-		e := create(t, j, fmt.Sprint("content ", i))
-		seal(t, e)
-		if i%2 == 0 {
-			if err := e.Remove(); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	m := counted(disk)
-	if err := j.wal.checkpoint(); err != nil {
-		t.Fatal(err)
-	}
-	if len(files(disk)) != 8 || m["open data"] != 4 || j.without.Load() != 0 {
-		t.Fatal(files(disk), m, j.without.Load())
-	}
-	disk.fail = nil
-	for name := range disk.dirs["/j"].now {
-		if strings.HasPrefix(name, "log-") {
-			delete(disk.dirs["/j"].durable, name)
-		}
-	}
-	disk.cutAs(0)
-	j = open(t, o)
-	if list := j.Entries(); len(list) != 4 {
-		t.Fatalf("%d entries", len(list))
-	}
-	for _, e := range j.Entries() {
-		if err := e.Verify(); err != nil || e.State() != Sealed {
-			t.Error(err, e.State())
-		}
-	}
-}
-
-// A content that was sealed again later needs no files for the segment that has the older one.
-func TestCheckpointLeavesWhatIsNewer(t *testing.T) {
-	disk, o, j := residentJournal(t, 64<<10)
-	j.wal.widen()
-	e := create(t, j, "abc")
-	seal(t, e)
-	j.wal.mu.Lock()
-	j.wal.rotateLocked()
-	j.wal.mu.Unlock()
-	if _, err := e.WriteAt([]byte("def"), 3); err != nil {
-		t.Fatal(err)
-	}
-	seal(t, e)
-	if err := j.wal.checkpoint(); err != nil {
-		t.Fatal(err)
-	}
-	if got := files(disk); len(got) != 0 {
-		t.Fatal(got)
-	}
-	disk.cutAs(0)
-	if e := only(t, open(t, o)); content(t, e) != "abcdef" || e.State() != Sealed {
-		t.Fatalf("%+v", e.Record())
-	}
-}
-
-// A full disk keeps a checkpoint from making files: the log stays, nothing is lost, and it
-// is done when there is room.
-func TestCheckpointOnAFullDisk(t *testing.T) {
-	for _, at := range []string{"open rec", "fallocate rec", "write rec", "open data", "write data"} {
-		for _, errno := range []unix.Errno{unix.ENOSPC, unix.EDQUOT, unix.EIO} {
-			disk, o, j := residentJournal(t, 256<<10)
-			e := create(t, j, "abc")
-			r := seal(t, e)
-			disk.fail = func(op, name string) error {
-				if at == op+" "+name[strings.LastIndexAny(name, "./")+1:] {
-					return errno
-				}
-				return nil
-			}
-			err := j.wal.checkpoint()
-			if at == "fallocate rec" && errno == unix.EIO { // not every file system has it
-				if err != nil {
-					t.Fatal(err)
-				}
-				continue
-			}
-			if !errors.Is(err, errno) {
-				t.Fatalf("%s: %v", at, err)
-			}
-			if got := files(disk); len(got) != 0 {
-				t.Fatalf("%s: %v are left", at, got)
-			}
-			if err := e.Update(func(r *Record) { r.Base = "x" }); err != nil || content(t, e) != "abc" {
-				t.Fatalf("%s: %v", at, err)
-			}
-			if err := j.wal.checkpoint(); !errors.Is(err, errno) {
-				t.Fatalf("%s: %v", at, err)
-			}
-			disk.fail = nil
-			if err := j.wal.checkpoint(); err != nil {
-				t.Fatalf("%s: %v", at, err)
-			}
-			if got := files(disk); len(got) != 2 {
-				t.Fatalf("%s: %v", at, got)
-			}
-			disk.cutAs(0)
-			e = only(t, open(t, o))
-			if got := e.Record(); got.Seq != r.Seq || got.State != Sealed || got.Base != "x" || content(t, e) != "abc" {
-				t.Fatalf("%s: %+v", at, got)
-			}
-		}
 	}
 }
 
@@ -279,44 +167,6 @@ func TestResidentChangedAfterSeal(t *testing.T) {
 	}
 }
 
-func TestTakeDataOfResident(t *testing.T) {
-	disk, o, j := residentJournal(t, 256<<10)
-	disk.Mkdir("/cache", 0)
-	e := create(t, j, "abc")
-	seal(t, e)
-	if err := e.Update(func(r *Record) { r.State = Safe }); err != nil {
-		t.Fatal(err)
-	}
-	no := errors.New("no")
-	if err := e.TakeData(func(string) error { return no }); !errors.Is(err, no) {
-		t.Fatal(err)
-	}
-	if got := files(disk); len(got) != 0 || content(t, e) != "abc" {
-		t.Fatal(got, content(t, e))
-	}
-	if err := e.TakeData(func(path string) error {
-		if err := disk.Rename(path, "/cache/x"); err != nil {
-			return err
-		}
-		return syncDir(disk, "/cache")
-	}); err != nil {
-		t.Fatal(err)
-	}
-	if got := files(disk); len(got) != 0 || j.without.Load() != 0 {
-		t.Fatal(got, j.without.Load())
-	}
-	if err := j.wal.sync(); err != nil {
-		t.Fatal(err)
-	}
-	disk.cutAs(0)
-	if in := disk.dirs["/cache"].now["x"]; in == nil || string(in.now) != "abc" {
-		t.Fatal("it is not durable where it went")
-	}
-	if list := open(t, o).Entries(); len(list) != 0 {
-		t.Fatalf("%+v", list[0].Record())
-	}
-}
-
 // Entries without files are made only where they can get some.
 func TestResidentsAreBounded(t *testing.T) {
 	disk, _, j := residentJournal(t, 256<<10)
@@ -341,101 +191,6 @@ func TestResidentsAreBounded(t *testing.T) {
 	j.wal.mu.Unlock()
 	if create(t, j, "abc"); len(files(disk)) != 6 {
 		t.Fatal(files(disk))
-	}
-}
-
-// The bytes of a lazy seal stay in memory until the log is durable, and become so without it.
-func TestLazyResident(t *testing.T) {
-	disk, o, j := residentJournal(t, 256<<10)
-	a, b := create(t, j, "aaa"), create(t, j, "bbb")
-	lazily := func(e *Entry) {
-		if _, err := e.SealLazy(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if lazily(a); j.resident.Load() != 6 {
-		t.Fatal(j.resident.Load())
-	}
-	if err := a.Sync(); err != nil || j.resident.Load() != 3 {
-		t.Fatal(err, j.resident.Load())
-	}
-	lazily(b)
-	disk.fail = func(op, name string) error {
-		if op == "fdatasync" && strings.Contains(name, "/log-") {
-			return unix.EIO
-		}
-		return nil
-	}
-	if err := b.Sync(); err != nil {
-		t.Fatal(err)
-	}
-	if got := files(disk); len(got) != 2 || j.resident.Load() != 0 {
-		t.Fatal(got, j.resident.Load())
-	}
-	if err := j.wal.checkpoint(); err != nil { // the end of the log
-		t.Fatal(err)
-	}
-	if len(files(disk)) != 4 {
-		t.Fatal(files(disk))
-	}
-	disk.fail = nil
-	disk.cutAs(0)
-	j = open(t, o)
-	if len(j.Entries()) != 2 {
-		t.Fatalf("%d entries", len(j.Entries()))
-	}
-	for _, e := range j.Entries() {
-		if err := e.Verify(); err != nil || e.State() != Sealed {
-			t.Error(err, e.State())
-		}
-	}
-}
-
-// Close leaves nothing in memory or in the log.
-func TestCloseGivesFiles(t *testing.T) {
-	disk, o, j := residentJournal(t, 64<<10)
-	j.wal.widen()
-	want := map[string]bool{"writing": true}
-	create(t, j, "writing")
-	for i := range 9 {
-		text := fmt.Sprint("sealed ", i)
-		seal(t, create(t, j, text))
-		want[text] = true
-	}
-	if err := j.Close(); err != nil {
-		t.Fatal(err)
-	}
-	for name := range disk.dirs["/j"].now {
-		if strings.HasPrefix(name, "log-") {
-			delete(disk.dirs["/j"].now, name)
-		}
-	}
-	for _, e := range open(t, o).Entries() {
-		delete(want, content(t, e))
-	}
-	if len(want) != 0 {
-		t.Fatal("lost:", want)
-	}
-}
-
-// Content in the log that does not fit its checksum is kept among the orphans.
-func TestRotInTheOnlyCopy(t *testing.T) {
-	disk, o, j := residentJournal(t, 64<<10)
-	e := create(t, j, strings.Repeat("abc", 100))
-	seal(t, e)
-	in := disk.dirs["/j"].now["log-0"]
-	at := bytes.LastIndex(in.durable, []byte("abcabc"))
-	in.durable[at] ^= 1
-	disk.cutAs(0)
-	if list := open(t, o).Entries(); len(list) != 0 {
-		t.Fatal(list)
-	}
-	found := false
-	for name, in := range disk.dirs["/j/orphans"].now {
-		found = found || strings.HasSuffix(name, ".data") && bytes.Contains(in.now, []byte("abcabc"))
-	}
-	if !found {
-		t.Fatal(slices.Collect(maps.Keys(disk.dirs["/j/orphans"].now)))
 	}
 }
 
@@ -557,52 +312,6 @@ func TestCrashAtEveryCall(t *testing.T) {
 				break
 			}
 		}
-	}
-}
-
-// A sync that covers an earlier seal only does not take the bytes of a later one.
-func TestLazyResidentSealedAgain(t *testing.T) {
-	_, _, j := residentJournal(t, 256<<10)
-	e := create(t, j, "abc")
-	if _, err := e.SealLazy(); err != nil {
-		t.Fatal(err)
-	}
-	early := j.wal.synced
-	j.wal.synced = nil
-	if _, err := e.WriteAt([]byte("d"), 3); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := e.SealLazy(); err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range early {
-		f()
-	}
-	if j.resident.Load() != 4 {
-		t.Fatal("the bytes are in no file, and their log is not synced")
-	}
-}
-
-// The log has room for the removal of all that it knows, over all its segments.
-func TestResidentsCanBeRemoved(t *testing.T) {
-	disk, o, j := residentJournal(t, 96<<10)
-	for range 4 {
-		j.wal.widen()
-	}
-	for len(files(disk)) == 0 {
-		seal(t, create(t, j, "abc"))
-	}
-	if n := len(j.wal.olds); n < 2 {
-		t.Fatalf("%d segments are full", n)
-	}
-	for _, e := range j.Entries() {
-		if err := e.Remove(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	disk.cutAs(0)
-	if left := open(t, o).Entries(); len(left) != 0 {
-		t.Fatalf("%d are back", len(left))
 	}
 }
 

@@ -3,6 +3,8 @@ package journal
 import (
 	"bytes"
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -152,5 +154,63 @@ func TestUnreadableInTheLog(t *testing.T) {
 	}
 	if !e.Damaged() || j.without.Load() != 0 {
 		t.Fatal(e.Record(), j.without.Load())
+	}
+}
+
+// A flipped bit in the log never gives wrong bytes for right ones, and costs nothing when the
+// files are good.
+func TestRotInTheLog(t *testing.T) {
+	const was = "what was sealed"
+	for _, lost := range []bool{false, true} { // the files did not reach the disk
+		damaged := 0
+		for bit := 0; bit < 8*(segStart+logUnit); bit += 7 {
+			if bit/8%segCopy > 2000 {
+				continue // padding
+			}
+			disk, o, j := loggedJournal(t, 32<<10)
+			seal(t, create(t, j, was))
+			in := disk.dirs["/j"].now["log-0"]
+			in.durable[bit/8] ^= 1 << (bit % 8)
+			in.now = bytes.Clone(in.durable)
+			if lost {
+				disk.cutAs(0)
+			} else {
+				disk.kill()
+			}
+			j = open(t, o)
+			list := j.Entries()
+			if len(list) == 0 || list[0].State() == Abandoned || list[0].Verify() != nil {
+				damaged++
+				if !lost && len(list) == 0 {
+					t.Fatalf("bit %d: the file is lost", bit)
+				}
+				continue
+			}
+			if got := content(t, list[0]); got != was {
+				t.Fatalf("bit %d: %q", bit, got)
+			}
+		}
+		t.Logf("files lost %v: %d flips made a difference", lost, damaged)
+	}
+}
+
+// Content in the log that does not fit its checksum is kept among the orphans.
+func TestRotInTheOnlyCopy(t *testing.T) {
+	disk, o, j := residentJournal(t, 64<<10)
+	e := create(t, j, strings.Repeat("abc", 100))
+	seal(t, e)
+	in := disk.dirs["/j"].now["log-0"]
+	at := bytes.LastIndex(in.durable, []byte("abcabc"))
+	in.durable[at] ^= 1
+	disk.cutAs(0)
+	if list := open(t, o).Entries(); len(list) != 0 {
+		t.Fatal(list)
+	}
+	found := false
+	for name, in := range disk.dirs["/j/orphans"].now {
+		found = found || strings.HasSuffix(name, ".data") && bytes.Contains(in.now, []byte("abcabc"))
+	}
+	if !found {
+		t.Fatal(slices.Collect(maps.Keys(disk.dirs["/j/orphans"].now)))
 	}
 }
