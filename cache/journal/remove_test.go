@@ -104,3 +104,44 @@ func TestTakeDataOfResident(t *testing.T) {
 		t.Fatalf("%+v", list[0].Record())
 	}
 }
+
+// hookedHash tells when the checksums of a content are asked for.
+type hookedHash struct {
+	Hasher
+	at *func()
+}
+
+func (h hookedHash) Sums() map[string]string {
+	if f := *h.at; f != nil {
+		*h.at = nil
+		f()
+	}
+	return h.Hasher.Sums()
+}
+
+// An entry that is removed while it is looked at gets no files, whatever the look finds.
+func TestVerifyOfRemovedResident(t *testing.T) {
+	disk, o, j := residentJournal(t, 256<<10)
+	var at func()
+	j.newHash = func(algs ...string) Hasher { return hookedHash{newSums(algs...), &at} }
+	e := create(t, j, "abc")
+	seal(t, e)
+	e.mu.Lock()
+	e.st.Sums["sha256"] = "of something else"
+	e.mu.Unlock()
+	at = func() {
+		if err := e.Remove(); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := e.Verify(); !errors.Is(err, ErrRemoved) || at != nil {
+		t.Error(err)
+	}
+	if got := files(disk); len(got) != 0 {
+		t.Error(got)
+	}
+	disk.cutAs(0)
+	if list := open(t, o).Entries(); len(list) != 0 {
+		t.Errorf("%+v", list[0].Record())
+	}
+}

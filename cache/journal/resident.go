@@ -328,9 +328,6 @@ func (e *Entry) spill() (err error) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.gone {
-		return ErrRemoved
-	}
 	content, err := m.remains()
 	rotten := errors.Is(err, errRotten)
 	if err != nil && !rotten {

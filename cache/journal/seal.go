@@ -302,6 +302,9 @@ func (e *Entry) Verify() error {
 
 	e.op.Lock()
 	defer e.op.Unlock()
+	if err := e.alive(); err != nil {
+		return e.wrap("verify", err)
+	}
 	now, nowWrites := e.versioned()
 	if nowWrites != writes || now.Seq != st.Seq || now.State.Open() {
 		return e.wrap("verify", ErrWriting)
