@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"errors"
 	"strings"
 	"sync"
 	"testing"
@@ -193,5 +194,41 @@ func TestLazyResidentSealedAgain(t *testing.T) {
 	}
 	if j.resident.Load() != 4 {
 		t.Fatal("the bytes are in no file, and their log is not synced")
+	}
+}
+
+// After a sync of the log that failed no later one proves anything: what came while it ran stays
+// in memory until it is durable without the log.
+func TestLazyResidentBesideAFailedSync(t *testing.T) {
+	disk, o, j := residentJournal(t, 256<<10)
+	lazily := func(text string) {
+		if _, err := create(t, j, text).SealLazy(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lazily("aaa")
+	disk.fail = failing("fdatasync", "/log-0", 1, unix.EIO)
+	if _, err := j.wal.group.sync(); !errors.Is(err, unix.EIO) {
+		t.Fatal(err)
+	}
+	lazily("bbb") // nobody has taken note of the failure yet
+	if err := j.wal.sync(); !errors.Is(err, unix.EIO) {
+		t.Fatal("synced after a failed sync:", err)
+	}
+	if n := j.resident.Load(); n != 6 {
+		t.Fatalf("%d bytes in memory", n)
+	}
+	if err := j.wal.checkpoint(); err != nil { // the end of the log
+		t.Fatal(err)
+	}
+	disk.cutAs(0)
+	j = open(t, o)
+	if len(j.Entries()) != 2 {
+		t.Fatalf("%d entries", len(j.Entries()))
+	}
+	for _, e := range j.Entries() {
+		if err := e.Verify(); err != nil {
+			t.Error(err)
+		}
 	}
 }

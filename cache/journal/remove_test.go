@@ -145,3 +145,32 @@ func TestVerifyOfRemovedResident(t *testing.T) {
 		t.Errorf("%+v", list[0].Record())
 	}
 }
+
+// When the log fails while an entry is taken, it gets files of its own. They stay when nobody
+// takes them.
+func TestTakeDataOfResidentThatGetsFiles(t *testing.T) {
+	disk, o, j := residentJournal(t, 256<<10)
+	e := create(t, j, "abc")
+	seal(t, e)
+	if err := e.UpdateLazy(func(r *Record) { r.State = Safe }); err != nil {
+		t.Fatal(err)
+	}
+	disk.fail = failing("fdatasync", "/log-0", 1, unix.EIO)
+	no := errors.New("no")
+	if err := e.TakeData(func(string) error { return no }); !errors.Is(err, no) {
+		t.Fatal(err)
+	}
+	if e.isResident() {
+		t.Fatal("it has no files")
+	}
+	check := func() {
+		t.Helper()
+		if got := files(disk); len(got) != 2 || content(t, e) != "abc" || e.State() != Safe {
+			t.Fatalf("%v, %+v", got, e.Record())
+		}
+	}
+	check()
+	disk.cutAs(0)
+	e = only(t, open(t, o))
+	check()
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -330,5 +331,26 @@ func TestResidentAtNoPlace(t *testing.T) {
 	}
 	if content(t, e) != "abc" {
 		t.Error(content(t, e))
+	}
+}
+
+// A write that comes while an entry gets its file is not forgotten: the file is synced before
+// it is closed.
+func TestWrittenWhileItGetsItsFile(t *testing.T) {
+	disk := newCrashFS(nil)
+	f, err := disk.OpenFile("/x", os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	flushed := false
+	h := &handle{mem: &memory{}, flush: func(File) { flushed = true }}
+	d := newDescriptors(disk, 5, 5)
+	d.setDirty(h, true)
+	d.settled(h, f, false) // as it was before that write
+	for d.shedDirty() {
+	}
+	d.shed()
+	if !flushed || h.file != nil {
+		t.Fatal("closed without a sync")
 	}
 }
