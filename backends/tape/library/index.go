@@ -45,9 +45,8 @@ type record struct {
 	path  string
 }
 
-// errIndexBroken says that a record may or may not be on disk, and that no other will be
-// before the next Open.
-var errIndexBroken = errors.New("index is unusable until the library is opened again")
+// errIndexBroken says that a record may or may not be on disk.
+var errIndexBroken = errors.New("index is unusable until it can be written anew")
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -169,8 +168,10 @@ func (f *file) modified() time.Time { return time.Unix(0, f.mtime) }
 
 // index is the append-only file that says which files there are. Records of callers
 // that come together share one fsync; what they change in memory is applied in the order of
-// the file, so that a restart comes to the same state.
+// the file, so that a restart comes to the same state. When a sync fails nothing is known of the file any
+// more: before the next record what is in memory is written to another, which takes its place.
 type index struct {
+	renew func() (f *os.File, end int64, err error)
 	f     *os.File
 	done  chan struct{}
 	known map[string]bool // folders of the buffer whose own entry is durable; run's alone
@@ -180,7 +181,7 @@ type index struct {
 	queue  []*appended
 	wake   chan struct{}
 	closed bool
-	err    error // sticky: after a failed fsync nothing is known of the file any more
+	err    error // until the file is renewed
 }
 
 // appended is what one caller adds.
@@ -191,8 +192,8 @@ type appended struct {
 	done  chan error
 }
 
-func startIndex(f *os.File, off int64) *index {
-	x := &index{f: f, off: off, done: make(chan struct{}), known: map[string]bool{}, wake: make(chan struct{}, 1)}
+func startIndex(f *os.File, off int64, renew func() (*os.File, int64, error)) *index {
+	x := &index{renew: renew, f: f, off: off, done: make(chan struct{}), known: map[string]bool{}, wake: make(chan struct{}, 1)}
 	go x.run()
 	return x
 }
@@ -240,7 +241,12 @@ func (x *index) run() {
 // write puts one batch on disk. Only run calls it.
 func (x *index) write(batch []*appended) error {
 	if x.err != nil {
-		return x.err
+		f, end, err := x.renew()
+		if err != nil {
+			return fmt.Errorf("%w; before: %v", err, x.err)
+		}
+		x.f.Close() // nothing in it is wanted
+		x.f, x.off, x.err = f, end, nil
 	}
 	synced := map[string]bool{}
 	b := (&record{kind: kindBatch, n: x.off}).appendTo(nil)
@@ -257,6 +263,7 @@ func (x *index) write(batch []*appended) error {
 		// Nothing of it was promised. Cut it off, or the file must not be used any more.
 		if terr := x.f.Truncate(x.off); terr != nil {
 			x.err = fmt.Errorf("write index: %w, %w", translated(err), errIndexBroken)
+			return x.err
 		}
 		return fmt.Errorf("write index: %w", translated(err))
 	}

@@ -25,13 +25,16 @@ func (l *Library) loadIndex() (*index, error) {
 	}
 	if end == 0 || records > 2*live+1000 {
 		f.Close()
-		return l.rewriteIndex()
+		if f, end, err = l.rewriteIndex(); err != nil {
+			return nil, err
+		}
+		return startIndex(f, end, l.rewriteIndex), nil
 	}
 	if err := f.Truncate(end); err != nil {
 		f.Close()
 		return nil, translated(err)
 	}
-	return startIndex(f, end), nil
+	return startIndex(f, end, l.rewriteIndex), nil
 }
 
 // replay gives where the good part of the index ends, how many records it has, and how many
@@ -110,38 +113,28 @@ func (l *Library) replayOne(byID map[uint64]*file, r record) {
 }
 
 // rewriteIndex writes what is live to a new file that takes the place of the old one.
-func (l *Library) rewriteIndex() (*index, error) {
-	tmp := l.indexPath() + ".new"
-	f, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return nil, translated(err)
-	}
-	w := bufio.NewWriterSize(f, 1<<20)
-	var off int64
-	line := (&record{kind: kindVersion, n: formatVersion}).appendTo(nil)
-	var werr error
-	write := func(b []byte) {
-		n, err := w.Write(b)
-		off += int64(n)
-		if werr == nil {
-			werr = err
-		}
-	}
-	write(line)
+func (l *Library) rewriteIndex() (f *os.File, end int64, err error) {
+	b := (&record{kind: kindVersion, n: formatVersion}).appendTo(nil)
+	l.mu.Lock()
 	l.root.each(func(f *file) {
 		r := f.record(f.path())
-		line = r.appendTo(line[:0])
-		write(line)
+		b = r.appendTo(b)
 	})
+	l.unlock()
+	tmp := l.indexPath() + ".new"
+	f, err = os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, 0, fmt.Errorf("rewrite index: %w", translated(err))
+	}
 	for _, step := range []func() error{
-		func() error { return werr }, w.Flush, f.Sync,
+		func() error { _, err := f.Write(b); return err }, f.Sync,
 		func() error { return os.Rename(tmp, l.indexPath()) },
 		func() error { return syncFolder(l.o.Dir) },
 	} {
 		if err := step(); err != nil {
 			f.Close()
-			return nil, fmt.Errorf("rewrite index: %w", translated(err))
+			return nil, 0, fmt.Errorf("rewrite index: %w", translated(err))
 		}
 	}
-	return startIndex(f, off), nil
+	return f, int64(len(b)), nil
 }
