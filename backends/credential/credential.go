@@ -68,6 +68,9 @@ func New(o Options) *Source {
 	return &Source{o: o}
 }
 
+// None has no credentials and trusts the authorities of the system.
+func None() *Source { return New(Options{UID: -1, TmpDir: "/nonexistent"}) }
+
 // Found is one credential for people to see.
 type Found struct {
 	Kind    string    `json:"kind"` // token, proxy
@@ -87,18 +90,6 @@ func (s *Source) List() []Found {
 		out = append(out, Found{Kind: "proxy", From: p.From, Name: p.Subject, Expires: p.Expires, Problem: problem(err)})
 	}
 	return out
-}
-
-// Files are where the proxy and the trusted authorities are looked for, for who reads them himself.
-func (s *Source) Files() (proxy, authorities string) {
-	proxy, authorities = s.o.Getenv("X509_USER_PROXY"), s.o.Getenv("X509_CERT_DIR")
-	if proxy == "" {
-		proxy = s.tmp("x509up_u")
-	}
-	if authorities == "" {
-		authorities = s.o.SystemDir
-	}
-	return proxy, authorities
 }
 
 func problem(err error) string {

@@ -231,6 +231,32 @@ func TestHandshake(t *testing.T) {
 	}
 }
 
+// A certificate of old, with "host/NAME" as its CN and of any use, is a grid service's but no web server's.
+func TestGSIConfig(t *testing.T) {
+	pki := servertest.NewPKI(t)
+	s, _ := source(t, map[string]string{"X509_CERT_DIR": pki.Certificates, "X509_USER_PROXY": pki.Proxy(t, time.Hour)})
+	addr, shown := server(t, pki.CA.User(t, "host/localhost"))
+	try := func(host string) error {
+		c, err := tls.Dial("tcp4", addr, s.GSIConfig(host))
+		if err == nil {
+			c.Close()
+		}
+		return err
+	}
+	if err := try("localhost"); err != nil {
+		t.Fatal(err)
+	}
+	if n := <-shown; n != 2 {
+		t.Errorf("%d certificates were shown", n)
+	}
+	if err := try("example.org"); !errors.Is(err, backends.ErrUnavailable) || !strings.Contains(err.Error(), "use that name") {
+		t.Errorf("another host: %v", err)
+	}
+	if err := handshake(t, s, "localhost", addr); !errors.Is(err, backends.ErrUnavailable) {
+		t.Errorf("as a web server's: %v", err)
+	}
+}
+
 func FuzzToken(f *testing.F) {
 	f.Add("a.b.c")
 	f.Add(jwt("x", time.Unix(1<<33, 0)))

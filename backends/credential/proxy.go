@@ -59,13 +59,13 @@ func parseProxy(b []byte) (Proxy, error) {
 	c, err := tls.X509KeyPair(b, b)
 	if err != nil {
 		// The text of crypto/tls names kinds of blocks, never what is in them.
-		return Proxy{}, fmt.Errorf("is no proxy (%v): %w", err, backends.ErrDamaged)
+		return Proxy{}, fmt.Errorf("it is none (%v): %w", err, backends.ErrDamaged)
 	}
 	p := Proxy{Cert: &c, Expires: c.Leaf.NotAfter, Subject: distinguished(c.Leaf)}
 	for _, der := range c.Certificate[1:] {
 		x, err := x509.ParseCertificate(der)
 		if err != nil {
-			return Proxy{}, fmt.Errorf("is no proxy (%v): %w", err, backends.ErrDamaged)
+			return Proxy{}, fmt.Errorf("it is none (%v): %w", err, backends.ErrDamaged)
 		}
 		if x.NotAfter.Before(p.Expires) {
 			p.Expires = x.NotAfter

@@ -12,6 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -158,52 +160,111 @@ func revoked(chain []*x509.Certificate, lists map[string][]*x509.RevocationList)
 	return false
 }
 
-// config is that of one handshake with host, with what is trusted and found now.
-func (s *Source) config(host string, fresh bool) (*tls.Config, error) {
+// verify judges what a server shows: signed by an authority that is trusted, for the host, not revoked. When the
+// authority is not known, the authorities are read again.
+func (s *Source) verify(host string, shown []*x509.Certificate, gsi bool) error {
+	err := s.verifyBy(host, shown, gsi, false)
+	if errors.As(err, new(x509.UnknownAuthorityError)) {
+		err = s.verifyBy(host, shown, gsi, true)
+	}
+	return inWords(host, shown[0], err)
+}
+
+func (s *Source) verifyBy(host string, shown []*x509.Certificate, gsi, fresh bool) error {
 	roots, lists, err := s.certificates(fresh)
 	if err != nil {
-		return nil, err
+		return err
 	}
+	o := x509.VerifyOptions{DNSName: host, Roots: roots, Intermediates: x509.NewCertPool(), CurrentTime: s.o.Now()}
+	if gsi {
+		o.KeyUsages = []x509.ExtKeyUsage{x509.ExtKeyUsageAny}
+		if namedAsOfOld(shown[0], host) {
+			o.DNSName = ""
+		}
+	}
+	for _, c := range shown[1:] {
+		o.Intermediates.AddCert(c)
+	}
+	chains, err := shown[0].Verify(o)
+	if err != nil {
+		return err
+	}
+	for _, chain := range chains {
+		if !revoked(chain, lists) {
+			return nil
+		}
+	}
+	return ErrRevoked
+}
+
+// namedAsOfOld tells whether a certificate without alternative names is the host's by its CN, perhaps as "host/NAME".
+func namedAsOfOld(c *x509.Certificate, host string) bool {
+	return len(c.DNSNames) == 0 && len(c.IPAddresses) == 0 && strings.EqualFold(strings.TrimPrefix(c.Subject.CommonName, "host/"), host)
+}
+
+// inWords tells what is wrong with a server's certificate and what to do about it.
+func inWords(host string, c *x509.Certificate, err error) error {
+	var invalid x509.CertificateInvalidError
+	why := ""
+	switch {
+	case err == nil || errors.Is(err, backends.ErrUnavailable):
+		return err
+	case errors.Is(err, ErrRevoked):
+		return fmt.Errorf("the server %s: %w: %w", host, err, backends.ErrUnavailable)
+	case errors.As(err, new(x509.UnknownAuthorityError)):
+		why = fmt.Sprintf("is of the authority %q, which is not trusted here: install it in X509_CERT_DIR", c.Issuer)
+	case errors.As(err, new(x509.HostnameError)):
+		why = fmt.Sprintf("is for %s: use that name in the URL", strings.Join(namesOf(c), ", "))
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		why = "has expired or is not valid yet"
+	default:
+		why = fmt.Sprintf("is not good (%v)", err)
+	}
+	return fmt.Errorf("the certificate of the server %s %s: %w", host, why, backends.ErrUnavailable)
+}
+
+// namesOf are the first few names that a certificate is for.
+func namesOf(c *x509.Certificate) []string {
+	out := slices.Clone(c.DNSNames)
+	for _, ip := range c.IPAddresses {
+		out = append(out, ip.String())
+	}
+	if len(out) == 0 {
+		out = []string{c.Subject.CommonName}
+	}
+	return out[:min(len(out), 5)]
+}
+
+// config is that of one handshake with host, with what is trusted and found then.
+func (s *Source) config(host string, gsi bool) *tls.Config {
 	return &tls.Config{
-		ServerName: host, RootCAs: roots, MinVersion: tls.VersionTLS12,
+		ServerName: host, MinVersion: tls.VersionTLS12,
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			if p, _ := s.Proxy(); p.Cert != nil {
 				return p.Cert, nil
 			}
 			return &tls.Certificate{}, nil // the server may do without; if not, Hint tells why
 		},
-		VerifyConnection: func(cs tls.ConnectionState) error {
-			for _, chain := range cs.VerifiedChains {
-				if !revoked(chain, lists) {
-					return nil
-				}
-			}
-			return ErrRevoked
-		},
-	}, nil
+		InsecureSkipVerify: true, // VerifyConnection does it, since authorities may come while the handshake lasts
+		VerifyConnection:   func(cs tls.ConnectionState) error { return s.verify(host, cs.PeerCertificates, gsi) },
+	}
 }
 
+// GSIConfig is for a handshake with host that somebody makes himself by the rules of the Grid Security Infrastructure:
+// a certificate may be for any use, and one without alternative names is for the host in its CN, perhaps as "host/NAME".
+func (s *Source) GSIConfig(host string) *tls.Config { return s.config(host, true) }
+
 // Handshake makes a TLS connection to host (a name or address without port) on a connection that dial
-// gives. When the host's authority is not known, the authorities are read again and it is tried once
-// more. On an error no connection stays open.
+// gives. On an error no connection stays open.
 func (s *Source) Handshake(ctx context.Context, host string, dial func(context.Context) (net.Conn, error)) (*tls.Conn, error) {
-	for fresh := false; ; fresh = true {
-		conf, err := s.config(host, fresh)
-		if err != nil {
-			return nil, err
-		}
-		tcp, err := dial(ctx)
-		if err != nil {
-			return nil, err
-		}
-		conn := tls.Client(tcp, conf)
-		if err = conn.HandshakeContext(ctx); err == nil {
-			return conn, nil
-		}
-		tcp.Close()
-		var unknown x509.UnknownAuthorityError
-		if fresh || !errors.As(err, &unknown) {
-			return nil, err
-		}
+	tcp, err := dial(ctx)
+	if err != nil {
+		return nil, err
 	}
+	conn := tls.Client(tcp, s.config(host, false))
+	if err := conn.HandshakeContext(ctx); err != nil {
+		tcp.Close()
+		return nil, err
+	}
+	return conn, nil
 }

@@ -81,9 +81,8 @@ func openProtocol(text string, r config.RSE, cred *credential.Source, algs []str
 		}
 		return retry.NewStorage(st, attempts), nil
 	case "gsiftp", "ftp":
-		proxy, authorities := cred.Files()
 		st, err := gridftp.Open(gridftp.Options{
-			URL: text, Proxy: proxy, CertDir: authorities, Marker: r.Marker, ReadOnly: r.ReadOnly, Capacity: int64(r.Size), Checksums: algs, Log: log, Now: now,
+			URL: text, Credentials: cred, Marker: r.Marker, ReadOnly: r.ReadOnly, Capacity: int64(r.Size), Checksums: algs, Log: log, Now: now,
 		})
 		if err != nil {
 			return nil, err

@@ -32,9 +32,7 @@ func TestAgainstGlobusURLCopy(t *testing.T) {
 	if err := os.Mkdir(data, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	pki := servertest.NewPKI(t)
-	srv := servertest.GridFTP(t, servertest.GridFTPOptions{PKI: pki, Dir: data})
-	r := &rig{Server: srv, pki: pki, o: Options{URL: srv.FTP + srv.Dir, Proxy: pki.Proxy(t, time.Hour), CertDir: pki.Certificates}}
+	r := gridOf(t, servertest.GridFTPOptions{PKI: servertest.NewPKI(t), Dir: data})
 	src, out := filepath.Join(dir, "src"), filepath.Join(dir, "out")
 	write(t, src, nil)
 	f, err := os.OpenFile(src, os.O_WRONLY, 0)

@@ -7,14 +7,16 @@ import (
 
 	"tarn/backends"
 	"tarn/backends/backendstest"
+	"tarn/backends/credential"
 	"tarn/backends/servertest"
 )
 
 // rig is a server and the options of a storage on it.
 type rig struct {
 	*servertest.Server
-	pki *servertest.PKI
-	o   Options
+	pki   *servertest.PKI
+	proxy string // the file
+	o     Options
 }
 
 func anonymous(t testing.TB) *rig {
@@ -22,10 +24,23 @@ func anonymous(t testing.TB) *rig {
 	return &rig{Server: srv, o: Options{URL: srv.FTP + srv.Dir}}
 }
 
-func grid(t testing.TB) *rig {
-	pki := servertest.NewPKI(t)
-	srv := servertest.GridFTP(t, servertest.GridFTPOptions{PKI: pki})
-	return &rig{Server: srv, pki: pki, o: Options{URL: srv.FTP + srv.Dir, Proxy: pki.Proxy(t, time.Hour), CertDir: pki.Certificates}}
+func grid(t testing.TB) *rig { return gridOf(t, servertest.GridFTPOptions{PKI: servertest.NewPKI(t)}) }
+
+// gridOf is a rig whose server and user are of the PKI in so.
+func gridOf(t testing.TB, so servertest.GridFTPOptions) *rig {
+	srv, proxy := servertest.GridFTP(t, so), so.PKI.Proxy(t, time.Hour)
+	return &rig{Server: srv, pki: so.PKI, proxy: proxy, o: Options{URL: srv.FTP + srv.Dir, Credentials: identity(proxy, so.PKI.Certificates)}}
+}
+
+// identity is that of a proxy file, with the authorities of a folder.
+func identity(proxy, authorities string) *credential.Source {
+	return credential.New(credential.Options{UID: os.Geteuid(), Getenv: env(proxy, authorities)})
+}
+
+func env(proxy, authorities string) func(string) string {
+	return func(name string) string {
+		return map[string]string{"X509_USER_PROXY": proxy, "X509_CERT_DIR": authorities}[name]
+	}
 }
 
 // open gives a storage with the changes that f makes to the options.

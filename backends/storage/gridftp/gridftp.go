@@ -1,7 +1,7 @@
 // Package gridftp is a storage element spoken to by GridFTP: FTP (RFC 959, 2389, 3659) with grid certificates on the control
 // channel (RFC 2228, GFD.020, GFD.047), or anonymous FTP.
 //
-//	st, err := gridftp.Open(gridftp.Options{URL: "gsiftp://se.example.org:2811/data/ctao", Proxy: "/tmp/x509up_u1000"})
+//	st, err := gridftp.Open(gridftp.Options{URL: "gsiftp://se.example.org:2811/data/ctao", Credentials: src})
 //
 // reached from the lake's configuration as
 //
@@ -31,6 +31,7 @@ import (
 
 	"tarn/backends"
 	"tarn/backends/checksum"
+	"tarn/backends/credential"
 )
 
 // Options say where the storage is and how it behaves; zero fields take the default.
@@ -41,11 +42,8 @@ type Options struct {
 	// Marker names a file that must stand in the folder, or the storage is unavailable. It tells a mounted disk from the
 	// empty folder that it is mounted on.
 	Marker string
-	// Proxy is the file of the proxy certificate, for gsiftp. It is read again when it changes.
-	Proxy string
-	// CertDir (/etc/grid-security/certificates) is the folder of trusted authorities and their lists of revoked
-	// certificates, for gsiftp. It is read again when it changes.
-	CertDir string
+	// Credentials are the proxy and the trusted authorities, for gsiftp; nil has no proxy.
+	Credentials *credential.Source
 	// ReadOnly refuses Create and Remove.
 	ReadOnly bool
 	// Capacity is what Space says when the server does not tell, as most do not; 0 is 1 PiB.
@@ -66,7 +64,7 @@ type Options struct {
 	Active bool
 	// Log gets what no caller can be told; nil is nowhere.
 	Log *slog.Logger
-	// Now is the clock that certificates and left-over uploads are judged by.
+	// Now is the clock that left-over uploads are judged by.
 	Now func() time.Time
 
 	maxTLS uint16
@@ -77,12 +75,10 @@ type Options struct {
 // While the server is away, or the folder or the Marker is not there, everything is ErrUnavailable (with ErrTemporary),
 // never ErrNotExist; it works again when they are back.
 type Storage struct {
-	o     Options
-	end   endpoint
-	cred  credential
-	trust trust
-	dial  func(ctx context.Context, addr string) (net.Conn, error)
-	pool  pool
+	o    Options
+	end  endpoint
+	dial func(ctx context.Context, addr string) (net.Conn, error)
+	pool pool
 
 	mu      sync.Mutex          // guards the rest; never held across I/O
 	folders map[string]struct{} // known to be there; bounded
@@ -107,8 +103,8 @@ func Open(o Options) (*Storage, error) {
 			return nil, fmt.Errorf("open gridftp storage %s: checksum %q: %w", o.URL, a, backends.ErrNotSupported)
 		}
 	}
-	if o.CertDir == "" {
-		o.CertDir = "/etc/grid-security/certificates"
+	if o.Credentials == nil {
+		o.Credentials = credential.None()
 	}
 	if o.Capacity <= 0 {
 		o.Capacity = 1 << 50
@@ -137,7 +133,7 @@ func Open(o Options) (*Storage, error) {
 	}
 	d := &net.Dialer{KeepAlive: 30 * time.Second}
 	s := &Storage{
-		o: o, end: end, cred: credential{file: o.Proxy}, trust: trust{dir: o.CertDir}, folders: map[string]struct{}{},
+		o: o, end: end, folders: map[string]struct{}{},
 		dial: func(ctx context.Context, addr string) (net.Conn, error) { return d.DialContext(ctx, "tcp", addr) },
 	}
 	s.pool.init(o.Sessions, o.Idle)

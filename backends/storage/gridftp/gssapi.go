@@ -86,10 +86,14 @@ func (w *wrapping) SetWriteDeadline(time.Time) error { return nil }
 
 // authenticate makes the session GSI's: AUTH GSSAPI, the handshake, and the byte that says "nothing is delegated" (GFD.020
 // and the Globus GSSAPI; with DCAU N the server needs no credential of ours).
-func (s *session) authenticate(ctx context.Context, o *Options, cred *credential, trust *trust, host string) error {
-	cert, err := cred.get(o.Now())
-	if err != nil {
+func (s *session) authenticate(ctx context.Context, o *Options, host string) error {
+	switch p, err := o.Credentials.Proxy(); {
+	case errors.Is(err, backends.ErrPermission):
 		return err
+	case err != nil:
+		return fmt.Errorf("%v: %w", err, backends.ErrPermission)
+	case p.Cert == nil:
+		return fmt.Errorf("no proxy was found: set X509_USER_PROXY, or make one with voms-proxy-init: %w", backends.ErrPermission)
 	}
 	rep, err := s.command(ctx, o.Timeout, "AUTH GSSAPI")
 	if err != nil {
@@ -102,16 +106,9 @@ func (s *session) authenticate(ctx context.Context, o *Options, cred *credential
 		return err
 	}
 	w := &wrapping{s: s, handshake: true}
-	w.tls = tls.Client(w, &tls.Config{
-		MinVersion: tls.VersionTLS12, MaxVersion: o.maxTLS,
-		Certificates:                []tls.Certificate{cert},
-		GetClientCertificate:        func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &cert, nil },
-		ServerName:                  host,
-		InsecureSkipVerify:          true, // VerifyConnection does, with the grid's authorities and lists
-		VerifyConnection:            func(c tls.ConnectionState) error { return trust.verify(host, c.PeerCertificates, o.Now()) },
-		SessionTicketsDisabled:      true,
-		DynamicRecordSizingDisabled: true,
-	})
+	conf := o.Credentials.GSIConfig(host)
+	conf.MaxVersion, conf.DynamicRecordSizingDisabled = o.maxTLS, true
+	w.tls = tls.Client(w, conf)
 	if err := w.tls.HandshakeContext(context.WithoutCancel(ctx)); err != nil {
 		return handshakeError(err)
 	}
@@ -138,7 +135,8 @@ func (s *session) authenticate(ctx context.Context, o *Options, cred *credential
 	return nil
 }
 
-// handshakeError keeps the answer of a server that refuses us, which crypto/tls wraps, and the reasons of verify.
+// handshakeError keeps the answer of a server that refuses us, which crypto/tls wraps. What we have against the server may be
+// over soon: authorities, lists and host certificates are renewed while programs run.
 func handshakeError(err error) error {
 	var r *replyError
 	if errors.As(err, &r) {
@@ -146,6 +144,9 @@ func handshakeError(err error) error {
 			r = &replyError{r.reply, backends.ErrPermission}
 		}
 		return fmt.Errorf("the server refuses the certificate (expired, revoked, or of an authority it does not trust): %w", r)
+	}
+	if errors.Is(err, backends.ErrUnavailable) {
+		return fmt.Errorf("%w, %w", err, backends.ErrTemporary)
 	}
 	return err
 }

@@ -2,11 +2,13 @@ package gridftp
 
 import (
 	"crypto/tls"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"tarn/backends"
+	"tarn/backends/credential"
 	"tarn/backends/servertest"
 )
 
@@ -27,8 +29,7 @@ func TestVersionsOfTLS(t *testing.T) {
 
 func TestNotInTheGridMap(t *testing.T) {
 	pki := servertest.NewPKI(t)
-	srv := servertest.GridFTP(t, servertest.GridFTPOptions{PKI: pki, DNs: []string{"/DC=org/CN=Somebody else"}})
-	s := (&rig{Server: srv, o: Options{URL: srv.FTP + srv.Dir, Proxy: pki.Proxy(t, time.Hour), CertDir: pki.Certificates}}).open(t, nil)
+	s := gridOf(t, servertest.GridFTPOptions{PKI: pki, DNs: []string{"/DC=org/CN=Somebody else"}}).open(t, nil)
 	want(t, "stat", stat(t, s), backends.ErrPermission, "grid-mapfile", "530")
 	want(t, "put", put(s, "f", nil), backends.ErrPermission)
 }
@@ -36,12 +37,16 @@ func TestNotInTheGridMap(t *testing.T) {
 func TestProxyExpiredAndRenewed(t *testing.T) {
 	r := grid(t)
 	file := filepath.Join(t.TempDir(), "proxy")
-	s := r.open(t, func(o *Options) { o.Proxy = file })
+	s := r.open(t, func(o *Options) { o.Credentials = identity(file, r.pki.Certificates) })
 	want(t, "no proxy", stat(t, s), backends.ErrPermission, "voms-proxy-init", file)
 	r.pki.User.Proxy(t, -time.Hour).WriteProxy(t, file)
 	want(t, "expired proxy", stat(t, s), backends.ErrPermission, "expired at", "voms-proxy-init")
 	// The server's clock decides when ours is wrong.
-	late := r.open(t, func(o *Options) { o.Proxy, o.Now = file, func() time.Time { return time.Now().Add(-20 * time.Minute) } })
+	late := r.open(t, func(o *Options) {
+		o.Credentials = credential.New(credential.Options{
+			UID: os.Geteuid(), Getenv: env(file, r.pki.Certificates), Now: func() time.Time { return time.Now().Add(-20 * time.Minute) },
+		})
+	})
 	r.pki.User.Proxy(t, -10*time.Minute).WriteProxy(t, file)
 	want(t, "expired proxy, with a slow clock", stat(t, late), backends.ErrPermission, "refuses the certificate")
 	r.pki.User.Proxy(t, time.Hour).WriteProxy(t, file)
@@ -49,7 +54,7 @@ func TestProxyExpiredAndRenewed(t *testing.T) {
 		t.Errorf("a renewed proxy: %v", err)
 	}
 	write(t, file, []byte("no proxy"))
-	s2 := r.open(t, func(o *Options) { o.Proxy = file })
+	s2 := r.open(t, func(o *Options) { o.Credentials = identity(file, r.pki.Certificates) })
 	want(t, "nonsense", stat(t, s2), backends.ErrPermission, "it is none")
 }
 
@@ -76,11 +81,11 @@ func TestNewAuthorityAtRunTime(t *testing.T) {
 	pki := servertest.NewPKI(t)
 	young := servertest.NewAuthority(t, "Young CA")
 	pki.Host = young.Host(t, "localhost")
-	srv := servertest.GridFTP(t, servertest.GridFTPOptions{PKI: pki})
+	r := gridOf(t, servertest.GridFTPOptions{PKI: pki})
 	young.Trust(t, pki.Certificates) // the server wants to know its own
 	ours := t.TempDir()
 	pki.CA.Trust(t, ours)
-	s := (&rig{Server: srv, o: Options{URL: srv.FTP + srv.Dir, Proxy: pki.Proxy(t, time.Hour), CertDir: ours}}).open(t, nil)
+	s := r.open(t, func(o *Options) { o.Credentials = identity(r.proxy, ours) })
 	want(t, "unknown authority", stat(t, s), backends.ErrUnavailable, backends.ErrTemporary, "Young CA", "install")
 	young.Trust(t, ours)
 	if err := stat(t, s); err != nil {
@@ -91,8 +96,7 @@ func TestNewAuthorityAtRunTime(t *testing.T) {
 func TestOtherHostName(t *testing.T) {
 	pki := servertest.NewPKI(t)
 	pki.Host = pki.CA.Host(t, "se.example.org")
-	srv := servertest.GridFTP(t, servertest.GridFTPOptions{PKI: pki})
-	s := (&rig{Server: srv, o: Options{URL: srv.FTP + srv.Dir, Proxy: pki.Proxy(t, time.Hour), CertDir: pki.Certificates}}).open(t, nil)
+	s := gridOf(t, servertest.GridFTPOptions{PKI: pki}).open(t, nil)
 	want(t, "stat", stat(t, s), backends.ErrUnavailable, "se.example.org")
 }
 

@@ -91,7 +91,7 @@ func (ss *session) login(ctx context.Context, s *Storage) error {
 	}
 	name, pass := s.end.user, "tarn@"
 	if s.end.gsi {
-		if err := ss.authenticate(ctx, &s.o, &s.cred, &s.trust, s.end.host); err != nil {
+		if err := ss.authenticate(ctx, &s.o, s.end.host); err != nil {
 			return err
 		}
 		name = ":globus-mapping:" // the account that the grid-mapfile says

@@ -31,7 +31,7 @@ func globusURLCopy(t testing.TB, r *rig, args ...string) {
 	cmd := exec.Command(bin, args...)
 	cmd.Env = append(os.Environ(), "HOME="+t.TempDir())
 	if r.pki != nil {
-		cmd.Env = append(cmd.Env, "X509_USER_PROXY="+r.o.Proxy, "X509_CERT_DIR="+r.o.CertDir)
+		cmd.Env = append(cmd.Env, "X509_USER_PROXY="+r.proxy, "X509_CERT_DIR="+r.pki.Certificates)
 	}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("globus-url-copy %q: %v\n%s", args, err, out)
@@ -189,8 +189,7 @@ func TestThirdPartyCopy(t *testing.T) {
 	pki := servertest.NewPKI(t)
 	var rs []*rig
 	for range 2 {
-		srv := servertest.GridFTP(t, servertest.GridFTPOptions{PKI: pki})
-		rs = append(rs, &rig{Server: srv, pki: pki, o: Options{URL: srv.FTP + srv.Dir, Proxy: pki.Proxy(t, time.Hour), CertDir: pki.Certificates}})
+		rs = append(rs, gridOf(t, servertest.GridFTPOptions{PKI: pki}))
 	}
 	data := backendstest.Bytes(10, 12<<20+3)
 	sums := backendstest.Sums(data)

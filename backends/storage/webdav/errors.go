@@ -3,7 +3,6 @@ package webdav
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -17,7 +16,6 @@ import (
 	"unicode"
 
 	"tarn/backends"
-	"tarn/backends/credential"
 )
 
 // down is a server that may be there again soon. The cause is text only: no errno of ours may be
@@ -45,9 +43,6 @@ func (s *Storage) broken(f *flight, err error) error {
 	var (
 		dns      *net.DNSError
 		op       *net.OpError
-		name     x509.HostnameError
-		unknown  x509.UnknownAuthorityError
-		invalid  x509.CertificateInvalidError
 		noTLS    tls.RecordHeaderError
 		netErr   net.Error
 		ours     *backends.OpError
@@ -61,16 +56,6 @@ func (s *Storage) broken(f *flight, err error) error {
 			return wrong("the host %s does not resolve", dns.Name)
 		}
 		return down("the host %s cannot be resolved", dns.Name)
-	case errors.Is(err, credential.ErrRevoked):
-		return wrong("the server's certificate was revoked by its authority")
-	case errors.As(err, &name):
-		return wrong("the server's certificate is not for %s but for %s", name.Host, strings.Join(namesOf(name.Certificate), ", "))
-	case errors.As(err, &unknown):
-		return wrong("the server's certificate is of an authority that is not trusted here (see X509_CERT_DIR)%s", issuerOf(unknown.Cert))
-	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return wrong("the server's certificate has expired or is not valid yet")
-	case errors.As(err, &invalid):
-		return wrong("the server's certificate is not valid: %v", invalid)
 	case errors.As(err, &noTLS):
 		return wrong("the server does not speak TLS at this port; is it plain http?")
 	case errors.As(err, &op) && op.Op == "remote error": // its alert, mostly on our certificate or the lack of one
@@ -85,27 +70,6 @@ func (s *Storage) broken(f *flight, err error) error {
 		return down("the server closed the connection")
 	}
 	return down("%v", err)
-}
-
-func namesOf(c *x509.Certificate) []string {
-	var out []string
-	if c != nil {
-		out = append(out, c.DNSNames...)
-		for _, ip := range c.IPAddresses {
-			out = append(out, ip.String())
-		}
-	}
-	if len(out) == 0 {
-		return []string{"nobody"}
-	}
-	return out[:min(len(out), 5)]
-}
-
-func issuerOf(c *x509.Certificate) string {
-	if c == nil {
-		return ""
-	}
-	return ": " + c.Issuer.String()
 }
 
 // statusError is a response that is no success.

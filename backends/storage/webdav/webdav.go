@@ -95,7 +95,7 @@ func Open(o Options) (*Storage, error) {
 		return nil, fmt.Errorf("open webdav storage: %w", err)
 	}
 	if o.Credentials == nil {
-		o.Credentials = credential.New(credential.Options{UID: -1, TmpDir: "/nonexistent"})
+		o.Credentials = credential.None()
 	}
 	def(&o.Size, 1<<50)
 	def(&o.Connections, 64)
