@@ -189,6 +189,9 @@ func (n *Node) forgetLocked(count int64) {
 		if n.fs.nodes[n.ino] == n {
 			delete(n.fs.nodes, n.ino)
 			n.fs.ages.end(n)
+			if !n.touched.IsZero() { // nobody changes it any more
+				n.fs.touched.Add(n.ino, n.touched)
+			}
 		}
 		p := n.parent
 		if p != nil && p.children[n.name] == n {
@@ -245,6 +248,8 @@ func (v *FS) placeLocked(parent *Node, name string, info backends.Info, u *unsen
 		}
 		if info.IsDir() {
 			n.path = path.Join(parent.pathLocked(), name)
+			n.touched, _ = v.touched.Peek(n.ino)
+			v.touched.Remove(n.ino)
 		}
 		v.linkLocked(n, parent, name)
 		n.refs++

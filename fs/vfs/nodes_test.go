@@ -229,3 +229,36 @@ func TestNodeBytes(t *testing.T) {
 		t.Errorf("%d bytes a node; NodeBytes says %d", each, vfs.NodeBytes)
 	}
 }
+
+// TestForgottenDirectoryKeepsItsTime: a directory in which a name changed comes back with the
+// time of that, of which the catalogue knows not, or another one.
+func TestForgottenDirectoryKeepsItsTime(t *testing.T) {
+	w := newWorld(t, vfs.Options{})
+	n := w.mkdir("/ctao/d")
+	time.Sleep(10 * time.Millisecond)
+	sub, err := w.v.Mkdir(ctx, n, "sub", 0o755, vfs.Caller{})
+	must(t, err)
+	sub.Forget(1)
+	must(t, w.v.Rmdir(ctx, n, "sub"))
+	for range 2 {
+		was := n.Attr()
+		n.Forget(1)
+		if w.v.Known(was.Inode) != nil {
+			t.Fatal("somebody holds it still")
+		}
+		n, err = w.v.Resolve(ctx, "/ctao/d")
+		must(t, err)
+		if now := n.Attr(); now != was {
+			t.Errorf("came back as %+v, it was %+v", now, was)
+		}
+	}
+	mtime := time.Unix(1e9, 0)
+	must(t, w.v.SetAttr(ctx, n, vfs.SetAttr{Change: backends.Change{MTime: &mtime}}))
+	n.Forget(1)
+	n, err = w.v.Resolve(ctx, "/ctao/d")
+	must(t, err)
+	if now := n.Attr().MTime; !now.Equal(mtime) {
+		t.Errorf("its time is %v, it was set to %v", now, mtime)
+	}
+	n.Forget(1)
+}

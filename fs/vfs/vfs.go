@@ -27,6 +27,8 @@ import (
 	"syscall"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
+
 	"tarn/backends"
 	"tarn/backends/lake"
 	"tarn/cache"
@@ -133,6 +135,7 @@ type FS struct {
 	names   map[string]map[string]*unsent // unsent files not yet registered: directory path, name
 	byInode map[uint64][]*unsent          // the unsent contents of a file until they are safe, the newest last
 	unsent  map[string]*unsent            // all of them, by journal id
+	touched *lru.Cache[uint64, time.Time] // Node.touched of directories that nobody holds
 }
 
 // New builds the FS, takes up what the journal holds, and starts the uploads.
@@ -155,8 +158,10 @@ func New(o Options) (*FS, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	touched, _ := lru.New[uint64, time.Time](1 << 16) // fails on a size below 1 only
 	v := &FS{
-		opt: o, lake: o.Lake, cache: o.Cache, jrnl: o.Journal, log: o.Log, now: o.Now,
+		touched: touched,
+		opt:     o, lake: o.Lake, cache: o.Cache, jrnl: o.Journal, log: o.Log, now: o.Now,
 		crowd:   make(chan struct{}, 1),
 		nodes:   map[uint64]*Node{},
 		names:   map[string]map[string]*unsent{},
