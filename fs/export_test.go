@@ -11,3 +11,10 @@ func (s *Server) SetRest(d time.Duration) {
 
 // OldKernel makes it one that does not know how to be asked to forget many inodes at once.
 func (s *Server) OldKernel() { s.raw.noPrune.Store(true) }
+
+// Twins is how many there are.
+func (s *Server) Twins() int {
+	s.raw.mu.Lock()
+	defer s.raw.mu.Unlock()
+	return len(s.raw.twins)
+}

@@ -381,12 +381,16 @@ func (r *rawFS) Forget(id, count uint64) {
 		return
 	}
 	r.pause()
-	inode := r.inode(id)
-	r.vfs.Forget(inode, int64(count))
-	if r.hasTwins() {
-		r.forgetTwin(id, count)
-		r.unshow(inode)
+	if !r.twinned(id) {
+		r.vfs.Forget(id, int64(count))
+		return
 	}
+	inode := r.inode(id)
+	if n := r.vfs.Known(inode); n != nil {
+		n.Forget(int64(count) + 1) // at once: unshow asks whether the kernel knows it still
+	}
+	r.forgetTwin(id, count)
+	r.unshow(inode)
 }
 
 func (r *rawFS) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {

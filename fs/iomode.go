@@ -168,11 +168,11 @@ func (r *rawFS) inode(id uint64) uint64 {
 	return id
 }
 
-// hasTwins tells whether there are any: most of the time there are none.
-func (r *rawFS) hasTwins() bool {
+// twinned tells whether an id is a twin, or its inode is shown as one.
+func (r *rawFS) twinned(id uint64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.twins) > 0
+	return r.twins[id] != nil || r.shown[id] != nil
 }
 
 // idOf is the id under which a file is shown now.

@@ -231,8 +231,17 @@ func TestWriteUnderPassthrough(t *testing.T) {
 		b = now
 	}
 	must(t, os.Rename(m.at("/ctao/f"), m.at("/ctao/g")))
-	want(t, "renamed", m.open("/ctao/g", os.O_RDWR), b)
+	last := m.open("/ctao/g", os.O_RDWR)
+	want(t, "renamed", last, b)
 	must(t, os.Remove(m.at("/ctao/g")))
+	must(t, last.Close())
+	for range 500 { // until the kernel forgets it
+		if m.srv.Twins() == 0 {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Errorf("%d twins of a file that is gone", m.srv.Twins())
 }
 
 // TestCorruptPagesGo: wrong bytes that a reader was given before the whole was verified
