@@ -180,9 +180,9 @@ type rawFS struct {
 	// pruning is held while the kernel forgets. It takes no attributes of a READDIRPLUS that
 	// was on its way then (evict_ctr in fs/fuse/inode.c) and asks for each file's again; so
 	// these wait until it is done.
-	pruning sync.RWMutex
-	prunes  atomic.Bool  // it is held
-	paused  atomic.Int64 // when pause last ended
+	pruning chan struct{} // a token
+	prunes  atomic.Bool   // it is held by Idle
+	paused  atomic.Int64  // when pause last ended
 
 	mu     sync.Mutex // guards the rest; never held across I/O
 	fhs    map[uint64]any
@@ -198,7 +198,7 @@ type rawFS struct {
 func newRawFS(o Options) *rawFS {
 	r := &rawFS{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(), o: o, vfs: o.VFS, log: o.Log, complaints: newSeldom(o.Log),
-		fhs: map[uint64]any{}, io: map[uint64]*ioState{}, rest: twinRest, twins: map[uint64]*twin{}, shown: map[uint64]*twin{},
+		pruning: make(chan struct{}, 1), fhs: map[uint64]any{}, io: map[uint64]*ioState{}, rest: twinRest, twins: map[uint64]*twin{}, shown: map[uint64]*twin{},
 	}
 	r.dot = newDotTree(r)
 	return r
@@ -251,11 +251,11 @@ func (r *rawFS) Idle(nodes []vfs.Idle) {
 		ids = append(ids, r.idOf(n.Inode))
 	}
 	if !r.noPrune.Load() {
-		r.pruning.Lock()
+		r.pruning <- struct{}{}
 		r.prunes.Store(true)
 		st := r.srv.PruneNotify(ids)
 		r.prunes.Store(false)
-		r.pruning.Unlock()
+		<-r.pruning
 		if st != fuse.ENOSYS {
 			if st != fuse.OK {
 				r.log.Debug("notify prune", "status", st)
@@ -277,12 +277,11 @@ func (r *rawFS) Idle(nodes []vfs.Idle) {
 // awaitPruned waits while the kernel forgets; not for long, since it may itself be waiting for
 // a read that waits for tape.
 func (r *rawFS) awaitPruned() {
-	for end := time.Now().Add(100 * time.Millisecond); !r.pruning.TryRLock(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			return
-		}
+	select {
+	case r.pruning <- struct{}{}:
+		<-r.pruning
+	case <-time.After(100 * time.Millisecond):
 	}
-	r.pruning.RUnlock()
 }
 
 // pause lets forgets gather while the kernel makes thousands of them: it wakes a reader for
