@@ -2,7 +2,6 @@ package cache
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -125,20 +124,13 @@ func TestDiskFillsUpMidway(t *testing.T) {
 			}
 		}
 		ct, data := numbered(1, 5<<20)
-		gate := make(chan struct{})
-		r := &remote{data: data}
-		r.onRead = func(ctx context.Context, n int, p []byte, off int64) (int, error) {
-			if off > 0 {
-				<-gate
-			}
-			return r.plain(p, off)
-		}
+		r, lift := gated(t, data, 1)
 		f := mustOpen(t, c, ct, r)
 		if _, err := f.ReadAt(timeout(t), make([]byte, 100), 0); err != nil {
 			t.Fatal(err)
 		}
 		fillDisk(t, filepath.Join(disk, "hog"))
-		close(gate)
+		lift()
 		wantBytes(t, f, data)
 		eventually(t, "whole, if there was something to evict", func() bool { return f.Whole() == evictable })
 		f.Close()

@@ -159,6 +159,21 @@ func (r *remote) plain(p []byte, off int64) (int, error) {
 	return n, err
 }
 
+// gated is a remote of which what lies from an offset on waits for lift.
+func gated(t testing.TB, data []byte, from int64) (r *remote, lift func()) {
+	r = &remote{data: data}
+	gate := make(chan struct{})
+	lift = sync.OnceFunc(func() { close(gate) })
+	t.Cleanup(lift)
+	r.onRead = func(ctx context.Context, n int, p []byte, off int64) (int, error) {
+		if off >= from {
+			<-gate
+		}
+		return r.plain(p, off)
+	}
+	return r, lift
+}
+
 func (s *remoteSource) Close() error {
 	if !s.once.CompareAndSwap(false, true) {
 		panic("source closed twice")

@@ -15,14 +15,7 @@ func TestLentBytesStay(t *testing.T) {
 	o.Memory = 7 * 64 * kb4 // so that what came last is soon pushed out
 	c := open(t, o)
 	ct, data := numbered(0, 1000*kb4)
-	gate := make(chan struct{})
-	r := &remote{data: data}
-	r.onRead = func(ctx context.Context, n int, p []byte, off int64) (int, error) {
-		if off >= 8*kb4 {
-			<-gate
-		}
-		return r.plain(p, off)
-	}
+	r, lift := gated(t, data, 8*kb4)
 	f := mustOpen(t, c, ct, r)
 	p := make([]byte, 100)
 	lent, done, err := f.ReadShared(timeout(t), p, 3*kb4+5)
@@ -37,7 +30,7 @@ func TestLentBytesStay(t *testing.T) {
 	} else {
 		back()
 	}
-	close(gate)
+	lift()
 	if err := f.Fill(timeout(t)); err != nil {
 		t.Fatal(err)
 	}
@@ -186,14 +179,7 @@ func TestRotBetweenWritesOfAFill(t *testing.T) {
 	o := options(t)
 	c := open(t, o)
 	ct, data := numbered(0, 100*kb4)
-	gate := make(chan struct{})
-	r := &remote{data: data}
-	r.onRead = func(ctx context.Context, n int, p []byte, off int64) (int, error) {
-		if off >= 40*kb4 {
-			<-gate
-		}
-		return r.plain(p, off)
-	}
+	r, lift := gated(t, data, 40*kb4)
 	f := mustOpen(t, c, ct, r)
 	if _, err := f.ReadAt(timeout(t), make([]byte, 40*kb4), 0); err != nil {
 		t.Fatal(err)
@@ -201,7 +187,7 @@ func TestRotBetweenWritesOfAFill(t *testing.T) {
 	eventually(t, "40 blocks are written", func() bool { return resident(c, ct.Key) == 40*kb4 })
 	time.Sleep(20 * time.Millisecond) // and nothing is being written
 	flip(t, files(t, o.Dir, dataSuffix)[0], 7*kb4+3)
-	close(gate)
+	lift()
 	wantBytes(t, f, data)
 	settled(t, c)
 	if d, ok := f.Passthrough(); ok {

@@ -2,23 +2,16 @@ package cache
 
 import (
 	"bytes"
-	"context"
 	"testing"
 )
 
 // halfway opens a content of which the first 8 blocks came and are on the disk, but not in
-// memory any more, and the rest waits for gate.
-func halfway(t *testing.T, o Options, ct Content, data []byte) (f *File, gate chan struct{}) {
+// memory any more, and the rest waits for the end of the test.
+func halfway(t *testing.T) *File {
 	t.Helper()
-	c := open(t, o)
-	gate = make(chan struct{})
-	r := &remote{data: data}
-	r.onRead = func(ctx context.Context, n int, p []byte, off int64) (int, error) {
-		if off >= 8*kb4 {
-			<-gate
-		}
-		return r.plain(p, off)
-	}
+	c := open(t, options(t))
+	ct, data := numbered(0, 100*kb4)
+	r, _ := gated(t, data, 8*kb4)
 	g := mustOpen(t, c, ct, r)
 	if _, err := g.ReadAt(timeout(t), make([]byte, 8*kb4), 0); err != nil {
 		t.Fatal(err)
@@ -27,15 +20,13 @@ func halfway(t *testing.T, o Options, ct Content, data []byte) (f *File, gate ch
 	g.e.mu.Lock()
 	g.e.fill.hideAllLocked()
 	g.e.mu.Unlock()
-	return mustOpen(t, c, ct, r), gate
+	return mustOpen(t, c, ct, r)
 }
 
 // Asking for what is in memory leaves the trail of unverified blocks as it is when they are not:
 // neither is one entered that is not given, nor one taken out that another read was given.
 func TestShareLeavesTheTrail(t *testing.T) {
-	ct, data := numbered(0, 100*kb4)
-	f, gate := halfway(t, options(t), ct, data)
-	defer close(gate)
+	f := halfway(t)
 	trailed := func() bool {
 		f.e.mu.Lock()
 		defer f.e.mu.Unlock()
@@ -57,9 +48,7 @@ func TestShareLeavesTheTrail(t *testing.T) {
 func TestReadOfAnExchangedBlock(t *testing.T) {
 	for name, checked := range map[string]bool{"trusted": true, "to be checked": false} {
 		t.Run(name, func(t *testing.T) {
-			ct, data := numbered(0, 100*kb4)
-			f, gate := halfway(t, options(t), ct, data)
-			defer close(gate)
+			f := halfway(t)
 			e := f.e
 			if !checked {
 				e.mu.Lock()
@@ -67,7 +56,7 @@ func TestReadOfAnExchangedBlock(t *testing.T) {
 				e.mu.Unlock()
 			}
 			v := f.view(3*kb4, 100)
-			other := flipped(data, 3*kb4+7)[3*kb4 : 4*kb4]
+			other := random(1, kb4)
 			if err := e.change(e.fill.file, 3, 4, func() error {
 				_, err := e.fill.file.WriteAt(other, 3*kb4)
 				return err
