@@ -3,6 +3,7 @@ package integration
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"strconv"
@@ -10,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // daemonState is what `tarn status --json` tells of the two processes.
@@ -326,4 +329,39 @@ func TestFusermountInUse(t *testing.T) {
 	}
 	s.daemon = nil
 	s.gone(a.pid)
+}
+
+// Another FUSE file system that is mounted over ours, and does not answer or has died, is no
+// sign that our daemon hangs or has lost its connection: it serves who stands in the mount.
+func TestMountedOverAndDead(t *testing.T) {
+	needRoot(t)
+	s := supervisedSite(t, "mount: {watchdog: 2s}\n")
+	a := s.state()
+	inside, err := os.Open(s.path("ctao"))
+	must(t, err)
+	defer inside.Close()
+	fuse, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	must(t, err)
+	t.Cleanup(func() {
+		fuse.Close()
+		unix.Unmount(s.mnt, unix.MNT_DETACH) // an error means that the test has done it
+	})
+	must(t, unix.Mount("over", s.mnt, "fuse", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fuse.Fd())))
+	time.Sleep(4 * time.Second) // it answers nothing
+	must(t, fuse.Close())
+	time.Sleep(5 * time.Second) // it is dead
+	if _, err := inside.ReadDir(-1); err != nil {
+		t.Errorf("in the mount below: %v", err)
+	}
+	must(t, unix.Unmount(s.mnt, unix.MNT_DETACH))
+	s.within(time.Minute, "seen again", s.mounted)
+	if b := s.serving(); b.pid != a.pid || b.restarts != 0 {
+		t.Errorf("the daemon was replaced: %+v\n%s", b, s.log)
+	}
+	// Ours is watched again.
+	s.expect("the daemon hangs", "the kernel has ended the connection", "the daemon died; it is started again")
+	signalTo(t, a.pid, syscall.SIGSTOP)
+	s.gone(a.pid)
+	s.within(time.Minute, "usable again", s.mounted)
+	s.umount()
 }

@@ -87,10 +87,15 @@ func lookAt(point string) (dead, hangs bool) {
 	}()
 	select {
 	case err := <-answer:
-		return errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED), false
+		return unserved(err), false
 	case <-time.After(deadWait):
 		return false, true
 	}
+}
+
+// unserved tells the errors of a mount whose daemon, or whose connection, is gone.
+func unserved(err error) bool {
+	return errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED)
 }
 
 // errHangs says what helps where a daemon hangs that nobody supervises.

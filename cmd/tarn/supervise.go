@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tarn/cmd/tarn/config"
 	"tarn/cmd/tarn/control"
 )
 
@@ -36,9 +37,11 @@ const (
 	// lifeSigns is how many there are in the time after which a daemon without any hangs.
 	lifeSigns = 10
 	// deathLook is how often a supervisor looks whether its daemon is dead and cannot end, or
-	// its connection is; cutLooks is how long one without a connection has to end by itself.
-	deathLook = time.Second
-	cutLooks  = 2
+	// its connection is. What was seen so many times in a row is acted on: a daemon that is
+	// dying, and one whose connection has ended, may end by themselves.
+	deathLook   = time.Second
+	undeadLooks = 2
+	cutLooks    = 3
 )
 
 // supervisor is the parent of one mount's daemon.
@@ -164,9 +167,10 @@ func (v *supervisor) giveUp() error {
 // child is a daemon of a supervisor.
 type child struct {
 	cmd    *exec.Cmd
-	beat   atomic.Bool // since it was looked at last
-	bye    atomic.Bool // it ends because it was asked to, or because its mount was taken away
-	exited chan error  // has one value once it has ended and all it said was read
+	conn   config.Connection // by which it serves
+	beat   atomic.Bool       // since it was looked at last
+	bye    atomic.Bool       // it ends because it was asked to, or because its mount was taken away
+	exited chan error        // has one value once it has ended and all it said was read
 }
 
 // start starts a daemon and waits until its mount is usable. The error is the daemon's,
@@ -223,6 +227,9 @@ func (v *supervisor) start(ctx context.Context) (*child, error) {
 				err := <-c.exited
 				return nil, control.Fail(control.ErrFatal, logName(), "the daemon ended before the mount was ready: %v", err)
 			}
+			if c.conn, _, err = config.ConnectionOf(v.o.point); err != nil {
+				v.log.Warn("the connection of the daemon is not known, and is not watched", "err", err)
+			}
 			return c, nil
 		case sig := <-v.signals:
 			_ = cmd.Process.Signal(sig) // it has ended if this fails
@@ -259,9 +266,9 @@ func (v *supervisor) watch(c *child) (over bool, why string, err error) {
 	}
 	dying := time.NewTicker(deathLook)
 	defer dying.Stop()
-	p := newProbe(v.o.point)
+	p := &probe{conn: c.conn}
 	// Ticks are counted, not time: on a machine that stood still both processes did.
-	quiet, dumb, cut := 0, 0, 0
+	quiet, dumb, stuck, cut := 0, 0, 0, 0
 	for {
 		select {
 		case err := <-c.exited:
@@ -271,25 +278,17 @@ func (v *supervisor) watch(c *child) (over bool, why string, err error) {
 			notifySystemd("STOPPING=1")
 			_ = c.cmd.Process.Signal(sig) // it has ended if this fails
 		case <-dying.C:
-			switch {
-			case undead(c.cmd.Process.Pid):
+			if !undead(c.cmd.Process.Pid) {
+				stuck = 0
+			} else if stuck++; stuck >= undeadLooks {
 				v.log.Warn("the daemon was killed and cannot end while its mount waits for it; the connection is aborted", "pid", c.cmd.Process.Pid)
-				if err := abortMount(v.o.point); err != nil {
-					v.log.Warn("the mount's connection was not aborted", "mountpoint", v.o.point, "err", err)
-				}
-			case c.bye.Load() || !p.dead.Load():
-				cut = 0
-			default:
-				cut++ // it notices by itself, unless somebody waits for tape in it
+				v.abort(c)
 			}
-			if cut > cutLooks {
+			if stuck > 0 || c.bye.Load() || !p.dead.Load() {
+				cut = 0
+			} else if cut++; cut >= cutLooks { // somebody waits for tape in it, perhaps
 				v.log.Error("the connection of the mount was aborted, and its daemon did not end; it is killed", "pid", c.cmd.Process.Pid)
-				_ = c.cmd.Process.Kill()
-				select {
-				case <-c.exited:
-				case <-time.After(time.Minute):
-					v.log.Error("the daemon does not die", "pid", c.cmd.Process.Pid)
-				}
+				v.bury(c)
 				return false, "its connection was aborted", nil
 			}
 			p.look()
@@ -346,16 +345,19 @@ func (v *supervisor) kill(c *child) {
 	_ = c.cmd.Process.Signal(syscall.SIGQUIT)
 	// Whoever waits for an answer gets an error now, and can be killed again; so can the
 	// daemon, if it waits for itself.
-	if err := abortMount(v.o.point); err != nil {
-		v.log.Warn("the mount's connection was not aborted", "mountpoint", v.o.point, "err", err)
-	}
+	v.abort(c)
 	_ = c.cmd.Process.Signal(syscall.SIGCONT) // one that was stopped writes its stacks, too
 	select {
 	case <-c.exited:
 		return
 	case <-time.After(quitWait):
 	}
-	_ = c.cmd.Process.Kill()
+	v.bury(c)
+}
+
+// bury kills a daemon for good.
+func (v *supervisor) bury(c *child) {
+	_ = c.cmd.Process.Kill() // it has ended if this fails
 	select {
 	case <-c.exited:
 	case <-time.After(time.Minute):
@@ -363,27 +365,35 @@ func (v *supervisor) kill(c *child) {
 	}
 }
 
+func (v *supervisor) abort(c *child) {
+	if err := abort(c.conn); err != nil {
+		v.log.Warn("the mount's connection was not aborted", "mountpoint", v.o.point, "err", err)
+	}
+}
+
 // probe asks a mount for its statfs, on a goroutine of its own, which a dead file system
 // may keep for ever. This process may do that: it holds no end of the connection, so the
 // daemon's death ends the call.
 type probe struct {
-	point   string
+	conn    config.Connection
 	running atomic.Bool
 	dead    atomic.Bool // the last answer was that nobody serves the mount
 }
 
-func newProbe(point string) *probe { return &probe{point: point} }
-
 // look tells whether no question is unanswered, and asks the next. An error is an answer.
+// What another file system would answer, which is mounted over ours, is not asked for.
 func (p *probe) look() bool {
 	if p.running.Swap(true) {
 		return false
 	}
 	go func() {
 		defer p.running.Store(false)
+		if _, seen, err := p.conn.Mounted(); err == nil && !seen {
+			p.dead.Store(false)
+			return
+		}
 		var st unix.Statfs_t
-		err := unix.Statfs(p.point, &st)
-		p.dead.Store(errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED))
+		p.dead.Store(unserved(unix.Statfs(p.conn.Point, &st)))
 	}()
 	return true
 }

@@ -111,6 +111,7 @@ func born(pid int) int64 {
 // keeps one that was about to drop pages of its own mount while another had been asked to
 // fill them: nobody answers that now, and the connection, which this thread holds, does not
 // end before it. Processes that use the mount wait with it, and kill -9 does not end them.
+// One that is dying looks the same for some milliseconds.
 func undead(pid int) bool {
 	if f := statOf(pid); len(f) == 0 || f[0] != "Z" {
 		return false
@@ -129,19 +130,20 @@ func statOf(pid int) []string {
 	return strings.Fields(s[strings.LastIndexByte(s, ')')+1:]) // the name in parentheses may hold anything
 }
 
-// abortMount ends the connection of the mount at point: all calls into it fail from now on
-// and nobody waits any more. It asks the mount itself nothing.
-func abortMount(point string) error {
-	id, ok, err := config.ConnectionOf(point)
-	if err != nil || !ok {
+// abort ends a connection: all calls into its mount fail from now on and nobody waits any
+// more. It asks the mount itself nothing, and does nothing when that is gone: its name may be
+// another's then.
+func abort(c config.Connection) error {
+	there, seen, err := c.Mounted()
+	if err != nil || !there {
 		return err
 	}
-	err = os.WriteFile("/sys/fs/fuse/connections/"+id+"/abort", []byte("1"), 0)
-	if err == nil {
-		return nil
+	err = os.WriteFile("/sys/fs/fuse/connections/"+c.Name+"/abort", []byte("1"), 0)
+	if err == nil || !seen {
+		return err
 	}
 	// Where fusectl is not mounted, root has another way to the same.
-	if uerr := unix.Unmount(point, unix.MNT_FORCE); uerr != nil && uerr != unix.EBUSY {
+	if uerr := unix.Unmount(c.Point, unix.MNT_FORCE); uerr != nil && uerr != unix.EBUSY {
 		return fmt.Errorf("%w; unmount by force: %w", err, uerr)
 	}
 	return nil
