@@ -2,8 +2,8 @@ package fs
 
 import (
 	"bytes"
+	"encoding/binary"
 	"syscall"
-	"unsafe"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
@@ -50,32 +50,29 @@ func (r *rawFS) newRing() *uring.Server {
 }
 
 // quick tells whether a request is answered from memory and the local catalogue: it waits
-// neither for storage, tape or the disk's sync, nor for what another request does.
+// neither for storage, tape or the disk's sync, nor for what another request does. What is special to
+// a write or release begins with the handle, to an open with the flags (fuse.h).
 func (r *rawFS) quick(h *fuse.InHeader, op, data []byte) bool {
-	switch h.Opcode {
-	case opStatFs:
-		return true
-	}
-	if isDot(h.NodeId) { // queries
+	if isDot(h.NodeId) && h.Opcode != opStatFs { // queries
 		return false
 	}
 	switch h.Opcode {
+	case opStatFs:
+		return true
 	case opLookup, opGetAttr, opReadlink, opOpenDir, opReleaseDir, opCreate:
 		return true
 	case opWrite:
-		var fh uint64
-		if copy(bytesOf(&fh), op) < int(unsafe.Sizeof(fh)) || len(data) > smallWrite {
+		if len(op) < 8 || len(data) > smallWrite {
 			return false
 		}
-		f := r.file(fh)
+		f := r.file(binary.NativeEndian.Uint64(op))
 		return f != nil && f.Node().Unsent()
 	case opReadDir, opReadDirPlus:
 		return !r.prunes.Load()
 	case opGetXAttr:
 		return bytes.HasPrefix(data, []byte("security.")) || bytes.HasPrefix(data, []byte("system."))
 	case opOpen:
-		var in struct{ flags, openFlags uint32 }
-		if copy(bytesOf(&in), op) < int(unsafe.Sizeof(in)) || in.flags&(syscall.O_ACCMODE|syscall.O_TRUNC) != syscall.O_RDONLY {
+		if len(op) < 4 || binary.NativeEndian.Uint32(op)&(syscall.O_ACCMODE|syscall.O_TRUNC) != syscall.O_RDONLY {
 			return false
 		}
 		n := r.node(h.NodeId)
@@ -85,16 +82,11 @@ func (r *rawFS) quick(h *fuse.InHeader, op, data []byte) bool {
 		defer n.Forget(1)
 		return n.Here()
 	case opRelease:
-		var fh uint64
-		if copy(bytesOf(&fh), op) < int(unsafe.Sizeof(fh)) {
+		if len(op) < 8 {
 			return false
 		}
-		f := r.file(fh)
+		f := r.file(binary.NativeEndian.Uint64(op))
 		return f != nil && !f.Seals()
 	}
 	return false
-}
-
-func bytesOf[T any](v *T) []byte {
-	return unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v))
 }

@@ -36,12 +36,9 @@ type Handle struct {
 	closed bool
 }
 
-// Seals is seals, for who asks whether Release takes its time.
-func (h *Handle) Seals() bool { return h.seals() }
-
-// seals tells whether the close of h may complete a content: one that is open for
+// Seals tells whether the close of h may complete a content: one that is open for
 // writing, or was made by an open that could not write.
-func (h *Handle) seals() bool { return h.made || canWrite(h.flags) }
+func (h *Handle) Seals() bool { return h.made || canWrite(h.flags) }
 
 // Node is the file that h has open; it is held by h.
 func (h *Handle) Node() *Node { return h.node }
@@ -212,7 +209,7 @@ func (h *Handle) Flush(ctx context.Context, caller Caller) error {
 	}
 	h.mu.Unlock()
 	h.tellPolicy() // here and not at Release, which comes after the process may have opened the next file
-	if !h.seals() {
+	if !h.Seals() {
 		return nil
 	}
 	return h.node.fs.closeWriter(ctx, h.node, 1)
@@ -250,7 +247,7 @@ func (h *Handle) Release() {
 	h.mu.Unlock()
 	h.tellPolicy()
 	n, v := h.node, h.node.fs
-	if h.seals() {
+	if h.Seals() {
 		n.mu.Lock()
 		n.writers-- // first: of several at one time the last must see none
 		delete(n.open, h)

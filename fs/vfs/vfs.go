@@ -160,9 +160,9 @@ func New(o Options) (*FS, error) {
 	}
 	touched, _ := lru.New[uint64, time.Time](1 << 16) // fails on a size below 1 only
 	v := &FS{
-		touched: touched,
-		opt:     o, lake: o.Lake, cache: o.Cache, jrnl: o.Journal, log: o.Log, now: o.Now,
+		opt: o, lake: o.Lake, cache: o.Cache, jrnl: o.Journal, log: o.Log, now: o.Now,
 		crowd:   make(chan struct{}, 1),
+		touched: touched,
 		nodes:   map[uint64]*Node{},
 		names:   map[string]map[string]*unsent{},
 		byInode: map[uint64][]*unsent{},

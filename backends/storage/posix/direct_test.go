@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tarn/backends"
+	"tarn/integration/needed"
 )
 
 // uncached makes a file of random bytes of which no page is in memory.
@@ -60,7 +61,7 @@ func TestDirectReadsGiveTheFilesBytes(t *testing.T) {
 	}
 	defer o.Close()
 	if o.(*object).direct.open(o.(*object).f) == nil {
-		t.Skip("the file system of the temporary folder cannot read directly")
+		needed.Missing(t, "a file system below the temporary folder that can read directly")
 	}
 	check := func(off int64, length int) {
 		p := make([]byte, length)

@@ -14,8 +14,8 @@
 // only, and never over plain HTTP. The prefix itself must be there.
 //
 // What is sent keeps clear of what servers get wrong: ranges are closed and end within the file, no
-// answer is taken for the bytes asked for unless it says so, and what is in a listing and not below its
-// folder is refused.
+// answer is taken for the bytes asked for unless it says so, what is in a listing and not below its
+// folder is refused, and connections rest after what XRootD answers late (see lane).
 package webdav
 
 import (
