@@ -31,6 +31,7 @@ var (
 	ErrNotSupported = errors.New("is not supported here")      // by this catalogue, storage or tape
 	ErrTemporary    = errors.New("temporary failure")          // trying again may help; wrapped beside the cause
 	ErrUnavailable  = errors.New("is unavailable")             // a catalogue or storage that is down; never looks like ErrNotExist
+	ErrHeldOff      = errors.New("is left alone for a while")  // a server that failed again and again; not asked at all
 	ErrTooManyFiles = errors.New("too many open files")        // a descriptor limit of this process or machine
 	ErrBusy         = errors.New("is in use")                  // held by another process or still referenced
 	ErrLoop         = errors.New("collection contains itself") // ELOOP

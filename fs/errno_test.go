@@ -43,6 +43,7 @@ func TestErrno(t *testing.T) {
 		"ErrNotSupported": {backends.ErrNotSupported, syscall.ENOTSUP},
 		"ErrTemporary":    {backends.ErrTemporary, syscall.EIO},
 		"ErrUnavailable":  {backends.ErrUnavailable, syscall.EIO},
+		"ErrHeldOff":      {backends.ErrHeldOff, syscall.EIO}, // always beside ErrUnavailable
 		"ErrTooManyFiles": {backends.ErrTooManyFiles, syscall.EMFILE},
 		"ErrBusy":         {backends.ErrBusy, syscall.EBUSY},
 		"ErrLoop":         {backends.ErrLoop, syscall.ELOOP},

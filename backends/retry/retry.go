@@ -4,7 +4,9 @@
 //	st = retry.NewStorage(st, retry.Options{Attempts: 5, Total: time.Minute})
 //
 // Attempts and the time they take together are bounded, the waits between them grow exponentially
-// with jitter and are no shorter than a server asked for (backends.RetryAfter), and the context of the call ends everything at once. The last error is what the caller gets.
+// with jitter and are no shorter than a server asked for (backends.RetryAfter), and the context of the
+// call ends everything at once. The last error is what the caller gets. A server that is left alone
+// (backends.ErrHeldOff) is no matter of waits: the caller hears of it at once.
 //
 // Retrying happens here and nowhere else, except for uploads: their bytes have gone by, so who has them
 // begins a new one.
@@ -16,6 +18,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"tarn/backends"
@@ -30,15 +33,52 @@ type Options struct {
 	// First (200 ms) is the wait after the first failure; it doubles up to Max (10 s). Every wait is
 	// chosen between its half and its whole, so that clients do not come back in step.
 	First, Max time.Duration
+	// Budget bounds how much load retrying adds to a server in trouble, over all calls together: so many
+	// further attempts there may be, and one more for every ten calls that succeed, as with gRPC's
+	// throttling of retries (gRFC A6). 0 is no bound.
+	Budget int
 	// Now, Sleep and Rand (0 to 1) are the clock and the dice; nil is the real ones.
 	Now   func() time.Time
 	Sleep func(ctx context.Context, d time.Duration) error
 	Rand  func() float64
 	// Log gets every failure that is tried again; nil is nowhere.
 	Log *slog.Logger
+
+	left *budget
+}
+
+// budget is how many tenths of attempts are left.
+type budget struct {
+	mu     sync.Mutex // guards the rest
+	tenths int
+}
+
+// take tells whether one more attempt may be made.
+func (o *Options) take() bool {
+	if o.Budget <= 0 {
+		return true
+	}
+	o.left.mu.Lock()
+	defer o.left.mu.Unlock()
+	if o.left.tenths < 10 {
+		return false
+	}
+	o.left.tenths -= 10
+	return true
+}
+
+// earn counts a call that succeeded.
+func (o *Options) earn() {
+	if o.Budget <= 0 {
+		return
+	}
+	o.left.mu.Lock()
+	defer o.left.mu.Unlock()
+	o.left.tenths = min(o.left.tenths+1, 10*o.Budget)
 }
 
 func (o Options) withDefaults() *Options {
+	o.left = &budget{tenths: 10 * o.Budget}
 	if o.Attempts <= 0 {
 		o.Attempts = 5
 	}
@@ -90,7 +130,7 @@ func (o *Options) loop(op string) *loop { return &loop{o: o, op: op, started: o.
 // again waits and tells whether the call that gave err is to be made once more.
 func (l *loop) again(ctx context.Context, err error) bool {
 	l.tries++
-	if !backends.IsTemporary(err) || l.tries >= l.o.Attempts || ctx.Err() != nil {
+	if !backends.IsTemporary(err) || errors.Is(err, backends.ErrHeldOff) || l.tries >= l.o.Attempts || ctx.Err() != nil {
 		return false
 	}
 	wait := l.o.Max
@@ -99,7 +139,7 @@ func (l *loop) again(ctx context.Context, err error) bool {
 	}
 	wait = wait/2 + time.Duration(l.o.Rand()*float64(wait/2))
 	wait = max(wait, backends.RetryAfter(err)) // no sooner than a server asked for
-	if l.o.Now().Add(wait).Sub(l.started) > l.o.Total {
+	if l.o.Now().Add(wait).Sub(l.started) > l.o.Total || !l.o.take() {
 		return false
 	}
 	l.o.Log.Info("trying again", "op", l.op, "attempt", l.tries+1, "wait", wait, "err", err)
@@ -119,6 +159,7 @@ func do(ctx context.Context, o *Options, op string, f func(attempt int) error) e
 	for l := o.loop(op); ; {
 		err := f(l.tries)
 		if err == nil {
+			o.earn()
 			return nil
 		}
 		if !l.again(ctx, err) {

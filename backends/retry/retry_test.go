@@ -143,6 +143,54 @@ func TestOnlyTemporaryErrorsAreRetried(t *testing.T) {
 	}
 }
 
+// Who is left alone is not asked again, and no attempt is begun that a server asked to put off too long.
+func TestWhatIsNotWaitedFor(t *testing.T) {
+	f := fault.NewStorage(disk(t))
+	for _, c := range []struct {
+		err   error
+		calls int
+		waits []time.Duration
+	}{
+		{fmt.Errorf("%w, %w", backends.ErrHeldOff, fault.ErrTemporary), 1, nil},
+		{&backends.LaterError{After: time.Hour, Err: fault.ErrTemporary}, 1, nil},
+		{&backends.LaterError{After: 25 * time.Second, Err: fault.ErrTemporary}, 3, []time.Duration{25 * time.Second, 25 * time.Second}},
+	} {
+		f.Reset()
+		f.On("Stat", fault.Always(c.err))
+		k := &clock{now: time.Now()}
+		if _, err := retry.NewStorage(f, k.options()).Stat(t.Context(), "f"); !errors.Is(err, c.err) || f.Calls("Stat") != c.calls || !slices.Equal(k.waits, c.waits) {
+			t.Errorf("%v: %d attempts, waited %v, %v", c.err, f.Calls("Stat"), k.waits, err)
+		}
+	}
+}
+
+// The budget is that of all calls together: used up, each is made once, until successes fill it again.
+func TestBudget(t *testing.T) {
+	f := fault.NewStorage(disk(t))
+	backendstest.Put(t, f, "f", nil)
+	o := instant()
+	o.Attempts, o.Budget = 3, 5
+	s := retry.NewStorage(f, o)
+	for i, want := range []int{3, 3, 2, 1, 1} {
+		f.Reset()
+		f.On("Stat", fault.Always(fault.ErrTemporary))
+		if _, err := s.Stat(t.Context(), "f"); !backends.IsTemporary(err) || f.Calls("Stat") != want {
+			t.Errorf("call %d: %d attempts, want %d, %v", i, f.Calls("Stat"), want, err)
+		}
+	}
+	f.Reset()
+	for range 10 {
+		if _, err := s.Stat(t.Context(), "f"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.Reset()
+	f.On("Stat", fault.Times(1, fault.ErrTemporary))
+	if _, err := s.Stat(t.Context(), "f"); err != nil || f.Calls("Stat") != 2 {
+		t.Errorf("after successes: %d attempts, %v", f.Calls("Stat"), err)
+	}
+}
+
 func TestContextEndsTheWait(t *testing.T) {
 	f := fault.NewStorage(disk(t))
 	f.On("Stat", fault.Always(fault.ErrTemporary))
