@@ -69,3 +69,25 @@ type Upload interface {
 	Commit(ctx context.Context, want Checksums) (Checksums, error)
 	Abort() error
 }
+
+// EndpointState is how it stands with one door of a server.
+type EndpointState struct {
+	Endpoint   string    `json:"endpoint"`        // scheme://host:port
+	State      string    `json:"state"`           // closed, open or half-open, as a circuit's
+	Since      time.Time `json:"since,omitzero"`  // of that; zero: it was never another
+	Failures   int       `json:"failures"`        // without a success since
+	Error      string    `json:"error,omitempty"` // the last of them
+	Failed     time.Time `json:"failed,omitzero"` // when that was
+	Active     int       `json:"active"`          // calls and uploads under way
+	Waiting    int       `json:"waiting"`         // for a turn
+	Concurrent int       `json:"concurrent"`      // limit of calls at a time; 0: none
+	Read       int64     `json:"read"`            // limit in bytes a second; 0: none
+	Write      int64     `json:"write"`           // as Read
+}
+
+// The words of EndpointState.State.
+const (
+	EndpointClosed   = "closed"    // in use
+	EndpointOpen     = "open"      // left alone
+	EndpointHalfOpen = "half-open" // one call tries it
+)

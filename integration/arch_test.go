@@ -54,6 +54,7 @@ var allowed = []struct {
 	{"tarn/backends/servertest", "real servers for tests of any package", []string{"tarn/integration/needed"}, nil},
 	{"tarn/backends/credential", "tokens, proxies and authorities", []string{"tarn/backends"}, nil},
 	{"tarn/backends/checksum", "digests, and what the processor can", []string{"tarn/backends"}, []string{"golang.org/x/sys/cpu"}},
+	{"tarn/backends/endpoint", "a decorator, and the breaker of a library", []string{"tarn/backends"}, []string{"github.com/sony/gobreaker", "golang.org/x"}},
 	{"tarn/backends/rseexpr", "RSE expressions", []string{"tarn/backends"}, nil},
 	{"tarn/backends", "the words import nothing but the query leaf; decorators and suites import the words",
 		[]string{"tarn/backends", "tarn/backends/query", "tarn/backends/checksum"}, []string{"golang.org/x"}},
