@@ -37,7 +37,9 @@ type RSE struct {
 	Storage  backends.Storage
 	Tape     backends.Tape // nil for disk
 	Distance int           // 0 is next door; replicas are tried in this order
-	Counters func() any    // what its machinery counts, for people; nil: nothing
+	// Endpoints tells how it stands with the doors of its servers; nil: it has none.
+	Endpoints func() []backends.EndpointState
+	Counters  func() any // what its machinery counts, for people; nil: nothing
 }
 
 // Options is what a Lake stands on. Catalogue and Namespace are needed; zero values of

@@ -104,7 +104,13 @@ func (s *session) rseCommand() *cli.Command {
 						if r.ReadOnly {
 							attrs = append(attrs, "(read-only)")
 						}
-						return l.add(r, r.Name, strings.ToLower(string(r.Kind)), s.t.size(r.Free), s.t.size(r.Total), strings.Join(attrs, " "), r.Error)
+						trouble := r.Error
+						for _, e := range r.Endpoints {
+							if e.State != backends.EndpointClosed && !strings.Contains(trouble, e.Endpoint) {
+								trouble = strings.TrimPrefix(trouble+"; "+s.endpointWord(e), "; ")
+							}
+						}
+						return l.add(r, r.Name, strings.ToLower(string(r.Kind)), s.t.size(r.Free), s.t.size(r.Total), strings.Join(attrs, " "), trouble)
 					}, nil)
 				return errors.Join(err, l.end())
 			},

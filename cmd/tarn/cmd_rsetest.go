@@ -111,9 +111,11 @@ func probeProtocol(ctx context.Context, r config.RSE, p config.Protocol, cred *c
 	}
 	var st backends.Storage
 	if !step("open", 0, func() (err error) {
-		if st, err = openProtocol(p.URL, r, cred, algs, slog.New(slog.DiscardHandler), time.Now); err != nil {
+		log := slog.New(slog.DiscardHandler)
+		if st, err = openProtocol(p.URL, r, cred, algs, log, time.Now); err != nil {
 			return err
 		}
+		st = again(p, st, log)
 		_, _, err = st.Space(ctx)
 		return err
 	}) {

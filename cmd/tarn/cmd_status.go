@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"tarn/backends"
 	"tarn/cmd/tarn/config"
 	"tarn/cmd/tarn/control"
 	"tarn/fs/vfs"
@@ -131,6 +132,11 @@ func (s *session) statusLines(l *listing, point string, st control.StatusReply) 
 		fmt.Sprintf("   unsent     %s, %s", count(int64(f.Unsent), "file"), human(f.UnsentBytes)),
 		fmt.Sprintf("   recalls    %s waited for, %d ahead, %d opens refused", count(f.RecallWaits, "recall"), f.RecallsAhead, f.Refused),
 	}
+	for _, e := range st.Endpoints {
+		if e.State != backends.EndpointClosed {
+			lines = append(lines, "   endpoint   "+s.endpointWord(e))
+		}
+	}
 	if st.Daemon.IOURing {
 		lines = append(lines, "   requests   over io_uring")
 	}
@@ -146,6 +152,15 @@ func (s *session) statusLines(l *listing, point string, st control.StatusReply) 
 		}
 	}
 	return nil
+}
+
+// endpointWord tells why a server is left alone.
+func (s *session) endpointWord(e backends.EndpointState) string {
+	word := "is left alone for"
+	if e.State == backends.EndpointHalfOpen {
+		word = "was left alone, and is to be tried since"
+	}
+	return fmt.Sprintf("%s %s %s: %s", e.Endpoint, word, s.t.since(e.Since), e.Error)
 }
 
 // recallsText is what .tarn/recalls shows.

@@ -155,6 +155,7 @@ func makeFolder(dir string) error {
 
 func (o *opened) openRSEs(create bool) ([]*lake.RSE, error) {
 	var out []*lake.RSE
+	doors := doorsOf(o.cfg, o.log)
 	credentials := credential.New(credential.Options{Getenv: os.Getenv, UID: os.Geteuid(), Now: o.now, Log: o.log})
 	for _, r := range o.cfg.RSEs {
 		rse := &lake.RSE{RSE: r.Backend(), Distance: r.Distance}
@@ -168,12 +169,12 @@ func (o *opened) openRSEs(create bool) ([]*lake.RSE, error) {
 			rse.Storage, rse.Tape = lib, lib
 			rse.Counters = func() any { return lib.Stats() }
 		case len(r.Protocols) > 0:
-			st, err := openProtocols(r, credentials, o.cfg.Checksums, o.log, o.now)
+			st, err := openProtocols(r, doors, credentials, o.cfg.Checksums, o.log, o.now)
 			if err != nil {
 				return nil, fmt.Errorf("open RSE %s: %w", r.Name, err)
 			}
 			o.onClose(st.Close)
-			rse.Storage = st
+			rse.Storage, rse.Endpoints = st, st.states
 		default:
 			if create {
 				if err := makeFolder(r.Path); err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"tarn/backends"
 	"tarn/backends/credential"
+	"tarn/backends/endpoint"
 	"tarn/backends/retry"
 	"tarn/backends/storage/gridftp"
 	"tarn/backends/storage/posix"
@@ -25,12 +26,13 @@ import (
 type protocols struct {
 	read, write, remove []backends.Storage
 	all                 []backends.Storage
+	doors               []*endpoint.Endpoint // that they go through, each once
 }
 
 var _ backends.Storage = (*protocols)(nil)
 
 // openProtocols opens what the lake file names.
-func openProtocols(r config.RSE, cred *credential.Source, algs []string, log *slog.Logger, now func() time.Time) (_ *protocols, err error) {
+func openProtocols(r config.RSE, doors *endpoint.Set, cred *credential.Source, algs []string, log *slog.Logger, now func() time.Time) (_ *protocols, err error) {
 	p := &protocols{}
 	defer func() {
 		if err != nil {
@@ -42,7 +44,14 @@ func openProtocols(r config.RSE, cred *credential.Source, algs []string, log *sl
 		if err != nil {
 			return nil, err
 		}
-		p.all = append(p.all, st)
+		if door := c.Door(); door != "" {
+			e := doors.At(door)
+			if !slices.Contains(p.doors, e) {
+				p.doors = append(p.doors, e)
+			}
+			st = e.Storage(st)
+		}
+		p.all = append(p.all, again(c, st, log))
 	}
 	order := func(prio func(config.Protocol) *int) (out []backends.Storage) {
 		var at []int
@@ -65,29 +74,48 @@ func openProtocols(r config.RSE, cred *credential.Source, algs []string, log *sl
 	return p, nil
 }
 
+// doorsOf makes the doors of a lake, with the limits that its file gives them.
+func doorsOf(cfg *config.Config, log *slog.Logger) *endpoint.Set {
+	set := endpoint.NewSet(endpoint.Options{Log: log})
+	for _, r := range cfg.RSEs {
+		for _, p := range r.Protocols {
+			set.Limit(p.Door(), endpoint.Limits{Concurrent: p.Limits.Concurrent, Read: int64(p.Limits.Read), Write: int64(p.Limits.Write)})
+		}
+	}
+	return set
+}
+
+// states tells how it stands with the doors.
+func (p *protocols) states() []backends.EndpointState {
+	var out []backends.EndpointState
+	for _, e := range p.doors {
+		out = append(out, e.State())
+	}
+	return out
+}
+
+// again tries a few times what fails temporarily at a server: the lake has other replicas, and the
+// journal comes again by itself.
+func again(c config.Protocol, st backends.Storage, log *slog.Logger) backends.Storage {
+	if c.Door() == "" {
+		return st
+	}
+	return retry.NewStorage(st, retry.Options{Attempts: 3, Total: 15 * time.Second, Budget: 100, Log: log})
+}
+
 // openProtocol is the way from a scheme to what speaks it.
 func openProtocol(text string, r config.RSE, cred *credential.Source, algs []string, log *slog.Logger, now func() time.Time) (backends.Storage, error) {
 	u, err := url.Parse(text)
 	if err != nil {
 		return nil, fmt.Errorf("the URL cannot be parsed: %w", backends.ErrName)
 	}
-	// Few attempts: the lake has other replicas, and the journal comes again by itself.
-	attempts := retry.Options{Attempts: 3, Total: 15 * time.Second, Log: log}
 	switch u.Scheme {
 	case "davs", "https", "dav", "http":
-		st, err := webdav.Open(webdav.Options{URL: text, Credentials: cred, ReadOnly: r.ReadOnly, Size: int64(r.Size), Log: log, Now: now})
-		if err != nil {
-			return nil, err
-		}
-		return retry.NewStorage(st, attempts), nil
+		return webdav.Open(webdav.Options{URL: text, Credentials: cred, ReadOnly: r.ReadOnly, Size: int64(r.Size), Log: log, Now: now})
 	case "gsiftp", "ftp":
-		st, err := gridftp.Open(gridftp.Options{
+		return gridftp.Open(gridftp.Options{
 			URL: text, Credentials: cred, Marker: r.Marker, ReadOnly: r.ReadOnly, Capacity: int64(r.Size), Checksums: algs, Log: log, Now: now,
 		})
-		if err != nil {
-			return nil, err
-		}
-		return retry.NewStorage(st, attempts), nil
 	case "file":
 		return posix.Open(posix.Options{Dir: u.Path, Marker: r.Marker, Checksums: algs, FreeFloor: int64(r.FreeFloor), ReadOnly: r.ReadOnly, Log: log, Now: now})
 	}

@@ -102,6 +102,14 @@ type Protocol struct {
 	Read   *int   `yaml:"read"`   // default 1, as the others
 	Write  *int   `yaml:"write"`  //
 	Delete *int   `yaml:"delete"` //
+	Limits Limits `yaml:"limits"` // of the server's door, scheme://host:port; where several name it, the smaller ones count
+}
+
+// Limits bound what goes through one door of a server; 0 is no limit.
+type Limits struct {
+	Concurrent int  `yaml:"concurrent"` // calls at a time, and apart from them uploads
+	Read       Rate `yaml:"read"`
+	Write      Rate `yaml:"write"`
 }
 
 // Priority is that of Read, Write or Delete with its default.

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net"
 	"net/url"
 	"slices"
 	"strings"
@@ -32,6 +33,10 @@ func (j judge) protocols(key string, r RSE) {
 		} else {
 			first[p.URL] = i
 		}
+		if p.Limits != (Limits{}) && strings.HasPrefix(p.URL, "file:") {
+			j.fault(key+".limits", "a folder has no server to spare: want none")
+		}
+		j.limits(key+".limits", p.Limits)
 		for _, f := range []struct {
 			name string
 			prio *int
@@ -55,6 +60,45 @@ func (j judge) protocols(key string, r RSE) {
 		j.fault(key+".protocols", "none of them deletes: want delete: 1 at one, or read_only: true")
 	}
 }
+
+// slowest is the least rate that gets a block through before its reader gives up.
+const slowest = Rate(64 * KiB)
+
+func (j judge) limits(key string, l Limits) {
+	if l.Concurrent < 0 {
+		j.fault(key+".concurrent", "want 1 and more, or 0 (no limit), not %d", l.Concurrent)
+	}
+	for _, r := range []struct {
+		name string
+		rate Rate
+	}{{"read", l.Read}, {"write", l.Write}} {
+		if r.rate != 0 && r.rate < slowest {
+			j.fault(key+"."+r.name, "want %v and more, or 0 (no limit), not %v", slowest, r.rate)
+		}
+	}
+}
+
+// Door is where a protocol connects to, scheme://host:port with the scheme's own port where none is
+// given; protocols with one door share its limits, and what is known of its health. "" for a folder.
+func (p Protocol) Door() string {
+	u, err := url.Parse(p.URL)
+	if err != nil || u.Scheme == "file" {
+		return ""
+	}
+	scheme, port := u.Scheme, u.Port()
+	if alias, ok := aliases[scheme]; ok {
+		scheme = alias
+	}
+	if port == "" {
+		port = ports[scheme]
+	}
+	return scheme + "://" + net.JoinHostPort(strings.ToLower(u.Hostname()), port)
+}
+
+var (
+	aliases = map[string]string{"https": "davs", "http": "dav"}
+	ports   = map[string]string{"davs": "443", "dav": "80", "gsiftp": "2811", "ftp": "21", "root": "1094", "roots": "1094", "s3": "80", "s3s": "443"}
+)
 
 // urlFault says what is wrong with a URL, or "".
 func urlFault(text string) string {

@@ -83,3 +83,51 @@ scopes: [{name: x}]
 		t.Errorf("%d faults:\n%s", len(bad.Faults), text)
 	}
 }
+
+func TestLimits(t *testing.T) {
+	c, err := Parse("/srv/lake.yaml", []byte(`
+rses:
+  - name: SITE
+    protocols:
+      - {url: "davs://Door.example.org/pnfs", limits: {concurrent: 32, read: 800MB/s, write: 64MiB}}
+      - {url: "https://door.example.org:443/other", read: 2}
+      - {url: "gsiftp://door.example.org/x", read: 3}
+      - {url: "file:///srv", read: 4}
+scopes: [{name: x}]
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ps := c.RSEs[0].Protocols
+	if ps[0].Limits != (Limits{32, 800e6, 64 << 20}) || ps[1].Limits != (Limits{}) {
+		t.Errorf("%+v", ps)
+	}
+	for i, want := range []string{"davs://door.example.org:443", "davs://door.example.org:443", "gsiftp://door.example.org:2811", ""} {
+		if got := ps[i].Door(); got != want {
+			t.Errorf("door of %s is %q, want %q", ps[i].URL, got, want)
+		}
+	}
+	_, err = Parse("/srv/lake.yaml", []byte(`
+rses:
+  - name: SITE
+    protocols:
+      - url: davs://a/x
+        limits:
+          concurrent: -1
+          read: 100
+          write: fast
+      - url: file:///x
+        limits: {concurrent: 1}
+scopes: [{name: x}]
+`))
+	for _, want := range []string{
+		"lake.yaml:7: rses[0].protocols[0].limits.concurrent: want 1 and more",
+		"lake.yaml:8: rses[0].protocols[0].limits.read: want 64KiB/s and more",
+		`lake.yaml:9: rses[0].protocols[0].limits.write: "fast" is not a rate`,
+		"lake.yaml:11: rses[0].protocols[1].limits: a folder has no server",
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not told:\n%v", want, err)
+		}
+	}
+}

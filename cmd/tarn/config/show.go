@@ -9,6 +9,9 @@ import (
 // MarshalYAML writes s as ParseSize reads it; so do the others.
 func (s Size) MarshalYAML() (any, error) { return s.String(), nil }
 
+// MarshalYAML writes r as ParseRate reads it.
+func (r Rate) MarshalYAML() (any, error) { return r.String(), nil }
+
 // MarshalYAML writes d as ParseDuration reads it.
 func (d Duration) MarshalYAML() (any, error) { return d.String(), nil }
 

@@ -72,6 +72,29 @@ func (s Size) String() string {
 // UnmarshalYAML reads a scalar.
 func (s *Size) UnmarshalYAML(n *yaml.Node) (err error) { *s, err = ParseSize(n.Value); return err }
 
+// Rate is bytes a second, written as a Size with or without /s: 800MB/s.
+type Rate int64
+
+// ParseRate reads a Rate.
+func ParseRate(s string) (Rate, error) {
+	n, err := ParseSize(strings.TrimSuffix(strings.TrimSpace(s), "/s"))
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a rate: write it as 800MB/s, 64MiB/s or 0", s)
+	}
+	return Rate(n), nil
+}
+
+// String prints r so that ParseRate reads it back.
+func (r Rate) String() string {
+	if r == 0 {
+		return "0"
+	}
+	return Size(r).String() + "/s"
+}
+
+// UnmarshalYAML reads a scalar.
+func (r *Rate) UnmarshalYAML(n *yaml.Node) (err error) { *r, err = ParseRate(n.Value); return err }
+
 // Duration is a time span: Go's notation, and d and w for days and weeks, as 1h30m, 7d, 1d12h.
 type Duration time.Duration
 

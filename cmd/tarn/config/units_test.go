@@ -21,6 +21,23 @@ func TestParseSize(t *testing.T) {
 	}
 }
 
+func TestParseRate(t *testing.T) {
+	for s, want := range map[string]Rate{"0": 0, "800MB/s": 800e6, "64MiB": 64 << 20, " 1G/s ": 1 << 30} {
+		got, err := ParseRate(s)
+		if err != nil || got != want {
+			t.Errorf("ParseRate(%q) is %d, %v; want %d", s, got, err, want)
+		}
+		if back, err := ParseRate(got.String()); err != nil || back != want {
+			t.Errorf("%q is read back as %d, %v", got, back, err)
+		}
+	}
+	for _, s := range []string{"", "/s", "10X/s", "-1M/s", "1M/m"} {
+		if got, err := ParseRate(s); err == nil {
+			t.Errorf("ParseRate(%q) is %d, want an error", s, got)
+		}
+	}
+}
+
 func TestParseDuration(t *testing.T) {
 	for s, want := range map[string]time.Duration{
 		"0": 0, "200ms": 200 * time.Millisecond, "1h30m": 90 * time.Minute, "7d": 168 * time.Hour,

@@ -98,6 +98,9 @@ func (s *Service) rses(ctx context.Context, _ struct{}, out *stream) (any, error
 			e.Error = err.Error()
 		}
 		cancel()
+		if r.Endpoints != nil {
+			e.Endpoints = r.Endpoints() // after the question for space: it may be what failed
+		}
 		if r.Counters != nil {
 			e.Counters = r.Counters()
 		}

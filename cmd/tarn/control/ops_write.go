@@ -304,11 +304,25 @@ type StatusReply struct {
 	Recall any       `json:"recall"`
 	Jobs   int       `json:"jobs"`
 	Held   int       `json:"held"`
+	// Endpoints are the doors of servers, each once.
+	Endpoints []backends.EndpointState `json:"endpoints,omitempty"`
 }
 
 func (s *Service) status(_ context.Context, _ struct{}, _ *stream) (any, error) {
 	r := StatusReply{Name: s.Name, Daemon: s.Daemon, FS: s.FS.Stats(), Recall: s.Lake.Stats(), Held: len(s.FS.Held())}
 	r.Files, r.Bytes = s.Lake.Catalogue().Usage()
+	seen := map[string]bool{}
+	for _, rse := range s.Lake.RSEs() {
+		if rse.Endpoints == nil {
+			continue
+		}
+		for _, e := range rse.Endpoints() {
+			if !seen[e.Endpoint] {
+				seen[e.Endpoint] = true
+				r.Endpoints = append(r.Endpoints, e)
+			}
+		}
+	}
 	for _, j := range s.jobs.snapshot() {
 		if j.Ended.IsZero() {
 			r.Jobs++

@@ -94,6 +94,8 @@ type RSEEntry struct {
 	Free       int64             `json:"free"`
 	Error      string            `json:"error,omitempty"` // why it does not answer
 	Counters   any               `json:"counters,omitempty"`
+
+	Endpoints []backends.EndpointState `json:"endpoints,omitempty"` // of its servers
 }
 
 // RuleEntry is one rule and how far it is.
