@@ -13,6 +13,7 @@ server=(
   nginx-light:/usr/sbin/nginx libnginx-mod-http-dav-ext:/usr/lib/nginx/modules/ngx_http_dav_ext_module.so
   xrootd-server:/usr/bin/xrootd xrootd-server-plugins:"$lib/libXrdHttp-5.so" xrootd-scitokens-plugins:"$lib/libXrdAccSciTokens-5.so"
   globus-gridftp-server-progs:/usr/sbin/globus-gridftp-server globus-gass-copy-progs:/usr/bin/globus-url-copy
+  voms-clients:/usr/bin/voms-proxy-fake
 )
 optional=(strace mkfs.ext4 sqlite3 python3 vim fuser openssl) # their tests skip without them
 

@@ -78,16 +78,22 @@ type Found struct {
 	Name    string    `json:"name"` // subject of the certificate or the token
 	Expires time.Time `json:"expires,omitzero"`
 	Problem string    `json:"problem,omitempty"` // why it is not used
+
+	Issuer   string   `json:"issuer,omitempty"`   // of a token
+	Scopes   []string `json:"scopes,omitempty"`   // of a token: what it allows
+	Audience []string `json:"audience,omitempty"` // of a token: the servers that it is for
+	VOMS     []VOMS   `json:"voms,omitempty"`     // of a proxy
 }
 
 // List tells what is found, without anything secret.
 func (s *Source) List() []Found {
 	var out []Found
 	if t, err := s.Token(); t.From != "" {
-		out = append(out, Found{Kind: "token", From: t.From, Name: t.Subject, Expires: t.Expires, Problem: problem(err)})
+		out = append(out, Found{Kind: "token", From: t.From, Name: t.Subject, Expires: t.Expires, Problem: problem(err),
+			Issuer: t.Issuer, Scopes: t.Scopes, Audience: t.Audience})
 	}
 	if p, err := s.Proxy(); p.From != "" {
-		out = append(out, Found{Kind: "proxy", From: p.From, Name: p.Subject, Expires: p.Expires, Problem: problem(err)})
+		out = append(out, Found{Kind: "proxy", From: p.From, Name: p.Subject, Expires: p.Expires, Problem: problem(err), VOMS: p.VOMS})
 	}
 	return out
 }

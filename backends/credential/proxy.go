@@ -18,6 +18,7 @@ type Proxy struct {
 	From    string           // the file that it is from
 	Subject string           // of the person, as grid-mapfiles have it
 	Expires time.Time        // of the first certificate of its chain to do so
+	VOMS    []VOMS           // attributes of the person, unproved
 }
 
 type proxyFile = cached[Proxy]
@@ -61,7 +62,7 @@ func parseProxy(b []byte) (Proxy, error) {
 		// The text of crypto/tls names kinds of blocks, never what is in them.
 		return Proxy{}, fmt.Errorf("it is none (%v): %w", err, backends.ErrDamaged)
 	}
-	p := Proxy{Cert: &c, Expires: c.Leaf.NotAfter, Subject: distinguished(c.Leaf)}
+	p := Proxy{Cert: &c, Expires: c.Leaf.NotAfter, Subject: distinguished(c.Leaf), VOMS: vomsOf(c.Leaf)}
 	for _, der := range c.Certificate[1:] {
 		x, err := x509.ParseCertificate(der)
 		if err != nil {
@@ -71,6 +72,7 @@ func parseProxy(b []byte) (Proxy, error) {
 			p.Expires = x.NotAfter
 		}
 		p.Subject = distinguished(x)
+		p.VOMS = append(p.VOMS, vomsOf(x)...) // a proxy of a proxy hands its attributes down
 		if x.IsCA {
 			break
 		}

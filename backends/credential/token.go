@@ -16,8 +16,12 @@ import (
 type Token struct {
 	Secret  string    // "" when there is none that can be used
 	From    string    // the variable or file that it is from
-	Subject string    // of a JWT
-	Expires time.Time // of a JWT; zero: not known
+	Subject string    // of a JWT, as the rest
+	Expires time.Time // zero: not known
+	Issuer  string
+	Scopes  []string // as in the WLCG profile: storage.read:/path
+	// Audience names the servers that it is for.
+	Audience []string
 }
 
 type tokenFile = cached[Token]
@@ -88,14 +92,35 @@ func parseToken(text, from string) (Token, error) {
 		return t, nil
 	}
 	var claims struct {
-		Sub string  `json:"sub"`
-		Exp float64 `json:"exp"`
+		Sub   string          `json:"sub"`
+		Iss   string          `json:"iss"`
+		Exp   float64         `json:"exp"`
+		Scope json.RawMessage `json:"scope"` // a text with spaces; SciTokens 1 had lists
+		Aud   json.RawMessage `json:"aud"`   // a text or a list
 	}
 	if json.Unmarshal(b, &claims) == nil {
-		t.Subject = claims.Sub
+		t.Subject, t.Issuer = printable([]byte(claims.Sub)), printable([]byte(claims.Iss))
+		t.Audience = texts(claims.Aud)
+		for _, s := range texts(claims.Scope) {
+			t.Scopes = append(t.Scopes, strings.Fields(s)...)
+		}
 		if claims.Exp > 0 && claims.Exp < 1<<40 {
 			t.Expires = time.Unix(int64(claims.Exp), 0)
 		}
 	}
 	return t, nil
+}
+
+// texts gives a claim that is a text, or a list of them.
+func texts(raw json.RawMessage) (out []string) {
+	var one string
+	if json.Unmarshal(raw, &one) == nil {
+		out = []string{one}
+	} else if json.Unmarshal(raw, &out) != nil {
+		return nil
+	}
+	for i := range out {
+		out[i] = printable([]byte(out[i]))
+	}
+	return out
 }

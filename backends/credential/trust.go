@@ -75,14 +75,19 @@ func (s *Source) certificates(fresh bool) (*x509.CertPool, map[string][]*x509.Re
 	}
 	lists := map[string][]*x509.RevocationList{}
 	if err == nil {
-		s.readFolder(dir, roots, lists)
+		s.readFolder(dir, func(b []byte, isList bool) error {
+			if isList {
+				return addList(lists, b)
+			}
+			return addRoots(roots, b)
+		})
 	}
 	t.dir, t.at, t.read, t.roots, t.lists = dir, at, now, roots, lists
 	return roots, lists, nil
 }
 
-// readFolder takes what is good; a broken file is logged and costs its authority only.
-func (s *Source) readFolder(dir string, roots *x509.CertPool, lists map[string][]*x509.RevocationList) {
+// readFolder gives add each file; one that is no good is logged and costs its authority only.
+func (s *Source) readFolder(dir string, add func(b []byte, isList bool) error) {
 	d, err := os.Open(dir)
 	if err != nil {
 		s.o.Log.Warn("trusted authorities cannot be read", "dir", dir, "err", err)
@@ -99,10 +104,8 @@ func (s *Source) readFolder(dir string, roots *x509.CertPool, lists map[string][
 			continue
 		}
 		b, err := readPublic(filepath.Join(dir, name))
-		if err == nil && isList {
-			err = addList(lists, b)
-		} else if err == nil {
-			err = addRoots(roots, b)
+		if err == nil {
+			err = add(b, isList)
 		}
 		if err != nil {
 			s.o.Log.Warn("file of a trusted authority is left out", "file", filepath.Join(dir, name), "err", err)

@@ -291,6 +291,7 @@ func template(cn string, life time.Duration, units ...string) *x509.Certificate 
 	return &x509.Certificate{
 		SerialNumber: new(big.Int).SetBytes(serial), RawSubject: subject, BasicConstraintsValid: true,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(life),
+		SubjectKeyId: serial, // VOMS wants one to name the issuer by
 	}
 }
 

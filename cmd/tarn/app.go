@@ -90,6 +90,7 @@ func (s *session) commands() []*cli.Command {
 		s.mountCommand(),
 		s.umountCommand(),
 		s.statusCommand(),
+		s.whoamiCommand(),
 		s.configCommand(),
 		s.catalogueCommand(),
 		s.fsckCommand(),

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"tarn/backends/credential"
+	"tarn/backends/servertest"
+	"tarn/cmd/tarn/control"
+)
+
+func TestWhoami(t *testing.T) {
+	pki := servertest.NewPKI(t)
+	issuer := servertest.NewIssuer(t, pki)
+	dir := t.TempDir()
+	token := filepath.Join(dir, "token")
+	secret := issuer.Token(t, "storage.read:/ storage.modify:/pnfs", time.Hour)
+	if err := os.WriteFile(token, []byte(secret), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range []string{"TARN_LAKE", "BEARER_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE"} {
+		t.Setenv(v, "")
+	}
+	t.Setenv("HOME", dir)
+	t.Setenv("BEARER_TOKEN_FILE", token)
+	t.Setenv("X509_USER_PROXY", pki.Proxy(t, time.Hour))
+	t.Setenv("X509_CERT_DIR", pki.Certificates)
+	lake := filepath.Join(dir, "lake")
+	writeTree(t, lake, map[string]string{"lake.yaml": `
+rses:
+  - name: SITE
+    protocols:
+      - {url: "davs://door.example.org/pnfs"}
+      - {url: "gsiftp://door.example.org/pnfs", read: 2}
+      - {url: "dav://door.example.org/pnfs", read: 3}
+  - {name: DISK, path: disk}
+scopes: [{name: s}]
+`})
+	c := tester{t: t, lake: lake}
+	rows := func(out string) (rows []whoRow) {
+		t.Helper()
+		if strings.Contains(out, secret) || strings.Contains(out, strings.Split(secret, ".")[2]) {
+			t.Fatal("the token is shown")
+		}
+		for dec := json.NewDecoder(strings.NewReader(out)); dec.More(); {
+			var r whoRow
+			if err := dec.Decode(&r); err != nil {
+				t.Fatal(err)
+			}
+			rows = append(rows, r)
+		}
+		return rows
+	}
+	all := rows(c.ok("whoami", "--json"))
+	if len(all) != 6 {
+		t.Fatalf("%d rows", len(all))
+	}
+	if f := all[0].Credential; f == nil || f.Kind != "token" || f.From != token || f.Issuer != issuer.URL || f.Name != servertest.GridUser ||
+		strings.Join(f.Scopes, " ") != "storage.read:/ storage.modify:/pnfs" || len(f.Audience) != 1 || time.Until(f.Expires) > time.Hour {
+		t.Errorf("token: %+v", f)
+	}
+	if f := all[1].Credential; f == nil || f.Kind != "proxy" || f.Name != pki.User.DN() || f.Problem != "" {
+		t.Errorf("proxy: %+v", f)
+	}
+	if a := all[2].Authorities; a == nil || a.Dir != pki.Certificates || a.Trusted != 1 || a.Lists != 1 || a.Stale != 0 || a.System || a.Oldest.IsZero() {
+		t.Errorf("authorities: %+v", a)
+	}
+	for i, with := range []string{"token proxy", "proxy", ""} {
+		if u := all[3+i].Use; u == nil || u.RSE != "SITE" || strings.Join(u.With, " ") != with || u.Missing != "" {
+			t.Errorf("use %d: %+v", i, u)
+		}
+	}
+	out := c.ok("whoami")
+	for _, want := range []string{pki.User.DN(), "may storage.read:/ storage.modify:/pnfs", "(in 59 min", "1 authority, 1 list of revoked", "as token and proxy", "shows no credentials"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is not told:\n%s", want, out)
+		}
+	}
+
+	// Expired, and not there.
+	t.Setenv("X509_USER_PROXY", pki.Proxy(t, -time.Minute))
+	c.fails(control.CodeRefused, []string{"2 credentials expired, missing or of no use"}, "whoami")
+	t.Setenv("X509_USER_PROXY", filepath.Join(dir, "none"))
+	_, _, err := c.run("whoami")
+	if code := report(&strings.Builder{}, err, false); code != control.CodeRefused {
+		t.Errorf("a proxy that is not there: exit code %d", code)
+	}
+	t.Setenv("X509_USER_PROXY", "")
+	t.Setenv("BEARER_TOKEN_FILE", "")
+	t.Setenv("XDG_RUNTIME_DIR", dir)
+	if _, err := os.Stat(fmt.Sprintf("/tmp/x509up_u%d", os.Geteuid())); err == nil {
+		return // this machine's own
+	}
+	out, _, err = c.run("whoami")
+	if code := report(&strings.Builder{}, err, false); code != control.CodeRefused || !strings.Contains(out, "no proxy: make one with voms-proxy-init") || !strings.Contains(out, "as nobody: only what is open to all") {
+		t.Errorf("with nothing: exit code %d:\n%s", code, out)
+	}
+	var said strings.Builder
+	err = (&session{t: &terminal{out: &said, err: &said, now: time.Now}}).whoami(credential.None(), nil)
+	if code := report(&said, err, false); code != control.CodeNothing || !strings.Contains(said.String(), "no credentials were found") {
+		t.Errorf("with nothing and no lake: exit code %d:\n%s", code, said.String())
+	}
+}
