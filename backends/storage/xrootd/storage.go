@@ -1,0 +1,430 @@
+//go:build xrdcl && cgo
+
+package xrootd
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"tarn/backends"
+	"tarn/backends/checksum"
+)
+
+// Storage is a folder of a server.
+//
+// While the server is away, or the folder or the Marker is not there, everything is ErrUnavailable (with ErrTemporary),
+// never ErrNotExist; it works again when they are back.
+type Storage struct {
+	o      Options
+	end    endpoint
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	slots  chan struct{} // of requests that are out
+
+	mu      sync.Mutex // guards the rest; never held across I/O
+	fs      *counted   // of fsURL; nil: not made yet, or closed
+	fsURL   string
+	closed  bool
+	folders map[string]struct{} // known to be there; bounded
+	cleaned time.Time           // when left-over uploads were last looked for
+	noSums  time.Time           // when the server last showed that it knows no checksums; zero: it knows
+	space   spaceAnswer
+}
+
+var _ backends.Storage = (*Storage)(nil)
+
+func open(o Options, end endpoint) (backends.Storage, error) {
+	if len(o.Checksums) == 0 {
+		o.Checksums = checksum.Default
+	}
+	for _, a := range o.Checksums {
+		if !slices.Contains([]string{"adler32", "md5", "sha256"}, a) {
+			return nil, fmt.Errorf("open xrootd storage %s: checksum %q: %w", end, a, backends.ErrNotSupported)
+		}
+	}
+	if o.Capacity <= 0 {
+		o.Capacity = 1 << 50
+	}
+	if o.Timeout <= 0 {
+		o.Timeout = 15 * time.Second
+	}
+	if o.Requests <= 0 {
+		o.Requests = 256
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	s := &Storage{o: o, end: end, slots: make(chan struct{}, o.Requests), folders: map[string]struct{}{}}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	return s, nil
+}
+
+// remote is the absolute path on the server.
+func (s *Storage) remote(p string) string { return path.Join(s.end.prefix, p) }
+
+// at is what errors call a path.
+func (s *Storage) at(p string) string {
+	return s.end.scheme + "://" + s.end.addr + "/" + s.remote(strings.ToValidUTF8(p, "?"))
+}
+
+// url is that of an absolute path for the library. Connections are shared by URLs of one user name, so that each proxy
+// gets a name of its own.
+func (s *Storage) url(remote string) string {
+	user, query := "", ""
+	if s.o.Credentials != nil {
+		if p, err := s.o.Credentials.Proxy(); err == nil && p.Cert != nil && !strings.ContainsAny(p.From, "&?=%# ") {
+			sum := sha256.Sum256([]byte(p.From))
+			user, query = "u"+hex.EncodeToString(sum[:3])+"@", "?xrd.gsiusrpxy="+p.From
+		}
+	}
+	return s.end.scheme + "://" + user + s.end.addr + "/" + remote + query
+}
+
+// nameSpace gives the one of the credentials as they are now, with a share for the caller to drop.
+func (s *Storage) nameSpace() (*counted, error) {
+	u := s.url("/")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, backends.ErrClosed
+	}
+	if s.fs == nil || s.fsURL != u {
+		old := s.fs
+		s.fs, s.fsURL = newFileSystem(u), u
+		if old != nil {
+			old.drop()
+		}
+	}
+	s.fs.take()
+	return s.fs, nil
+}
+
+// start sends a request that may take d; f gets the answer, on a thread of the library.
+func (s *Storage) start(ctx context.Context, c *counted, send func(done), f done) error {
+	select {
+	case s.slots <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.ctx.Done():
+		return backends.ErrClosed
+	}
+	c.take()
+	send(func(a answer) {
+		f(a)
+		<-s.slots
+		c.answered()
+	})
+	return nil
+}
+
+// await waits for an answer, but no longer than d: the library counts in seconds, and from when it gets to it.
+func (s *Storage) await(ctx context.Context, d time.Duration, got <-chan answer) (answer, error) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case a := <-got:
+		return a, s.failed(a)
+	case <-ctx.Done():
+		return answer{}, ctx.Err()
+	case <-s.ctx.Done():
+		return answer{}, backends.ErrClosed
+	case <-t.C:
+		return answer{}, silent(d)
+	}
+}
+
+// request is start and await.
+func (s *Storage) request(ctx context.Context, c *counted, d time.Duration, send func(done)) (answer, error) {
+	if err := ctx.Err(); err != nil {
+		return answer{}, err
+	}
+	got := make(chan answer, 1)
+	if err := s.start(ctx, c, send, func(a answer) { got <- a }); err != nil {
+		return answer{}, err
+	}
+	return s.await(ctx, d, got)
+}
+
+// ask is a request on an absolute path of the name space.
+func (s *Storage) ask(ctx context.Context, d time.Duration, what int, remote, to string) (answer, error) {
+	for again := false; ; again = true {
+		fs, err := s.nameSpace()
+		if err != nil {
+			return answer{}, err
+		}
+		a, err := s.request(ctx, fs, d, func(f done) { fs.fs(what, remote, to, d, f) })
+		fs.drop()
+		// A connection that was idle may have been lost meanwhile, which says nothing of the server. What was not only
+		// asked may have been done.
+		if err != nil && !again && broken(err) && what != fsMv && what != fsRm && what != fsRmdir && ctx.Err() == nil {
+			continue
+		}
+		return a, err
+	}
+}
+
+// do is what all operations have in common: path and context are checked, and what comes back speaks tarn's errors.
+func (s *Storage) do(ctx context.Context, op, p string, f func() error) error {
+	err := checkPath(p)
+	if err == nil && s.ctx.Err() != nil {
+		err = backends.ErrClosed
+	}
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err == nil {
+		err = f()
+	}
+	if errors.Is(err, backends.ErrNotExist) || errors.Is(err, backends.ErrStale) {
+		// "Not there" is an answer only while the folder itself is.
+		if away := s.present(ctx); away != nil {
+			err = away
+		}
+	}
+	return s.edge(op, p, err)
+}
+
+// present tells whether the folder is there that all paths are below, with its Marker.
+func (s *Storage) present(ctx context.Context) error {
+	what := s.remote(s.o.Marker)
+	i, err := s.lookRemote(ctx, what)
+	switch {
+	case errors.Is(err, backends.ErrNotExist) || errors.Is(err, backends.ErrNotDir):
+		return down("%s is not there", what)
+	case err == nil && s.o.Marker == "" && i.flags&isDir == 0:
+		return down("%s is no folder", what)
+	}
+	return err
+}
+
+func (s *Storage) lookRemote(ctx context.Context, remote string) (info, error) {
+	a, err := s.ask(ctx, s.o.Timeout, fsStat, remote, "")
+	if isServer(err, xFSError) && s.throughFile(ctx, remote) { // ENOTDIR has no code of its own
+		err = fmt.Errorf("%s goes through a file: %w", remote, backends.ErrNotDir)
+	}
+	return a.info, err
+}
+
+// throughFile tells whether an element of an absolute path before the last is a file.
+func (s *Storage) throughFile(ctx context.Context, remote string) bool {
+	for dir := path.Dir(remote); len(dir) > len(s.end.prefix); dir = path.Dir(dir) {
+		a, err := s.ask(ctx, s.o.Timeout, fsStat, dir, "")
+		if err == nil {
+			return a.info.flags&isDir == 0
+		}
+	}
+	return false
+}
+
+// look is what a path is. One that goes through a file is not there for whoever looks for something.
+func (s *Storage) look(ctx context.Context, p string) (info, error) {
+	i, err := s.lookRemote(ctx, s.remote(p))
+	if errors.Is(err, backends.ErrNotDir) {
+		err = fmt.Errorf("%v: %w", err, backends.ErrNotExist)
+	}
+	return i, err
+}
+
+func attr(p string, i info) backends.Attr {
+	a := backends.Attr{Path: p, Size: i.size, IsDir: i.flags&isDir != 0, MTime: i.mtime}
+	if a.IsDir {
+		a.Size = 0
+	}
+	return a
+}
+
+// Stat implements backends.Storage, as the methods after it.
+func (s *Storage) Stat(ctx context.Context, p string) (a backends.Attr, err error) {
+	err = s.do(ctx, "stat", p, func() error {
+		i, err := s.look(ctx, p)
+		a = attr(p, i)
+		return err
+	})
+	if err != nil {
+		a = backends.Attr{}
+	}
+	return a, err
+}
+
+// Checksum lets the server give or compute adler32; ErrNotSupported where it knows none.
+func (s *Storage) Checksum(ctx context.Context, p string) (c backends.Checksums, err error) {
+	err = s.do(ctx, "checksum", p, func() error {
+		i, err := s.look(ctx, p)
+		if err != nil {
+			return err
+		}
+		if i.flags&isDir != 0 {
+			return backends.ErrIsDir
+		}
+		c, err = s.sum(ctx, s.remote(p), i.size)
+		return err
+	})
+	return c, err
+}
+
+// sumsAgain is after what time a server that knew no checksum is asked once more.
+const sumsAgain = 10 * time.Minute
+
+// sum is the server's adler32 (kXR_Qcksum).
+func (s *Storage) sum(ctx context.Context, remote string, size int64) (none backends.Checksums, err error) {
+	a, err := s.ask(ctx, s.patience(size), fsChecksum, remote+"?cks.type=adler32", "")
+	if errors.Is(err, backends.ErrNotSupported) {
+		s.mu.Lock()
+		s.noSums = s.o.Now()
+		s.mu.Unlock()
+	}
+	if err != nil {
+		return none, err
+	}
+	f := strings.Fields(strings.TrimRight(a.text, "\x00"))
+	if len(f) != 2 || f[0] != "adler32" {
+		return none, fmt.Errorf("the server gives %q as adler32: %w", printable(a.text), backends.ErrUnavailable)
+	}
+	v, perr := strconv.ParseUint(f[1], 16, 32)
+	if perr != nil {
+		return none, fmt.Errorf("the server gives %q as adler32: %w", printable(a.text), backends.ErrUnavailable)
+	}
+	s.mu.Lock()
+	s.noSums = time.Time{}
+	s.mu.Unlock()
+	return backends.Checksums{Adler32: fmt.Sprintf("%08x", v)}, nil
+}
+
+// patience is for work that reads or writes the whole file: 10 MB/s are expected at least.
+func (s *Storage) patience(size int64) time.Duration {
+	return s.o.Timeout + time.Duration(max(size, 0)/10_000)*time.Millisecond
+}
+
+// Traits has checksums as long as the server has not shown that it knows none.
+func (s *Storage) Traits() backends.StorageTraits {
+	t := backends.StorageTraits{Checksums: []string{"adler32"}, Folders: true}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.noSums.IsZero() && s.o.Now().Sub(s.noSums) < sumsAgain {
+		t.Checksums = nil
+	}
+	return t
+}
+
+// Remove deletes a file or an empty folder.
+func (s *Storage) Remove(ctx context.Context, p string) error {
+	if s.o.ReadOnly {
+		return s.edge("remove", p, backends.ErrReadOnly)
+	}
+	return s.do(ctx, "remove", p, func() error {
+		if p == "" {
+			return fmt.Errorf("the prefix itself: %w", backends.ErrBusy)
+		}
+		i, err := s.look(ctx, p)
+		if err != nil {
+			return err
+		}
+		if i.flags&isDir == 0 {
+			_, err = s.ask(ctx, s.o.Timeout, fsRm, s.remote(p), "")
+			return err
+		}
+		s.forget(p)
+		_, err = s.ask(ctx, s.o.Timeout, fsRmdir, s.remote(p), "")
+		var f *failure
+		if errors.As(err, &f) && f.code == errResponse && !errors.Is(err, backends.ErrPermission) {
+			// ENOTEMPTY has no code of its own.
+			if found, lerr := s.entries(ctx, s.remote(p)); lerr == nil && len(found) > 0 {
+				return backends.ErrNotEmpty
+			}
+		}
+		return err
+	})
+}
+
+// spaceAnswer is what Space last heard.
+type spaceAnswer struct {
+	at          time.Time
+	total, free int64
+}
+
+// spaceFor is how long an answer is good.
+const spaceFor = 10 * time.Second
+
+// Space asks the server (kXR_Qspace). Where it does not tell, Options.Capacity is all and free. A prefix that is not
+// there is unavailable.
+func (s *Storage) Space(ctx context.Context) (total, free int64, err error) {
+	err = s.do(ctx, "space", "", func() error {
+		s.mu.Lock()
+		a := s.space
+		s.mu.Unlock()
+		if d := s.o.Now().Sub(a.at); !a.at.IsZero() && d >= 0 && d < spaceFor {
+			total, free = a.total, a.free
+			return nil
+		}
+		if err := s.present(ctx); err != nil {
+			return err
+		}
+		r, err := s.ask(ctx, s.o.Timeout, fsSpace, s.end.prefix, "")
+		var ok bool
+		switch {
+		case err == nil:
+			total, free, ok = parseSpace(r.text)
+		case !errors.Is(err, backends.ErrNotSupported):
+			return err
+		}
+		if !ok {
+			total, free = s.o.Capacity, s.o.Capacity
+		}
+		s.mu.Lock()
+		s.space = spaceAnswer{at: s.o.Now(), total: total, free: free}
+		s.mu.Unlock()
+		return nil
+	})
+	return total, free, err
+}
+
+// parseSpace reads "oss.cgroup=public&oss.space=2&oss.free=1&oss.quota=-1...", a quota being less than the space when it
+// is not -1.
+func parseSpace(text string) (total, free int64, ok bool) {
+	v, err := url.ParseQuery(strings.TrimRight(text, "\x00"))
+	if err != nil {
+		return 0, 0, false
+	}
+	number := func(key string) int64 {
+		n, err := strconv.ParseInt(v.Get(key), 10, 64)
+		if err != nil {
+			return -1
+		}
+		return n
+	}
+	total, free = number("oss.space"), number("oss.free")
+	if total <= 0 || free < 0 {
+		return 0, 0, false
+	}
+	if quota := number("oss.quota"); quota >= 0 {
+		total, free = min(total, quota), min(free, max(quota-max(number("oss.used"), 0), 0))
+	}
+	return max(total, 1), min(free, total), true
+}
+
+// Close ends the waiting of all that is under way. Objects may be closed later.
+func (s *Storage) Close() error {
+	s.mu.Lock()
+	fs := s.fs
+	s.fs, s.closed = nil, true
+	s.mu.Unlock()
+	s.cancel()
+	if fs != nil {
+		fs.drop()
+	}
+	return nil
+}

@@ -1,0 +1,497 @@
+//go:build xrdcl && cgo
+
+package xrootd
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"tarn/backends"
+	"tarn/backends/checksum"
+)
+
+const (
+	// stale is the age from which an unfinished upload is taken for left over by a crash: others may write to the same storage.
+	stale = 24 * time.Hour
+	// maxFolders bounds the memory of folders known to be there; forgetting one costs a request.
+	maxFolders = 1 << 14
+	// cleanupTime bounds what an upload that failed may take to remove its traces.
+	cleanupTime = 5 * time.Second
+	// window is how many writes of an upload are out at once, writeSize how much each carries.
+	window    = 8
+	writeSize = 2 << 20
+	// renames is how often others may put something in the way of a rename, one after the other.
+	renames = 32
+)
+
+// upload is one file on its way: writes that are out side by side, the next one being filled.
+type upload struct {
+	s    *Storage
+	path string
+	tmp  string // on the server; "" once it is published
+	size int64  // announced; -1: not
+	ctx  context.Context
+	file *counted
+	h    *checksum.Hasher
+	fill *buffer // n bytes of it are used
+	sent int64   // offset of the first byte of fill
+	err  error   // sticky: a failed write cannot be followed by a good commit
+	over bool    // there was a file of this name at Create
+	done bool
+
+	room chan *buffer // a token for each write that is not out, with its buffer or nil
+	left int          // tokens that settle did not take yet
+
+	mu     sync.Mutex // guards the rest
+	failed answer     // the first that says so
+	broke  error      // the first write that could not even be sent
+	dead   bool       // nobody takes tokens any more
+}
+
+// Create makes the folders and opens the new file. The upload goes on no longer than ctx.
+func (s *Storage) Create(ctx context.Context, p string, size int64) (backends.Upload, error) {
+	if s.o.ReadOnly {
+		return nil, s.edge("create", p, backends.ErrReadOnly)
+	}
+	u := &upload{s: s, path: p, size: size, ctx: ctx, h: checksum.New(s.algorithms()...), room: make(chan *buffer, window), left: window}
+	err := s.do(ctx, "create", p, func() error {
+		if p == "" {
+			return backends.ErrIsDir
+		}
+		i, err := s.lookRemote(ctx, s.remote(p))
+		switch {
+		case err == nil && i.flags&isDir != 0:
+			return backends.ErrIsDir
+		case err != nil && !errors.Is(err, backends.ErrNotExist):
+			return err
+		}
+		u.over = err == nil
+		if s.o.Marker != "" {
+			if err := s.present(ctx); err != nil {
+				return err
+			}
+		}
+		if err := s.makeFolder(ctx, path.Dir(p)); err != nil {
+			return err
+		}
+		if err := s.makeFolder(ctx, uploads); err != nil {
+			return err
+		}
+		s.clean(ctx)
+		err = u.begin(ctx)
+		if errors.Is(err, backends.ErrNotExist) { // somebody removed the folder
+			s.forget(uploads)
+			if err = s.makeFolder(ctx, uploads); err == nil {
+				err = u.begin(ctx)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	for range window {
+		u.room <- nil
+	}
+	return u, nil
+}
+
+// algorithms are those of uploads, with the one that servers know.
+func (s *Storage) algorithms() []string {
+	if slices.Contains(s.o.Checksums, "adler32") {
+		return s.o.Checksums
+	}
+	return append([]string{"adler32"}, s.o.Checksums...)
+}
+
+func (u *upload) begin(ctx context.Context) (err error) {
+	tmp := u.s.remote(uploads + "/" + rand.Text())
+	if u.file, _, err = u.s.openFile(ctx, tmp, true, u.s.o.Timeout); err == nil {
+		u.tmp = tmp
+	}
+	return err
+}
+
+// makeFolder makes a folder below the prefix and those above it. It begins at the bottom: mostly all is there but the last.
+func (s *Storage) makeFolder(ctx context.Context, dir string) error {
+	s.mu.Lock()
+	_, known := s.folders[dir]
+	s.mu.Unlock()
+	if known || dir == "." { // the prefix is not ours to make
+		return nil
+	}
+	_, err := s.ask(ctx, s.o.Timeout, fsMkdir, s.remote(dir), "")
+	if errors.Is(err, backends.ErrNotExist) && path.Dir(dir) != "." {
+		s.forget(path.Dir(dir))
+		if err := s.makeFolder(ctx, path.Dir(dir)); err != nil {
+			return err
+		}
+		_, err = s.ask(ctx, s.o.Timeout, fsMkdir, s.remote(dir), "")
+	}
+	if err != nil {
+		// Servers differ in what they say of a folder that is there.
+		i, lerr := s.lookRemote(ctx, s.remote(dir))
+		switch {
+		case lerr == nil && i.flags&isDir != 0:
+		case lerr == nil || errors.Is(lerr, backends.ErrNotDir):
+			return fmt.Errorf("%s: %w", dir, backends.ErrNotDir)
+		default:
+			return fmt.Errorf("make folder %s: %w", dir, err)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.folders) >= maxFolders {
+		clear(s.folders)
+	}
+	s.folders[strings.Clone(dir)] = struct{}{}
+	return nil
+}
+
+// forget is for a folder that may be gone, and those below it.
+func (s *Storage) forget(dir string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for d := range s.folders {
+		if d == dir || strings.HasPrefix(d, dir+"/") {
+			delete(s.folders, d)
+		}
+	}
+}
+
+// clean removes what uploads that ended with a crash have left, when that was not looked for lately.
+func (s *Storage) clean(ctx context.Context) {
+	now := s.o.Now()
+	s.mu.Lock()
+	due := s.cleaned.IsZero() || now.Sub(s.cleaned) >= stale
+	if due {
+		s.cleaned = now
+	}
+	s.mu.Unlock()
+	if !due {
+		return
+	}
+	dir := s.remote(uploads)
+	found, err := s.entries(ctx, dir)
+	for _, e := range found {
+		if err == nil && !e.unknown && e.flags&isDir == 0 && now.Sub(e.mtime) >= stale && !strings.ContainsRune(e.name, '/') {
+			_, err = s.ask(ctx, s.o.Timeout, fsRm, dir+"/"+e.name, "")
+			if errors.Is(err, backends.ErrNotExist) {
+				err = nil
+			}
+		}
+	}
+	if err != nil {
+		s.o.Log.Warn("cleaning up unfinished uploads", "at", s.at(uploads), "err", err)
+	}
+}
+
+func (u *upload) fail(op string, err error) error { return u.s.edge(op, u.path, err) }
+
+// Write copies the bytes to where the library takes them from, while their checksums are computed.
+func (u *upload) Write(p []byte) (n int, err error) {
+	if u.done {
+		return 0, u.fail("write", backends.ErrClosed)
+	}
+	if u.err != nil {
+		return 0, u.err
+	}
+	if u.size >= 0 && u.h.Size()+int64(len(p)) > u.size {
+		u.err = u.fail("write", fmt.Errorf("more than the announced %d bytes: %w", u.size, backends.ErrCorrupt))
+		return 0, u.err
+	}
+	var sums sync.WaitGroup
+	if len(p) >= 64<<10 {
+		sums.Go(func() { u.h.Write(p) })
+	} else {
+		u.h.Write(p)
+	}
+	for n < len(p) && u.err == nil {
+		if u.fill == nil {
+			if err := u.next(); err != nil {
+				u.err = u.fail("write", err)
+				break
+			}
+		}
+		used := u.fill.n
+		u.fill.n = min(used+len(p)-n, u.fill.size)
+		n += copy(u.fill.bytes()[used:], p[n:])
+		if u.fill.n == u.fill.size {
+			if err := u.send(u.ctx); err != nil {
+				u.err = u.fail("write", err)
+			}
+		}
+	}
+	sums.Wait()
+	return n, u.err
+}
+
+// next waits for a buffer to fill.
+func (u *upload) next() error {
+	b, err := u.wait(u.ctx)
+	if err != nil {
+		return err
+	}
+	if b == nil {
+		n := writeSize
+		if u.size >= 0 {
+			n = int(min(u.size, writeSize))
+		}
+		b = newBuffer(n)
+	}
+	b.n, u.fill = 0, b
+	return nil
+}
+
+// wait is for one of the writes that are out, or for none when there is room.
+func (u *upload) wait(ctx context.Context) (*buffer, error) {
+	t := time.NewTimer(u.s.o.Timeout)
+	defer t.Stop()
+	select {
+	case b := <-u.room:
+		return b, u.failure()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-u.s.ctx.Done():
+		return nil, backends.ErrClosed
+	case <-t.C:
+		return nil, silent(u.s.o.Timeout)
+	}
+}
+
+func (u *upload) failure() error {
+	u.mu.Lock()
+	a, err := u.failed, u.broke
+	u.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return u.s.failed(a)
+}
+
+// send lets the buffer that was filled go.
+func (u *upload) send(ctx context.Context) error {
+	b, off := u.fill, u.sent
+	u.fill, u.sent = nil, off+int64(b.n)
+	err := u.s.start(ctx, u.file, func(f done) { u.file.write(off, b, u.s.o.Timeout, f) }, func(a answer) { u.back(b, a, nil) })
+	if err != nil {
+		u.back(b, answer{}, err)
+	}
+	return err
+}
+
+// back is what becomes of a buffer when its write is over.
+func (u *upload) back(b *buffer, a answer, err error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.failed.code == 0 {
+		u.failed = a
+	}
+	u.broke = cmp.Or(u.broke, err)
+	if u.dead {
+		b.free()
+	} else {
+		u.room <- b // has room for all
+	}
+}
+
+// settle waits until no write is out, and frees the buffers.
+func (u *upload) settle(ctx context.Context) (err error) {
+	for ; u.left > 0; u.left-- {
+		b, werr := u.wait(ctx)
+		if b != nil {
+			b.free()
+		}
+		if err = errors.Join(err, werr); werr != nil && u.failure() == nil {
+			return werr
+		}
+	}
+	return u.failure()
+}
+
+// end leaves the buffers of writes that are still out to these.
+func (u *upload) end() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.dead = true
+	for {
+		select {
+		case b := <-u.room:
+			if b != nil {
+				b.free()
+			}
+		default:
+			return
+		}
+	}
+}
+
+func (u *upload) Commit(ctx context.Context, want backends.Checksums) (backends.Checksums, error) {
+	if u.done {
+		return backends.Checksums{}, u.fail("commit", backends.ErrClosed)
+	}
+	defer u.Abort()
+	got, at, err := u.verify(ctx, want)
+	if err == nil {
+		err = u.publish(ctx, at)
+	}
+	if err != nil {
+		return backends.Checksums{}, u.fail("commit", err)
+	}
+	return got, nil
+}
+
+// verify compares what was sent with what was wanted, and with size and checksum that the server has.
+func (u *upload) verify(ctx context.Context, want backends.Checksums) (none backends.Checksums, at info, err error) {
+	s := u.s
+	if err := ctx.Err(); err != nil {
+		return none, at, err
+	}
+	if u.err != nil {
+		return none, at, u.err
+	}
+	n := u.h.Size()
+	if u.size >= 0 && n != u.size {
+		return none, at, fmt.Errorf("%d bytes of the announced %d came: %w", n, u.size, backends.ErrCorrupt)
+	}
+	if u.fill != nil {
+		if err := u.send(ctx); err != nil {
+			return none, at, err
+		}
+	}
+	if err := u.settle(ctx); err != nil {
+		return none, at, err
+	}
+	d := s.patience(n)
+	if _, err := s.request(ctx, u.file, d, func(f done) { u.file.sync(d, f) }); err != nil {
+		return none, at, err
+	}
+	if _, err := s.request(ctx, u.file, d, func(f done) { u.file.close(d, f) }); err != nil {
+		return none, at, err
+	}
+	if at, err = s.lookRemote(ctx, u.tmp); err != nil {
+		return none, at, err
+	}
+	if at.size != n {
+		return none, at, fmt.Errorf("the server has %d bytes of the %d sent: %w", at.size, n, backends.ErrCorrupt)
+	}
+	sums := u.h.Sums()
+	// What was not computed on the way, and what the server cannot give, is had by reading.
+	var read []string
+	for _, a := range checksum.Known(want) {
+		if _, ok := sums[a]; !ok {
+			read = append(read, a)
+		}
+	}
+	server, err := s.sum(ctx, u.tmp, n)
+	if errors.Is(err, backends.ErrNotSupported) {
+		read = append(read, "adler32")
+	} else if err != nil {
+		return none, at, err
+	}
+	if len(read) > 0 {
+		server, err = u.readBack(ctx, at, read)
+		if err != nil {
+			return none, at, err
+		}
+	}
+	if server.Adler32 != "" && server.Adler32 != sums["adler32"] {
+		return none, at, fmt.Errorf("the server has adler32 %s of what has %s: %w", server.Adler32, sums["adler32"], backends.ErrCorrupt)
+	}
+	for a, v := range checksum.ToMap(server) {
+		sums[a] = v
+	}
+	got := checksum.FromMap(sums)
+	return got, at, want.Match(got)
+}
+
+// readBack computes digests of what the server has.
+func (u *upload) readBack(ctx context.Context, at info, algs []string) (backends.Checksums, error) {
+	o := &object{s: u.s, path: strings.TrimPrefix(u.tmp, u.s.remote("")+"/"), was: at, opening: make(chan struct{}, 1)}
+	defer o.Close()
+	return checksum.Object(ctx, o, algs...)
+}
+
+// publish moves the file to its place. What is there goes a moment before: XRootD would give the old file, as long as
+// anybody has it open, to whoever opens the new one, unless it was removed; and other servers do not replace.
+func (u *upload) publish(ctx context.Context, at info) error {
+	s, to := u.s, u.s.remote(u.path)
+	remove := func() error {
+		_, err := s.ask(ctx, s.o.Timeout, fsRm, to, "")
+		if errors.Is(err, backends.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	if u.over {
+		if err := remove(); err != nil {
+			return err
+		}
+	}
+	made := false
+	for range renames {
+		_, err := s.ask(ctx, s.o.Timeout, fsMv, u.tmp, to)
+		if err == nil {
+			u.tmp = ""
+			return nil
+		}
+		if ctx.Err() != nil {
+			return err
+		}
+		there, lerr := s.lookRemote(ctx, to)
+		switch {
+		case lerr == nil && there.same(at):
+			u.tmp = "" // the answer was lost on its way
+			return nil
+		case errors.Is(err, backends.ErrExist) && lerr == nil && there.flags&isDir != 0:
+			return backends.ErrIsDir
+		case errors.Is(err, backends.ErrExist):
+			if err := remove(); err != nil {
+				return err
+			}
+		case errors.Is(err, backends.ErrNotExist) && !made: // somebody removed the empty parent
+			made = true
+			s.forget(path.Dir(u.path))
+			if err := s.makeFolder(ctx, path.Dir(u.path)); err != nil {
+				return err
+			}
+		default:
+			return err
+		}
+	}
+	return fmt.Errorf("others write there all the time: %w, %w", backends.ErrBusy, backends.ErrTemporary)
+}
+
+// Abort removes what was written, unless Commit has published it.
+func (u *upload) Abort() error {
+	if u.done {
+		return nil
+	}
+	u.done = true
+	ctx, cancel := context.WithTimeout(context.Background(), min(cleanupTime, u.s.o.Timeout))
+	defer cancel()
+	if u.fill != nil {
+		u.fill.free()
+		u.fill = nil
+		u.left--
+	}
+	u.settle(ctx) // whatever became of them
+	u.end()
+	u.file.drop()
+	if u.tmp == "" {
+		return nil
+	}
+	_, err := u.s.ask(ctx, min(cleanupTime, u.s.o.Timeout), fsRm, u.tmp, "")
+	if err == nil || errors.Is(err, backends.ErrNotExist) {
+		return nil
+	}
+	return u.fail("abort", fmt.Errorf("%s stays on the server for a day: %w", u.tmp, err))
+}
