@@ -5,6 +5,10 @@ GO ?= go
 PKGS := ./...
 FUZZTIME ?= 3s
 export CGO_ENABLED ?= 1
+# Every build and test is with libXrdCl (root:// and roots://) where its headers are; TAGS= is without. It is looked for at
+# each step: setup may just have installed it.
+TAGS = $(if $(filter-out 0,$(CGO_ENABLED)),$(shell test -e /usr/include/xrootd/XrdCl/XrdClFile.hh && command -v g++ >/dev/null && echo xrdcl))
+export GOFLAGS += $(addprefix -tags=,$(TAGS))
 
 .PHONY: help setup build test unit race integration fuzz lint checks bench bench-quick bench-scale bench-peers soak kills restart pjdfstest demo ci clean
 
@@ -15,7 +19,7 @@ help:
 setup: ## install what tests and demo need (apt-get where root, else a message)
 	@scripts/setup.sh
 
-build: ## bin/tarn
+build: ## bin/tarn, with root:// where libxrootd-client-dev is installed
 	@mkdir -p bin
 	$(GO) build -trimpath -o bin/tarn ./cmd/tarn
 

@@ -24,6 +24,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tarn/backends/storage/xrootd"
 	"tarn/integration/needed"
 )
 
@@ -77,6 +78,9 @@ func run(m *testing.M) int {
 	args := []string{"build", "-o", tarn}
 	if raceEnabled {
 		args = append(args, "-race") // the daemon is where the races are
+	}
+	if xrootd.Library() != "" {
+		args = append(args, "-tags", "xrdcl") // as these tests
 	}
 	cmd := exec.Command("go", append(args, "../cmd/tarn")...)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr

@@ -7,10 +7,11 @@ declare -A package=(
   [fusermount3]=fuse3 [getfattr]=attr [rsync]=rsync [sqlite3]=sqlite3 [git]=git [file]=file [tar]=tar [gcc]=gcc
   [openssl]=openssl [strace]=strace [setpriv]=util-linux [flock]=util-linux [python3]=python3 [mkfs.ext4]=e2fsprogs [vim]=vim [fuser]=psmisc [make]=make
 )
-# The servers that storage clients are tested against, by a file of each package.
+# The servers that storage clients are tested against, and what the client of root:// is built with, by a file of each package.
 lib=/usr/lib/$(uname -m)-linux-gnu
 server=(
   nginx-light:/usr/sbin/nginx libnginx-mod-http-dav-ext:/usr/lib/nginx/modules/ngx_http_dav_ext_module.so
+  libxrootd-client-dev:/usr/include/xrootd/XrdCl/XrdClFile.hh xrootd-client:/usr/bin/xrdcp g++:/usr/bin/g++
   xrootd-server:/usr/bin/xrootd xrootd-server-plugins:"$lib/libXrdHttp-5.so" xrootd-scitokens-plugins:"$lib/libXrdAccSciTokens-5.so"
   globus-gridftp-server-progs:/usr/sbin/globus-gridftp-server globus-gass-copy-progs:/usr/bin/globus-url-copy
   voms-clients:/usr/bin/voms-proxy-fake

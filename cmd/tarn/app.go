@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"runtime/debug"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 
+	"tarn/backends/storage/xrootd"
 	"tarn/cmd/tarn/control"
 )
 
@@ -210,8 +212,11 @@ func printVersion(t *terminal) error {
 	v := struct {
 		Version string `json:"version"`
 		Go      string `json:"go"`
-	}{versionString(), goVersion()}
-	return t.object(v, func() { fmt.Fprintf(t.out, "tarn %s, %s\n", v.Version, v.Go) })
+		XRootD  string `json:"xrootd,omitempty"` // the library of root:// and roots://
+	}{versionString(), goVersion(), xrootd.Library()}
+	return t.object(v, func() {
+		fmt.Fprintf(t.out, "tarn %s, %s, %s\n", v.Version, v.Go, cmp.Or(v.XRootD, "without libXrdCl (root:// and roots://)"))
+	})
 }
 
 // errPartial is the error of an operation over many of which some failed.

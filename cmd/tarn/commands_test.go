@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"tarn/backends/storage/xrootd"
 	"tarn/cmd/tarn/config"
 	"tarn/cmd/tarn/control"
 )
@@ -172,6 +174,9 @@ func TestSmallCommands(t *testing.T) {
 	c := tester{t: t}
 	if out := c.ok("version"); !strings.HasPrefix(out, "tarn ") || !strings.Contains(out, "go1") {
 		t.Errorf("version is %q", out)
+	}
+	if lib := xrootd.Library(); !strings.Contains(c.ok("version"), cmp.Or(lib, "without libXrdCl")) {
+		t.Errorf("version is %q, which does not speak of %q", c.ok("version"), lib)
 	}
 	if c.ok("--version") != c.ok("version") {
 		t.Error("--version and version differ")

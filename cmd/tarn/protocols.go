@@ -18,6 +18,7 @@ import (
 	"tarn/backends/storage/gridftp"
 	"tarn/backends/storage/posix"
 	"tarn/backends/storage/webdav"
+	"tarn/backends/storage/xrootd"
 	"tarn/cmd/tarn/config"
 )
 
@@ -114,6 +115,10 @@ func openProtocol(text string, r config.RSE, cred *credential.Source, algs []str
 		return webdav.Open(webdav.Options{URL: text, Credentials: cred, ReadOnly: r.ReadOnly, Size: int64(r.Size), Log: log, Now: now})
 	case "gsiftp", "ftp":
 		return gridftp.Open(gridftp.Options{
+			URL: text, Credentials: cred, Marker: r.Marker, ReadOnly: r.ReadOnly, Capacity: int64(r.Size), Checksums: algs, Log: log, Now: now,
+		})
+	case "root", "roots":
+		return xrootd.Open(xrootd.Options{
 			URL: text, Credentials: cred, Marker: r.Marker, ReadOnly: r.ReadOnly, Capacity: int64(r.Size), Checksums: algs, Log: log, Now: now,
 		})
 	case "file":

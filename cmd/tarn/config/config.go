@@ -98,7 +98,7 @@ type RSE struct {
 
 // Protocol is one way to an RSE. Its priorities are Rucio's: 1 is tried first, 0 is never used.
 type Protocol struct {
-	URL    string `yaml:"url"`    // davs, https, dav, http, gsiftp, ftp, file: the prefix of all paths
+	URL    string `yaml:"url"`    // one of Schemes: the prefix of all paths
 	Read   *int   `yaml:"read"`   // default 1, as the others
 	Write  *int   `yaml:"write"`  //
 	Delete *int   `yaml:"delete"` //

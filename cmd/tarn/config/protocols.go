@@ -9,7 +9,7 @@ import (
 )
 
 // Schemes are those of URLs in Protocol.URL.
-var Schemes = []string{"davs", "https", "dav", "http", "gsiftp", "ftp", "file"}
+var Schemes = []string{"davs", "https", "dav", "http", "root", "roots", "gsiftp", "ftp", "file"}
 
 // protocols judges the ways to an RSE. No fault shows a URL: it may have a password in it.
 func (j judge) protocols(key string, r RSE) {

@@ -60,7 +60,7 @@ scopes: [{name: x}]
 		t.Errorf("a secret is told:\n%s", text)
 	}
 	for _, want := range []string{
-		`lake.yaml:5: rses[0].protocols[0].url: want a scheme of davs, https, dav, http, gsiftp, ftp, file, not "gopher"`,
+		`lake.yaml:5: rses[0].protocols[0].url: want a scheme of davs, https, dav, http, root, roots, gsiftp, ftp, file, not "gopher"`,
 		"lake.yaml:6: rses[0].protocols[1].url: has a user or password in it",
 		"lake.yaml:7: rses[0].protocols[2].url: has no host",
 		"lake.yaml:8: rses[0].protocols[3].url: want nothing after the path",
