@@ -12,6 +12,7 @@ import (
 
 	"tarn/backends/backendstest"
 	"tarn/backends/servertest"
+	"tarn/backends/storage/xrootd"
 )
 
 // TestLakeOnWebDAV is the journey on an XRootD with TLS and a proxy, and an nginx.
@@ -27,6 +28,16 @@ func TestLakeOnGridFTP(t *testing.T) {
 	gsi := servertest.GridFTP(t, servertest.GridFTPOptions{PKI: identity(t)})
 	anon := servertest.GridFTP(t, servertest.GridFTPOptions{})
 	journey(t, gsi, anon, gsi.FTP+gsi.Dir, anon.FTP+anon.Dir)
+}
+
+// TestLakeOnXRootD is the journey on two anonymous servers, one of them by a redirector.
+func TestLakeOnXRootD(t *testing.T) {
+	if xrootd.Library() == "" {
+		missing(t, "this build is without libXrdCl (make test sets the tag xrdcl where libxrootd-client-dev is)")
+	}
+	one, two := servertest.XRootD(t, servertest.XRootDOptions{}), servertest.XRootD(t, servertest.XRootDOptions{})
+	front := servertest.XRootD(t, servertest.XRootDOptions{Redirect: two})
+	journey(t, one, two, one.Root+"//data", front.Root+"//data")
 }
 
 // identity gives the daemon a proxy and the authority behind it.

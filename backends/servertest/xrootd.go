@@ -20,6 +20,8 @@ type XRootDOptions struct {
 	// Authorize refuses all but the mapped user and who has a token for it; needs PKI. Below
 	// /data/pub everybody may read.
 	Authorize bool
+	// Redirect makes it a redirector, without anything of its own, to this one.
+	Redirect *Server
 	// Config is put at the end of the configuration.
 	Config string
 }
@@ -62,6 +64,11 @@ xrootd.chksum max 4 adler32 crc32c md5
 http.listingdeny no
 http.header2cgi Authorization authz
 `, port(addrs[0]), port(addrs[1]), dir)
+	if o.Redirect != nil {
+		// By path is for what opens or looks, which leaves others out.
+		to := strings.TrimPrefix(o.Redirect.Root, "root://")
+		fmt.Fprintf(&c, "xrootd.redirect %s all\nxrootd.redirect %[1]s /data\n", to)
+	}
 	bundle := ""
 	if o.PKI != nil {
 		s.HTTP, s.HTTPS = "", "https://localhost:"+port(addrs[1])
