@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -68,8 +69,9 @@ TARN_<SECTION>_<KEY> in the environment overrides both, and --set KEY=VALUE all.
 		Subcommands: []*cli.Command{
 			{
 				Name: "check", Usage: "report every fault of a lake file", ArgsUsage: "[LAKE]",
+				Description: "Hosts of URLs that do not exist are faults, too; mount refuses the same. A name server that does not\nanswer is no fault of the file.",
 				Action: func(c *cli.Context) error {
-					cfg, err := s.configArg(c)
+					cfg, err := s.configArg(c, s.loadResolved)
 					if err != nil {
 						return err
 					}
@@ -80,7 +82,7 @@ TARN_<SECTION>_<KEY> in the environment overrides both, and --set KEY=VALUE all.
 			{
 				Name: "show", Usage: "print all settings as they are in force", ArgsUsage: "[LAKE]",
 				Action: func(c *cli.Context) error {
-					cfg, err := s.configArg(c)
+					cfg, err := s.configArg(c, func(_ context.Context, file string) (*config.Config, error) { return s.load(file) })
 					if err != nil {
 						return err
 					}
@@ -105,7 +107,7 @@ TARN_<SECTION>_<KEY> in the environment overrides both, and --set KEY=VALUE all.
 	}
 }
 
-func (s *session) configArg(c *cli.Context) (*config.Config, error) {
+func (s *session) configArg(c *cli.Context, load func(context.Context, string) (*config.Config, error)) (*config.Config, error) {
 	if err := want(c, 0, 1); err != nil {
 		return nil, err
 	}
@@ -116,7 +118,7 @@ func (s *session) configArg(c *cli.Context) (*config.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.load(file)
+	return load(c.Context, file)
 }
 
 func (s *session) completionCommand() *cli.Command {

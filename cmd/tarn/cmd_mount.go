@@ -68,7 +68,13 @@ Examples:
 			if err != nil {
 				return err
 			}
-			if o.cfg, err = s.load(file); err != nil {
+			if os.Getenv(readyEnv) == "" {
+				o.cfg, err = s.loadResolved(c.Context, file)
+			} else {
+				// Started by a tarn that has looked. A daemon that is started again needs no name server.
+				o.cfg, err = s.load(file)
+			}
+			if err != nil {
 				return err
 			}
 			if o.point, err = filepath.Abs(args[1]); err != nil {

@@ -3,7 +3,10 @@ package main
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/json"
+	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -224,4 +227,86 @@ func TestMountRefuses(t *testing.T) {
 	c.fails(control.CodeUsage, []string{"no mount option frobnicate"}, "mount", "-o", "frobnicate", c.lake, base)
 	c.fails(control.CodeFatal, []string{`"maybe"`}, "mount", "--close", "maybe", c.lake, base)
 	c.fails(control.CodeUsage, nil, "mount")
+}
+
+// noHosts is a name server that knows no name, for this process.
+func noHosts(t *testing.T) {
+	t.Helper()
+	c, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := net.DefaultResolver
+	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "udp4", c.LocalAddr().String())
+	}}
+	t.Cleanup(func() {
+		net.DefaultResolver = before
+		c.Close()
+	})
+	go func() {
+		for b := make([]byte, 1500); ; {
+			n, from, err := c.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			if n > 3 { // RFC 1035, 4.1.1: a response, NXDOMAIN
+				b[2], b[3] = b[2]|0x80, b[3]&0xf0|3
+				_, _ = c.WriteTo(b[:n], from)
+			}
+		}
+	}()
+}
+
+// All that is wrong with the protocols of a lake is told at once, by check and by mount in the same words.
+func TestFaultsOfProtocols(t *testing.T) {
+	noHosts(t)
+	t.Setenv("TARN_LAKE", "")
+	dir, point := t.TempDir(), t.TempDir()
+	writeTree(t, dir, map[string]string{"lake.yaml": `rses:
+  - name: ONE
+    protocols:
+      - url: gopher://127.0.0.1/x
+      - url: davs://ada:hunter2@localhost/x
+      - url: davs://no-such-door.example.org/x
+      - url: davs://localhost/x/../../etc
+  - name: TWO
+    protocols:
+      - {url: "davs://localhost/x", read: 0}
+      - {url: "gsiftp://no-such-door.example.org/x", read: 0}
+scopes: [{name: s}]
+`})
+	said := map[string]string{}
+	for _, args := range [][]string{{"config", "check", dir}, {"mount", dir, point}} {
+		_, _, err := tester{t: t}.run(args...)
+		var b strings.Builder
+		if code := report(&b, err, false); code != control.CodeFatal {
+			t.Errorf("%v: exit code %d: %s", args, code, b.String())
+		}
+		said[args[0]] = b.String()
+	}
+	if said["config"] != said["mount"] {
+		t.Errorf("check says\n%s\nmount says\n%s", said["config"], said["mount"])
+	}
+	for _, want := range []string{
+		"lake.yaml:4: rses[0].protocols[0].url: want a scheme of",
+		"lake.yaml:5: rses[0].protocols[1].url: has a user or password in it: name a",
+		"lake.yaml:6: rses[0].protocols[2].url: the host no-such-door.example.org does not resolve",
+		"lake.yaml:7: rses[0].protocols[3].url: want a path without ..",
+		"lake.yaml:10: rses[1].protocols: none of them reads",
+		"lake.yaml:11: rses[1].protocols[1].url: the host no-such-door.example.org does not resolve",
+	} {
+		if !strings.Contains(said["config"], want) {
+			t.Errorf("%q is not told:\n%s", want, said["config"])
+		}
+	}
+	if strings.Contains(said["config"], "hunter2") || !strings.HasPrefix(said["config"], "tarn: 6 faults") {
+		t.Errorf("too much is told:\n%s", said["config"])
+	}
+	// Other commands do not ask: the lake works while its name server does not.
+	writeTree(t, dir, map[string]string{"lake.yaml": "rses: [{name: A, protocols: [{url: \"davs://no-such-door.example.org/x\"}]}]\nscopes: [{name: s}]\n"})
+	tester{t: t}.ok("config", "show", dir)
+	// And a name server that is not there is no fault of the file.
+	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("down") }}
+	tester{t: t}.ok("config", "check", dir)
 }

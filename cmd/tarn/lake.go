@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -99,6 +100,11 @@ func mountedLakes(mounts []config.MountOf) (out []string) {
 // load reads the lake file, the environment's and the flags' settings over it.
 func (s *session) load(file string) (*config.Config, error) {
 	return config.Load(file, append(config.Environment(os.Environ()), s.settings...)...)
+}
+
+// loadResolved is load for who wants to hear of hosts that do not exist, too.
+func (s *session) loadResolved(ctx context.Context, file string) (*config.Config, error) {
+	return config.LoadResolved(ctx, net.DefaultResolver.LookupHost, file, append(config.Environment(os.Environ()), s.settings...)...)
 }
 
 // lockWait is how long a command waits for another one that has the lake open.

@@ -21,7 +21,10 @@ type Setting struct{ From, Key, Value string }
 // Load reads the lake file, what lake.local.yaml beside it overrides, and the
 // settings, later ones first in rank. The error is *Error and holds every fault of the
 // whole configuration, or that of reading the file.
-func Load(file string, settings ...Setting) (*Config, error) {
+func Load(file string, settings ...Setting) (*Config, error) { return load(file, nil, settings) }
+
+// load is Load with more to judge.
+func load(file string, more func(judge), settings []Setting) (*Config, error) {
 	abs, err := filepath.Abs(file)
 	if err != nil {
 		return nil, fmt.Errorf("load lake file: %w", err)
@@ -39,12 +42,12 @@ func Load(file string, settings ...Setting) (*Config, error) {
 	case !errors.Is(err, os.ErrNotExist):
 		return nil, fmt.Errorf("load lake file: %w", err)
 	}
-	return parse(abs, docs, settings)
+	return parse(abs, docs, settings, more)
 }
 
 // Parse is Load of a text that stands for the file at the absolute path file.
 func Parse(file string, text []byte, settings ...Setting) (*Config, error) {
-	return parse(file, []document{{name: filepath.Base(file), text: text}}, settings)
+	return parse(file, []document{{name: filepath.Base(file), text: text}}, settings, nil)
 }
 
 type document struct {
@@ -52,7 +55,7 @@ type document struct {
 	text []byte
 }
 
-func parse(file string, docs []document, settings []Setting) (*Config, error) {
+func parse(file string, docs []document, settings []Setting, more func(judge)) (*Config, error) {
 	bad := &Error{File: file}
 	src := &source{name: map[*yaml.Node]string{}}
 	for _, d := range docs {
@@ -86,6 +89,9 @@ func parse(file string, docs []document, settings []Setting) (*Config, error) {
 	}
 	c.complete()
 	c.validate(bad)
+	if more != nil {
+		more(judge{c, bad})
+	}
 	if len(bad.Faults) > 0 {
 		bad.sort()
 		return nil, bad
