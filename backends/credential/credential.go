@@ -1,7 +1,7 @@
 // Package credential finds what grid users identify themselves with, where they have it: bearer
 // tokens by WLCG's discovery (BEARER_TOKEN, BEARER_TOKEN_FILE, $XDG_RUNTIME_DIR/bt_uUID,
-// /tmp/bt_uUID), X.509 proxies (X509_USER_PROXY, /tmp/x509up_uUID), and the authorities that are
-// trusted (X509_CERT_DIR, /etc/grid-security/certificates, the system's).
+// /tmp/bt_uUID), X.509 proxies (X509_USER_PROXY, /tmp/x509up_uUID), keys for S3 (as AWS's tools find them),
+// and the authorities that are trusted (X509_CERT_DIR, /etc/grid-security/certificates, the system's).
 //
 //	src := credential.New(credential.Options{Getenv: os.Getenv, UID: os.Geteuid()})
 //	conn, err := src.Handshake(ctx, "door.example.org", dial)
@@ -45,6 +45,7 @@ type Source struct {
 	o     Options
 	proxy proxyFile
 	token tokenFile
+	keys  sync.Map // of file to *keyFile
 	trust trust
 }
 
@@ -73,9 +74,9 @@ func None() *Source { return New(Options{UID: -1, TmpDir: "/nonexistent"}) }
 
 // Found is one credential for people to see.
 type Found struct {
-	Kind    string    `json:"kind"` // token, proxy
+	Kind    string    `json:"kind"` // token, proxy, s3 keys
 	From    string    `json:"from"` // a file or a variable
-	Name    string    `json:"name"` // subject of the certificate or the token
+	Name    string    `json:"name"` // subject of the certificate or the token, ID of the key
 	Expires time.Time `json:"expires,omitzero"`
 	Problem string    `json:"problem,omitempty"` // why it is not used
 
@@ -94,6 +95,9 @@ func (s *Source) List() []Found {
 	}
 	if p, err := s.Proxy(); p.From != "" {
 		out = append(out, Found{Kind: "proxy", From: p.From, Name: p.Subject, Expires: p.Expires, Problem: problem(err), VOMS: p.VOMS})
+	}
+	if f, ok := s.FoundKeys(""); ok {
+		out = append(out, f)
 	}
 	return out
 }
