@@ -2,75 +2,22 @@ package webdav
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"path"
-	"strconv"
 	"strings"
-	"syscall"
-	"time"
 	"unicode"
 
 	"tarn/backends"
+	"tarn/backends/storage/wire"
 )
 
-// down is a server that may be there again soon. The cause is text only: no errno of ours may be
-// taken for the user's file.
-func down(format string, args ...any) error {
-	return fmt.Errorf("%s: %w, %w", fmt.Sprintf(format, args...), backends.ErrUnavailable, backends.ErrTemporary)
-}
-
-// wrong is a server that trying again does not help with.
-func wrong(format string, args ...any) error {
-	return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), backends.ErrUnavailable)
-}
+var down, wrong = wire.Down, wire.Wrong
 
 // broken says in words why there was no response.
-func (s *Storage) broken(f *flight, err error) error {
-	if cerr := f.caller.Err(); cerr != nil {
-		return cerr
-	}
-	switch cause := context.Cause(f.ctx); {
-	case cause == errStalled:
-		return down("nothing moved for %v", s.o.Stall)
-	case cause != nil && cause != context.Canceled:
-		return cause
-	}
-	var (
-		dns      *net.DNSError
-		op       *net.OpError
-		noTLS    tls.RecordHeaderError
-		netErr   net.Error
-		ours     *backends.OpError
-		sentinel = errors.Is(err, backends.ErrUnavailable) || errors.Is(err, backends.ErrPermission)
-	)
-	switch {
-	case sentinel || errors.As(err, &ours):
-		return err
-	case errors.As(err, &dns):
-		if dns.IsNotFound {
-			return wrong("the host %s does not resolve", dns.Name)
-		}
-		return down("the host %s cannot be resolved", dns.Name)
-	case errors.As(err, &noTLS):
-		return wrong("the server does not speak TLS at this port; is it plain http?")
-	case errors.As(err, &op) && op.Op == "remote error": // its alert, mostly on our certificate or the lack of one
-		return fmt.Errorf("the server ended TLS with %q: %s: %w", op.Err, s.o.Credentials.Hint(false), backends.ErrPermission)
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return down("connection refused: is the server running?")
-	case errors.Is(err, errConnect):
-		return down("no connection within %v", s.o.Connect)
-	case errors.As(err, &netErr) && netErr.Timeout():
-		return down("timed out")
-	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
-		return down("the server closed the connection")
-	}
-	return down("%v", err)
-}
+func (s *Storage) broken(f *wire.Flight, err error) error { return f.Broken(err, s.o.Credentials) }
 
 // statusError is a response that is no success.
 type statusError struct {
@@ -126,23 +73,10 @@ func (s *Storage) refused(resp *http.Response, token string) error {
 		}
 		return fmt.Errorf("%w; %s", e, hint)
 	}
-	if after := retryAfter(resp.Header.Get("Retry-After"), s.o.Now()); after > 0 && backends.IsTemporary(e.word) {
+	if after := wire.RetryAfter(resp.Header.Get("Retry-After"), s.o.Now()); after > 0 && backends.IsTemporary(e.word) {
 		return &backends.LaterError{After: after, Err: e}
 	}
 	return e
-}
-
-// maxRetryAfter keeps a server from sending everybody away for good.
-const maxRetryAfter = time.Hour
-
-func retryAfter(v string, now time.Time) time.Duration {
-	var d time.Duration
-	if n, err := strconv.Atoi(v); err == nil {
-		d = time.Duration(min(max(n, 0), int(maxRetryAfter/time.Second))) * time.Second
-	} else if t, err := http.ParseTime(v); err == nil {
-		d = t.Sub(now)
-	}
-	return min(max(d, 0), maxRetryAfter)
 }
 
 // plainText is the short message of a server; pages and anything secret are left out.

@@ -58,10 +58,10 @@ func (o *object) read(ctx context.Context, p []byte, off int64) (int, error) {
 	ended := false
 	defer func() {
 		if ended {
-			f.end(resp)
+			f.End(resp)
 		} else { // there may be much more of it
 			resp.Body.Close()
-			f.end(nil)
+			f.End(nil)
 		}
 	}()
 	if err := o.check(resp, off, int64(len(p))); err != nil {
@@ -71,7 +71,7 @@ func (o *object) read(ctx context.Context, p []byte, off int64) (int, error) {
 	for n < len(p) {
 		k, err := resp.Body.Read(p[n:])
 		n += k
-		f.progress()
+		f.Progress()
 		if err == io.EOF && n == len(p) {
 			break
 		}

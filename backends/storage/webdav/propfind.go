@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"tarn/backends"
+	"tarn/backends/storage/wire"
 )
 
 // uploads is the folder of unfinished uploads at the top of the prefix.
@@ -57,7 +58,7 @@ const maxEntry = 1 << 20
 type budget struct {
 	r    io.Reader
 	left int
-	f    *flight
+	f    *wire.Flight
 }
 
 func (b *budget) Read(p []byte) (int, error) {
@@ -66,7 +67,7 @@ func (b *budget) Read(p []byte) (int, error) {
 	}
 	n, err := b.r.Read(p[:min(len(p), b.left)])
 	b.left -= n
-	b.f.progress()
+	b.f.Progress()
 	return n, err
 }
 
@@ -85,7 +86,7 @@ func (s *Storage) propfind(ctx context.Context, p, depth string, each func(entry
 	if err != nil {
 		return "", err
 	}
-	defer f.end(resp)
+	defer f.End(resp)
 	if resp.StatusCode != http.StatusMultiStatus {
 		return "", fmt.Errorf("the server does not speak WebDAV (PROPFIND got status %d): %w", resp.StatusCode, backends.ErrNotSupported)
 	}
@@ -135,9 +136,9 @@ func (s *Storage) propfind(ctx context.Context, p, depth string, each func(entry
 }
 
 // garbled tells a listing that is no XML from a connection that broke.
-func (s *Storage) garbled(f *flight, err error) error {
+func (s *Storage) garbled(f *wire.Flight, err error) error {
 	var syntax *xml.SyntaxError
-	if f.ctx.Err() == nil && errors.As(err, &syntax) {
+	if f.Ctx.Err() == nil && errors.As(err, &syntax) {
 		return wrong("the server sent a malformed listing: %v", syntax)
 	}
 	return s.broken(f, err)
@@ -246,7 +247,7 @@ func (s *Storage) head(ctx context.Context, p string) (backends.Attr, error) {
 	if err != nil {
 		return backends.Attr{}, err
 	}
-	f.end(resp)
+	f.End(resp)
 	a := backends.Attr{Path: p, Size: resp.ContentLength}
 	if strings.HasSuffix(resp.Request.URL.Path, "/") {
 		return backends.Attr{Path: p, IsDir: true}, nil

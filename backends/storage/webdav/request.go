@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"tarn/backends"
+	"tarn/backends/storage/wire"
 )
 
 // request is one HTTP request.
@@ -30,44 +30,10 @@ type request struct {
 // redirects is how many are followed.
 const redirects = 5
 
-var (
-	errStalled = errors.New("stalled")
-	errLoop    = fmt.Errorf("more than %d redirects: %w", redirects, backends.ErrUnavailable)
-)
+var errLoop = fmt.Errorf("more than %d redirects: %w", redirects, backends.ErrUnavailable)
 
-// flight is a request on its way: it ends with its caller, with the storage, or when it stalls.
-type flight struct {
-	s      *Storage
-	caller context.Context
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	unbind func() bool
-	timer  *time.Timer
-}
-
-func (s *Storage) begin(ctx context.Context) *flight {
-	f := &flight{s: s, caller: ctx}
-	f.ctx, f.cancel = context.WithCancelCause(ctx)
-	f.unbind = context.AfterFunc(s.ctx, func() { f.cancel(backends.ErrClosed) })
-	f.timer = time.AfterFunc(s.o.Stall+s.o.Connect, func() { f.cancel(errStalled) })
-	return f
-}
-
-// progress says that something moved.
-func (f *flight) progress() { f.timer.Reset(f.s.o.Stall) }
-
-// hold says that it is not the server who is waited for.
-func (f *flight) hold() { f.timer.Stop() }
-
-// end gives everything back. What little is left of the body is read, for the connection's sake.
-func (f *flight) end(resp *http.Response) {
-	if resp != nil {
-		io.CopyN(io.Discard, resp.Body, 64<<10)
-		resp.Body.Close()
-	}
-	f.timer.Stop()
-	f.unbind()
-	f.cancel(nil)
+func (s *Storage) begin(ctx context.Context) *wire.Flight {
+	return wire.Begin(ctx, s.ctx, wire.Deadlines{Connect: s.o.Connect, Stall: s.o.Stall})
 }
 
 // url is that of a path, with everything escaped that could mean something to somebody.
@@ -130,7 +96,7 @@ func (s *Storage) transport(p *pool) *http.Transport {
 		return p.tr
 	}
 	p.close()
-	p.tr, p.proxy = s.newTransport(), id
+	p.tr, p.proxy = wire.Transport(wire.Options{Credentials: s.o.Credentials, Connect: s.o.Connect, Connections: s.o.Connections}), id
 	return p.tr
 }
 
@@ -160,13 +126,13 @@ const (
 var turns sync.Map // of host to chan struct{}
 
 // inLane makes a round trip in a lane that has rested.
-func (s *Storage) inLane(f *flight, req *http.Request) (*http.Response, error) {
-	f.hold()
+func (s *Storage) inLane(f *wire.Flight, req *http.Request) (*http.Response, error) {
+	f.Hold()
 	var l *lane
 	select {
 	case l = <-s.lanes:
-	case <-f.ctx.Done():
-		return nil, context.Cause(f.ctx)
+	case <-f.Ctx.Done():
+		return nil, context.Cause(f.Ctx)
 	}
 	defer func() {
 		l.at = time.Now()
@@ -174,77 +140,37 @@ func (s *Storage) inLane(f *flight, req *http.Request) (*http.Response, error) {
 	}()
 	select {
 	case <-time.After(laneRest - time.Since(l.at)):
-	case <-f.ctx.Done():
-		return nil, context.Cause(f.ctx)
+	case <-f.Ctx.Done():
+		return nil, context.Cause(f.Ctx)
 	}
 	t, _ := turns.LoadOrStore(s.base.Host, make(chan struct{}, inLanes))
 	turn := t.(chan struct{})
 	select {
 	case turn <- struct{}{}:
-	case <-f.ctx.Done():
-		return nil, context.Cause(f.ctx)
+	case <-f.Ctx.Done():
+		return nil, context.Cause(f.Ctx)
 	}
 	defer func() { <-turn }()
-	f.progress()
+	f.Progress()
 	return s.transport(&l.pool).RoundTrip(req)
 }
 
-func (s *Storage) newTransport() *http.Transport {
-	dial := func(ctx context.Context, addr string) (net.Conn, error) {
-		return (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext(ctx, "tcp", addr)
-	}
-	return &http.Transport{
-		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
-			ctx, cancel := context.WithTimeoutCause(ctx, s.o.Connect, errConnect)
-			defer cancel()
-			c, err := dial(ctx, addr)
-			return c, because(ctx, err)
-		},
-		DialTLSContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
-			ctx, cancel := context.WithTimeoutCause(ctx, s.o.Connect, errConnect)
-			defer cancel()
-			host, _, err := net.SplitHostPort(addr)
-			if err != nil {
-				return nil, err
-			}
-			c, err := s.o.Credentials.Handshake(ctx, host, func(ctx context.Context) (net.Conn, error) { return dial(ctx, addr) })
-			if err != nil {
-				return nil, because(ctx, err) // no nil *tls.Conn as a net.Conn
-			}
-			return c, nil
-		},
-		MaxConnsPerHost: s.o.Connections, MaxIdleConnsPerHost: s.o.Connections, IdleConnTimeout: 30 * time.Second,
-		ExpectContinueTimeout: 3 * time.Second, DisableCompression: true, MaxResponseHeaderBytes: 64 << 10,
-		WriteBufferSize: 128 << 10, ReadBufferSize: 64 << 10,
-	}
-}
-
-var errConnect = errors.New("no connection in time")
-
-// because says of an error that is the end of ctx why that ended.
-func because(ctx context.Context, err error) error {
-	if cause := context.Cause(ctx); err != nil && cause == errConnect {
-		return errConnect
-	}
-	return err
-}
-
 // send makes a request and follows redirects. Without an error the response is one of success, and
-// flight.end must be called with it.
-func (s *Storage) send(ctx context.Context, r request) (*http.Response, *flight, error) {
+// Flight.End must be called with it.
+func (s *Storage) send(ctx context.Context, r request) (*http.Response, *wire.Flight, error) {
 	f := s.begin(ctx)
 	resp, err := s.sendOn(f, r)
 	if err != nil {
-		f.end(nil)
+		f.End(nil)
 		return nil, nil, err
 	}
 	return resp, f, nil
 }
 
-func (s *Storage) sendOn(f *flight, r request) (*http.Response, error) {
+func (s *Storage) sendOn(f *wire.Flight, r request) (*http.Response, error) {
 	u := r.url
 	for hop := 0; ; hop++ {
-		req := (&http.Request{Method: r.method, URL: u, Header: http.Header{}, Host: u.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}).WithContext(f.ctx)
+		req := (&http.Request{Method: r.method, URL: u, Header: http.Header{}, Host: u.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}).WithContext(f.Ctx)
 		for k, v := range r.header {
 			req.Header[k] = v
 		}
@@ -273,7 +199,7 @@ func (s *Storage) sendOn(f *flight, r request) (*http.Response, error) {
 		if err != nil {
 			return nil, s.broken(f, err)
 		}
-		f.progress()
+		f.Progress()
 		s.meet(resp.Header.Get("Server"))
 		if resp.StatusCode >= 300 && resp.StatusCode < 400 && resp.Header.Get("Location") != "" {
 			next, err := s.follow(u, resp)
@@ -355,7 +281,7 @@ func (s *Storage) simple(ctx context.Context, method string, u *url.URL, h http.
 	if err != nil {
 		return err
 	}
-	f.end(resp)
+	f.End(resp)
 	if resp.StatusCode == http.StatusMultiStatus { // of what is below, something failed
 		return fmt.Errorf("%s: some of it failed: %w", method, backends.ErrUnavailable)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"tarn/backends"
 	"tarn/backends/checksum"
+	"tarn/backends/storage/wire"
 )
 
 // upload is one file on its way: a PUT that is fed by Write.
@@ -134,7 +135,7 @@ func (u *upload) start(size int64, whole io.ReaderAt) {
 			q.racy = true
 		}
 		resp, err := u.s.sendOn(f, q)
-		f.end(resp)
+		f.End(resp)
 		u.put.err = err
 		r.CloseWithError(errors.New("the request has ended"))
 		close(u.put.ended)
@@ -144,15 +145,15 @@ func (u *upload) start(size int64, whole io.ReaderAt) {
 // body feeds a PUT. While it waits for the writer nobody is to blame but him.
 type body struct {
 	r     io.Reader
-	f     *flight
+	f     *wire.Flight
 	begun atomic.Bool
 }
 
 func (b *body) Read(p []byte) (int, error) {
 	b.begun.Store(true)
-	b.f.hold()
+	b.f.Hold()
 	n, err := b.r.Read(p)
-	b.f.progress()
+	b.f.Progress()
 	return n, err
 }
 

@@ -311,7 +311,7 @@ func (s *Storage) digest(ctx context.Context, p string) (backends.Checksums, err
 	if err != nil {
 		return none, s.absent(ctx, p, err)
 	}
-	f.end(resp)
+	f.End(resp)
 	if c := parseDigest(resp.Header.Values("Digest")); !c.IsZero() {
 		s.noDigest.Store(0)
 		return c, nil
