@@ -55,6 +55,29 @@ if [ ${#missing[@]} -gt 0 ]; then
   fi
 fi
 
+# The S3 server, of which Debian has no package: built once (minutes), and kept in the user's cache, where
+# backends/servertest looks for this version.
+versitygw=v1.8.0
+servers=${XDG_CACHE_HOME:-$HOME/.cache}/tarn/servers
+if [ ! -x "$servers/versitygw@$versitygw/versitygw" ]; then
+  mkdir -p "$servers"
+  exec 9>"$servers/lock"
+  flock 9
+  if [ ! -x "$servers/versitygw@$versitygw/versitygw" ]; then
+    echo "setup: building versitygw $versitygw, an S3 server for tests"
+    tmp=$(mktemp -d "$servers/build.XXXXXX")
+    trap 'rm -rf "$tmp"' EXIT
+    if (cd / && GOBIN=$tmp GOFLAGS='' go install "github.com/versity/versitygw/cmd/versitygw@$versitygw") 2>"$tmp/log"; then
+      mkdir -p "$servers/versitygw@$versitygw"
+      mv "$tmp/versitygw" "$servers/versitygw@$versitygw/versitygw"
+    else
+      tail -5 "$tmp/log" >&2
+      echo "setup: without versitygw the tests of S3 are skipped" >&2
+    fi
+  fi
+  exec 9>&-
+fi
+
 if [ ! -e /dev/fuse ]; then
   echo "setup: there is no /dev/fuse: load the module with 'modprobe fuse', or give the container --device /dev/fuse --cap-add SYS_ADMIN" >&2
   exit 1

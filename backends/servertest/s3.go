@@ -1,0 +1,97 @@
+package servertest
+
+import (
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"tarn/integration/needed"
+)
+
+// VersityGW is the version of the S3 server that scripts/setup.sh builds.
+const VersityGW = "v1.8.0"
+
+// The account of an S3 server.
+const (
+	S3Access = "TESTACCESSKEY"
+	S3Secret = "test/secret+key="
+)
+
+// S3Options say what an S3 server is like.
+type S3Options struct {
+	// PKI makes it serve HTTPS in place of HTTP.
+	PKI *PKI
+	// Buckets are made before it starts; none means "lake".
+	Buckets []string
+	// Domain lets buckets be host names below it, too.
+	Domain string
+}
+
+// S3 starts a versitygw on an empty folder, in which a bucket is a folder. Its region is us-east-1.
+func S3(t testing.TB, o S3Options) *Server {
+	t.Helper()
+	bin := versitygw()
+	if bin == "" {
+		needed.Missing(t, "versitygw %s is not built (make setup)", VersityGW)
+	}
+	dir := folder(t, "s3")
+	s := &Server{t: t, name: "versitygw", Dir: filepath.Join(dir, "data"), Log: filepath.Join(dir, "log")}
+	if o.Buckets == nil {
+		o.Buckets = []string{"lake"}
+	}
+	for _, b := range o.Buckets {
+		must(t, os.MkdirAll(filepath.Join(s.Dir, b), 0o755))
+	}
+	// It takes no socket from us: its port is free now, and nobody is likely to take it.
+	addrs, ls := listen(t, 1)
+	for _, l := range ls {
+		l.Close()
+	}
+	args := []string{"--port", addrs[0], "--quiet", "--keep-alive", "--health", "/health"}
+	if o.Domain != "" {
+		args = append(args, "--virtual-domain", o.Domain+":"+port(addrs[0]))
+	}
+	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	s.HTTP = "http://" + addrs[0]
+	s.ready = func() bool {
+		resp, err := client.Get(s.HTTP + "/health")
+		if err != nil {
+			return false
+		}
+		resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	}
+	if o.PKI != nil {
+		cert, key := filepath.Join(dir, "hostcert.pem"), filepath.Join(dir, "hostkey.pem")
+		o.PKI.Host.Write(t, cert, key)
+		args = append(args, "--cert", cert, "--key", key)
+		s.HTTP, s.HTTPS = "", "https://localhost:"+port(addrs[0])
+		s.ready = func() bool { return dials(addrs[0]) }
+	}
+	s.command = func() *exec.Cmd {
+		cmd := exec.Command(bin, append(args, "posix", s.Dir)...)
+		cmd.Dir = dir
+		cmd.Env = []string{"ROOT_ACCESS_KEY_ID=" + S3Access, "ROOT_SECRET_ACCESS_KEY=" + S3Secret, "HOME=" + dir}
+		return cmd
+	}
+	t.Cleanup(s.Stop)
+	s.start(nil)
+	return s
+}
+
+// versitygw finds the program where scripts/setup.sh puts it, or in PATH; "" when there is none.
+func versitygw() string {
+	if cache, err := os.UserCacheDir(); err == nil {
+		if bin := filepath.Join(cache, "tarn", "servers", "versitygw@"+VersityGW, "versitygw"); exists(bin) {
+			return bin
+		}
+	}
+	bin, err := exec.LookPath("versitygw")
+	if err != nil {
+		return ""
+	}
+	return bin
+}
