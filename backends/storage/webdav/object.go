@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"tarn/backends"
+	"tarn/backends/storage/wire"
 )
 
 // object is an open file: its size, and what tells it from a later one of the same name.
@@ -98,7 +99,7 @@ func (o *object) check(resp *http.Response, off, n int64) error {
 	switch resp.StatusCode {
 	case http.StatusPartialContent:
 		v := resp.Header.Get("Content-Range")
-		first, last, total, ok := contentRange(v)
+		first, last, total, ok := wire.ContentRange(v)
 		if !ok || first != off || last != off+n-1 {
 			return wrong("the server sent range %q when asked for bytes %d-%d", v, off, off+n-1)
 		}
@@ -137,28 +138,6 @@ func (o *object) same(resp *http.Response) error {
 		}
 	}
 	return nil
-}
-
-// contentRange reads "bytes 0-99/1000"; total is -1 for "*".
-func contentRange(v string) (first, last, total int64, ok bool) {
-	v, ok = strings.CutPrefix(v, "bytes ")
-	span, all, ok2 := strings.Cut(v, "/")
-	a, b, ok3 := strings.Cut(span, "-")
-	if !ok || !ok2 || !ok3 {
-		return 0, 0, 0, false
-	}
-	number := func(s string) int64 {
-		n, err := strconv.ParseUint(s, 10, 63)
-		if err != nil {
-			ok = false
-		}
-		return int64(n)
-	}
-	first, last, total = number(a), number(b), -1
-	if all != "*" {
-		total = number(all)
-	}
-	return first, last, total, ok
 }
 
 // parseDigest reads Digest (RFC 3230): adler32 in hex, md5 and sha-256 in base64 (or hex, as some send it).

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -83,4 +84,26 @@ func RetryAfter(v string, now time.Time) time.Duration {
 		d = t.Sub(now)
 	}
 	return min(max(d, 0), maxRetryAfter)
+}
+
+// ContentRange reads the header of that name (RFC 9110 14.4), "bytes 0-99/1000"; total is -1 for "*".
+func ContentRange(v string) (first, last, total int64, ok bool) {
+	v, ok = strings.CutPrefix(v, "bytes ")
+	span, all, ok2 := strings.Cut(v, "/")
+	a, b, ok3 := strings.Cut(span, "-")
+	if !ok || !ok2 || !ok3 {
+		return 0, 0, 0, false
+	}
+	number := func(s string) int64 {
+		n, err := strconv.ParseUint(s, 10, 63)
+		if err != nil {
+			ok = false
+		}
+		return int64(n)
+	}
+	first, last, total = number(a), number(b), -1
+	if all != "*" {
+		total = number(all)
+	}
+	return first, last, total, ok
 }
