@@ -49,6 +49,8 @@ var allowed = []struct {
 	{"tarn/backends/catalogue", "a catalogue knows contracts, and its own database",
 		[]string{"tarn/backends", "tarn/backends/query", "tarn/backends/checksum"},
 		[]string{"github.com/dgraph-io/badger", "github.com/hashicorp/golang-lru", "golang.org/x", "google.golang.org/protobuf"}}, // badger's MANIFEST is protobuf
+	{"tarn/backends/storage/s3", "a storage knows contracts only, and its own client library",
+		[]string{"tarn/backends", "tarn/backends/checksum", "tarn/backends/credential", "tarn/backends/storage/wire"}, []string{"github.com/minio/minio-go", "golang.org/x"}},
 	{"tarn/backends/storage", "a storage knows contracts only", []string{"tarn/backends", "tarn/backends/checksum", "tarn/backends/credential"}, []string{"golang.org/x"}},
 	{"tarn/backends/tape", "a tape system knows contracts only", []string{"tarn/backends", "tarn/backends/checksum"}, []string{"golang.org/x"}},
 	{"tarn/backends/servertest", "real servers for tests of any package", []string{"tarn/integration/needed"}, nil},

@@ -1,0 +1,64 @@
+package s3
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"tarn/backends"
+	"tarn/backends/backendstest"
+	"tarn/backends/credential"
+	"tarn/backends/servertest"
+)
+
+// identity has the keys of the test servers and the PKI's authority, with more variables, and no default files.
+func identity(t testing.TB, pki *servertest.PKI, vars map[string]string) *credential.Source {
+	t.Helper()
+	m := map[string]string{"AWS_ACCESS_KEY_ID": servertest.S3Access, "AWS_SECRET_ACCESS_KEY": servertest.S3Secret}
+	if pki != nil {
+		m["X509_CERT_DIR"] = pki.Certificates
+	}
+	for k, v := range vars {
+		m[k] = v
+	}
+	return credential.New(credential.Options{Getenv: func(k string) string { return m[k] }, UID: os.Geteuid(), TmpDir: t.TempDir()})
+}
+
+// at is the URL of a bucket of a server.
+func at(srv *servertest.Server, path string) string {
+	if srv.HTTPS != "" {
+		return "s3s" + strings.TrimPrefix(srv.HTTPS, "https") + "/" + path
+	}
+	return "s3" + strings.TrimPrefix(srv.HTTP, "http") + "/" + path
+}
+
+func open(t testing.TB, o Options) *Storage {
+	t.Helper()
+	if o.Stall == 0 {
+		o.Stall = 10 * time.Second
+	}
+	if o.Credentials == nil {
+		o.Credentials = identity(t, nil, nil)
+	}
+	s, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func TestContract(t *testing.T) {
+	var n atomic.Int64
+	pki := servertest.NewPKI(t)
+	for name, srv := range map[string]*servertest.Server{"plain": servertest.S3(t, servertest.S3Options{}), "TLS": servertest.S3(t, servertest.S3Options{PKI: pki})} {
+		t.Run(name, func(t *testing.T) {
+			backendstest.Storage(t, func(t *testing.T) backends.Storage {
+				return open(t, Options{URL: at(srv, fmt.Sprintf("lake/rse%d", n.Add(1))), Credentials: identity(t, pki, nil)})
+			})
+		})
+	}
+}
