@@ -112,7 +112,7 @@ func probeProtocol(ctx context.Context, r config.RSE, p config.Protocol, cred *c
 	var st backends.Storage
 	if !step("open", 0, func() (err error) {
 		log := slog.New(slog.DiscardHandler)
-		if st, err = openProtocol(p.URL, r, cred, algs, log, time.Now); err != nil {
+		if st, err = openProtocol(p, r, cred, algs, log, time.Now); err != nil {
 			return err
 		}
 		st = again(p, st, log)

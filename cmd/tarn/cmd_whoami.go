@@ -94,7 +94,7 @@ func (s *session) whoami(cred *credential.Source, cfg *config.Config) error {
 	if cfg != nil {
 		for _, r := range cfg.RSEs {
 			for _, p := range r.Protocols {
-				u := useOf(r, p, found)
+				u := useOf(r, p, seenBy(cred, p, found))
 				if u.Missing != "" {
 					bad++
 				}
@@ -124,6 +124,15 @@ func (s *session) whoami(cred *credential.Source, cfg *config.Config) error {
 		return control.Fail(control.ErrNothing, "set X509_USER_PROXY or BEARER_TOKEN_FILE, or name a lake that needs neither", "no credentials were found")
 	}
 	return nil
+}
+
+// seenBy is what of found counts for a protocol: one with a file of keys takes no others.
+func seenBy(cred *credential.Source, p config.Protocol, found []credential.Found) []credential.Found {
+	if p.Keys == "" {
+		return found
+	}
+	f, _ := cred.FoundKeys(p.Keys)
+	return []credential.Found{f}
 }
 
 // useOf tells what the server of a protocol is shown.

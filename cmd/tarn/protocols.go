@@ -17,6 +17,7 @@ import (
 	"tarn/backends/retry"
 	"tarn/backends/storage/gridftp"
 	"tarn/backends/storage/posix"
+	"tarn/backends/storage/s3"
 	"tarn/backends/storage/webdav"
 	"tarn/backends/storage/xrootd"
 	"tarn/cmd/tarn/config"
@@ -41,7 +42,7 @@ func openProtocols(r config.RSE, doors *endpoint.Set, cred *credential.Source, a
 		}
 	}()
 	for _, c := range r.Protocols {
-		st, err := openProtocol(c.URL, r, cred, algs, log, now)
+		st, err := openProtocol(c, r, cred, algs, log, now)
 		if err != nil {
 			return nil, err
 		}
@@ -105,26 +106,38 @@ func again(c config.Protocol, st backends.Storage, log *slog.Logger) backends.St
 }
 
 // openProtocol is the way from a scheme to what speaks it.
-func openProtocol(text string, r config.RSE, cred *credential.Source, algs []string, log *slog.Logger, now func() time.Time) (backends.Storage, error) {
-	u, err := url.Parse(text)
+func openProtocol(p config.Protocol, r config.RSE, cred *credential.Source, algs []string, log *slog.Logger, now func() time.Time) (backends.Storage, error) {
+	u, err := url.Parse(p.URL)
 	if err != nil {
 		return nil, fmt.Errorf("the URL cannot be parsed: %w", backends.ErrName)
 	}
 	switch u.Scheme {
 	case "davs", "https", "dav", "http":
-		return webdav.Open(webdav.Options{URL: text, Credentials: cred, ReadOnly: r.ReadOnly, Size: int64(r.Size), Log: log, Now: now})
+		return madeOrNil(webdav.Open(webdav.Options{URL: p.URL, Credentials: cred, ReadOnly: r.ReadOnly, Size: int64(r.Size), Log: log, Now: now}))
 	case "gsiftp", "ftp":
-		return gridftp.Open(gridftp.Options{
-			URL: text, Credentials: cred, Marker: r.Marker, ReadOnly: r.ReadOnly, Capacity: int64(r.Size), Checksums: algs, Log: log, Now: now,
-		})
+		return madeOrNil(gridftp.Open(gridftp.Options{
+			URL: p.URL, Credentials: cred, Marker: r.Marker, ReadOnly: r.ReadOnly, Capacity: int64(r.Size), Checksums: algs, Log: log, Now: now,
+		}))
 	case "root", "roots":
-		return xrootd.Open(xrootd.Options{
-			URL: text, Credentials: cred, Marker: r.Marker, ReadOnly: r.ReadOnly, Capacity: int64(r.Size), Checksums: algs, Log: log, Now: now,
-		})
+		return madeOrNil(xrootd.Open(xrootd.Options{
+			URL: p.URL, Credentials: cred, Marker: r.Marker, ReadOnly: r.ReadOnly, Capacity: int64(r.Size), Checksums: algs, Log: log, Now: now,
+		}))
+	case "s3s", "s3":
+		return madeOrNil(s3.Open(s3.Options{
+			URL: p.URL, Credentials: cred, KeyFile: p.Keys, Style: p.Style, Region: p.Region, ReadOnly: r.ReadOnly, Size: int64(r.Size), Log: log, Now: now,
+		}))
 	case "file":
-		return posix.Open(posix.Options{Dir: u.Path, Marker: r.Marker, Checksums: algs, FreeFloor: int64(r.FreeFloor), ReadOnly: r.ReadOnly, Log: log, Now: now})
+		return madeOrNil(posix.Open(posix.Options{Dir: u.Path, Marker: r.Marker, Checksums: algs, FreeFloor: int64(r.FreeFloor), ReadOnly: r.ReadOnly, Log: log, Now: now}))
 	}
 	return nil, fmt.Errorf("scheme %q: %w", u.Scheme, backends.ErrNotSupported)
+}
+
+// madeOrNil leaves out what a constructor gave with its error: a nil of its own type is no nil here.
+func madeOrNil[T backends.Storage](st T, err error) (backends.Storage, error) {
+	if err != nil {
+		return nil, err
+	}
+	return st, nil
 }
 
 // first does it by the first way that is available. The error is that of the first.

@@ -102,6 +102,9 @@ type Protocol struct {
 	Read   *int   `yaml:"read"`   // default 1, as the others
 	Write  *int   `yaml:"write"`  //
 	Delete *int   `yaml:"delete"` //
+	Keys   string `yaml:"keys"`   // s3s, s3: a file of keys in the form of ~/.aws/credentials; default: as AWS's tools find them
+	Style  string `yaml:"style"`  // s3s, s3: path, or host (bucket.s3.example.org); default: host at Amazon and Google
+	Region string `yaml:"region"` // s3s, s3: default: the server is asked
 	Limits Limits `yaml:"limits"` // of the server's door, scheme://host:port; where several name it, the smaller ones count
 }
 

@@ -185,6 +185,9 @@ func (c *Config) complete() {
 	for i := range c.RSEs {
 		r := &c.RSEs[i]
 		abs(&r.Path)
+		for k := range r.Protocols {
+			abs(&r.Protocols[k].Keys)
+		}
 		r.Kind = strings.ToLower(r.Kind)
 		if r.Kind == "" {
 			r.Kind = Disk

@@ -9,7 +9,7 @@ import (
 )
 
 // Schemes are those of URLs in Protocol.URL.
-var Schemes = []string{"davs", "https", "dav", "http", "root", "roots", "gsiftp", "ftp", "file"}
+var Schemes = []string{"davs", "https", "dav", "http", "root", "roots", "gsiftp", "ftp", "s3s", "s3", "file"}
 
 // protocols judges the ways to an RSE. No fault shows a URL: it may have a password in it.
 func (j judge) protocols(key string, r RSE) {
@@ -37,6 +37,7 @@ func (j judge) protocols(key string, r RSE) {
 			j.fault(key+".limits", "a folder has no server to spare: want none")
 		}
 		j.limits(key+".limits", p.Limits)
+		j.s3(key, p)
 		for _, f := range []struct {
 			name string
 			prio *int
@@ -100,6 +101,23 @@ var (
 	ports   = map[string]string{"davs": "443", "dav": "80", "gsiftp": "2811", "ftp": "21", "root": "1094", "roots": "1094", "s3": "80", "s3s": "443"}
 )
 
+// s3 judges what only S3 knows.
+func (j judge) s3(key string, p Protocol) {
+	is := isS3(p.URL)
+	for _, f := range []struct{ name, value string }{{"keys", p.Keys}, {"style", p.Style}, {"region", p.Region}} {
+		if f.value != "" && !is {
+			j.fault(key+"."+f.name, "is for URLs of s3s and s3 only")
+		}
+	}
+	if is && p.Style != "" {
+		j.oneOf(key+".style", p.Style, "path", "host")
+	}
+}
+
+func isS3(text string) bool {
+	return strings.HasPrefix(text, "s3:") || strings.HasPrefix(text, "s3s:")
+}
+
 // urlFault says what is wrong with a URL, or "".
 func urlFault(text string) string {
 	if text == "" {
@@ -109,6 +127,8 @@ func urlFault(text string) string {
 	switch {
 	case err != nil:
 		return "is no URL; want one such as davs://door.example.org:2880/path"
+	case u.User != nil && isS3(text):
+		return "has a user or password in it: name a file by keys, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, instead"
 	case u.User != nil:
 		return "has a user or password in it: name a token by BEARER_TOKEN_FILE or a proxy by X509_USER_PROXY instead"
 	case !slices.Contains(Schemes, u.Scheme):
@@ -121,6 +141,8 @@ func urlFault(text string) string {
 		return "want file:///path, with three slashes"
 	case u.Scheme != "file" && u.Hostname() == "":
 		return "has no host"
+	case isS3(text) && strings.Trim(u.Path, "/") == "":
+		return "has no bucket; want one such as s3s://s3.example.org/bucket/path"
 	}
 	return ""
 }

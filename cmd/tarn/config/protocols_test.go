@@ -13,6 +13,8 @@ rses:
       - {url: "davs://door.example.org:2880/pnfs"}
       - {url: "http://cache.example.org/pnfs", read: 2, write: 0, delete: 0}
   - {name: OLD, path: rse/OLD}
+  - name: OBJECTS
+    protocols: [{url: "s3s://s3.example.org:9000/bucket/prefix", keys: secret/s3, style: path, region: eu-west-1}]
 scopes: [{name: x}]
 `
 
@@ -24,6 +26,9 @@ func TestProtocols(t *testing.T) {
 	ps := c.RSEs[0].Protocols
 	if len(ps) != 2 || Priority(ps[0].Read) != 1 || Priority(ps[1].Read) != 2 || Priority(ps[1].Write) != 0 || c.RSEs[0].Path != "" || c.RSEs[0].Kind != Disk {
 		t.Errorf("%+v", c.RSEs[0])
+	}
+	if p := c.RSEs[2].Protocols[0]; p.Keys != "/srv/secret/s3" || p.Style != "path" || p.Region != "eu-west-1" {
+		t.Errorf("%+v", p)
 	}
 }
 
@@ -49,6 +54,12 @@ rses:
   - name: D
     read_only: true
     protocols: [{url: "dav://host/d", write: 0, delete: 0}]
+  - name: E
+    protocols:
+      - {url: "s3s://ID:hunter2@host/b"}
+      - {url: "s3://host"}
+      - {url: "s3s://host/b", style: both}
+      - {url: "dav://host/e", keys: k, style: path, region: r}
 scopes: [{name: x}]
 `))
 	var bad *Error
@@ -60,7 +71,7 @@ scopes: [{name: x}]
 		t.Errorf("a secret is told:\n%s", text)
 	}
 	for _, want := range []string{
-		`lake.yaml:5: rses[0].protocols[0].url: want a scheme of davs, https, dav, http, root, roots, gsiftp, ftp, file, not "gopher"`,
+		`lake.yaml:5: rses[0].protocols[0].url: want a scheme of davs, https, dav, http, root, roots, gsiftp, ftp, s3s, s3, file, not "gopher"`,
 		"lake.yaml:6: rses[0].protocols[1].url: has a user or password in it",
 		"lake.yaml:7: rses[0].protocols[2].url: has no host",
 		"lake.yaml:8: rses[0].protocols[3].url: want nothing after the path",
@@ -74,12 +85,18 @@ scopes: [{name: x}]
 		"lake.yaml:16: rses[1].protocols: none of them writes",
 		"lake.yaml:16: rses[1].protocols: none of them deletes",
 		"rses[2].path: want the folder of the replicas, or protocols",
+		"lake.yaml:23: rses[4].protocols[0].url: has a user or password in it: name a file by keys",
+		"lake.yaml:24: rses[4].protocols[1].url: has no bucket",
+		`lake.yaml:25: rses[4].protocols[2].style: want path or host, not "both"`,
+		"lake.yaml:26: rses[4].protocols[3].keys: is for URLs of s3s and s3 only",
+		"lake.yaml:26: rses[4].protocols[3].style: is for",
+		"lake.yaml:26: rses[4].protocols[3].region: is for",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not told", want)
 		}
 	}
-	if strings.Contains(text, "rses[3]") || len(bad.Faults) != 14 {
+	if strings.Contains(text, "rses[3]") || len(bad.Faults) != 20 {
 		t.Errorf("%d faults:\n%s", len(bad.Faults), text)
 	}
 }
