@@ -11,6 +11,7 @@ declare -A package=(
 lib=/usr/lib/$(uname -m)-linux-gnu
 server=(
   nginx-light:/usr/sbin/nginx libnginx-mod-http-dav-ext:/usr/lib/nginx/modules/ngx_http_dav_ext_module.so
+  xrootd-voms-plugins:"$lib/libXrdVoms-5.so"
   libxrootd-client-dev:/usr/include/xrootd/XrdCl/XrdClFile.hh xrootd-client:/usr/bin/xrdcp g++:/usr/bin/g++
   xrootd-server:/usr/bin/xrootd xrootd-server-plugins:"$lib/libXrdHttp-5.so" xrootd-scitokens-plugins:"$lib/libXrdAccSciTokens-5.so"
   globus-gridftp-server-progs:/usr/sbin/globus-gridftp-server globus-gass-copy-progs:/usr/bin/globus-url-copy

@@ -1,41 +1,24 @@
 package credential
 
 import (
-	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"testing"
 	"time"
 
 	"tarn/backends/servertest"
-	"tarn/integration/needed"
 )
 
 // The attributes of a proxy that VOMS's own client has made.
 func TestVOMSAttributes(t *testing.T) {
-	fake, err := exec.LookPath("voms-proxy-fake")
-	if err != nil {
-		needed.Missing(t, "voms-proxy-fake is not installed (package voms-clients)")
-	}
 	pki := servertest.NewPKI(t)
-	dir := t.TempDir()
-	host, key := filepath.Join(dir, "voms.pem"), filepath.Join(dir, "voms.key")
-	pki.CA.Host(t, "voms.localhost").Write(t, host, key)
-	proxy := filepath.Join(dir, "proxy.pem")
-	cmd := exec.Command(fake, "-quiet", "-rfc", "-bits", "2048", "-hours", "12", "-vomslife", "6", "-cert", filepath.Join(pki.Dir, "usercert.pem"), "-key", filepath.Join(pki.Dir, "userkey.pem"),
-		"-certdir", pki.Certificates, "-hostcert", host, "-hostkey", key, "-voms", "ctao", "-uri", "voms.localhost:15000", "-newformat",
-		"-fqan", "/ctao/Role=production/Capability=NULL", "-fqan", "/ctao/lst/Role=NULL/Capability=NULL", "-out", proxy)
-	cmd.Env = append(os.Environ(), "X509_CERT_DIR="+pki.Certificates, "X509_VOMS_DIR="+dir, "HOME="+dir)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	want := []string{"/ctao/Role=production/Capability=NULL", "/ctao/lst/Role=NULL/Capability=NULL"}
+	proxy := pki.VOMSProxy(t, pki.User, want...)
 	s, _ := source(t, map[string]string{"X509_USER_PROXY": proxy})
 	p, err := s.Proxy()
 	if err != nil || p.Subject != pki.User.DN() {
 		t.Fatalf("%+v, %v", p, err)
 	}
-	want := []string{"/ctao/Role=production/Capability=NULL", "/ctao/lst/Role=NULL/Capability=NULL"}
 	if len(p.VOMS) != 1 || p.VOMS[0].VO != "ctao" || !slices.Equal(p.VOMS[0].FQANs, want) {
 		t.Fatalf("%+v", p.VOMS)
 	}

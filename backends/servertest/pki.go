@@ -25,11 +25,14 @@ import (
 	"math/big"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"tarn/integration/needed"
 )
 
 // PKI is what a small grid has: an authority, a host of the name localhost, a user, and
@@ -46,10 +49,16 @@ type PKI struct {
 	// User is a person, mapped to GridUser by GridMap.
 	User    *Identity
 	GridMap string
+	// VOMSDir tells of which server VO is (X509_VOMS_DIR); VOMS is that server.
+	VOMSDir string
+	VOMS    *Identity
 }
 
 // GridUser is the account that the grid-mapfile gives PKI.User.
 const GridUser = "griduser"
+
+// VO is the virtual organisation of VOMSProxy.
+const VO = "ctao"
 
 // NewPKI makes one in a folder that is removed with the test.
 func NewPKI(t testing.TB) *PKI {
@@ -62,6 +71,10 @@ func NewPKI(t testing.TB) *PKI {
 	p.CA.Trust(t, p.Certificates)
 	p.Host = p.CA.Host(t, "localhost", "127.0.0.1")
 	p.User = p.CA.User(t, "Test User")
+	p.VOMS = p.CA.Host(t, vomsHost)
+	p.VOMSDir = filepath.Join(p.Dir, "vomsdir")
+	must(t, os.MkdirAll(filepath.Join(p.VOMSDir, VO), 0o755))
+	must(t, os.WriteFile(filepath.Join(p.VOMSDir, VO, vomsHost+".lsc"), []byte(p.VOMS.DN()+"\n"+p.CA.DN()+"\n"), 0o644))
 	p.Host.Write(t, filepath.Join(p.Dir, "hostcert.pem"), filepath.Join(p.Dir, "hostkey.pem"))
 	p.User.Write(t, filepath.Join(p.Dir, "usercert.pem"), filepath.Join(p.Dir, "userkey.pem"))
 	must(t, os.WriteFile(p.GridMap, fmt.Appendf(nil, "%q %s\n", p.User.DN(), GridUser), 0o644))
@@ -75,6 +88,34 @@ func (p *PKI) Proxy(t testing.TB, life time.Duration) string {
 	file := filepath.Join(t.TempDir(), "proxy.pem")
 	p.User.Proxy(t, life).WriteProxy(t, file)
 	return file
+}
+
+// vomsHost is the name of the VOMS server, which nobody asks.
+const vomsHost = "voms.localhost"
+
+// VOMSProxy lets VOMS's own client write a new proxy of id, for 12 hours, and returns its path. For 6 hours it says that id is
+// a member of VO, with the given attributes.
+func (p *PKI) VOMSProxy(t testing.TB, id *Identity, fqans ...string) string {
+	t.Helper()
+	if _, err := exec.LookPath("voms-proxy-fake"); err != nil {
+		needed.Missing(t, "voms-proxy-fake is not installed (package voms-clients)")
+	}
+	dir := t.TempDir()
+	name := func(n string) string { return filepath.Join(dir, n) }
+	id.Write(t, name("cert"), name("key"))
+	p.VOMS.Write(t, name("vomscert"), name("vomskey"))
+	args := []string{"-quiet", "-rfc", "-bits", "2048", "-hours", "12", "-vomslife", "6", "-cert", name("cert"), "-key", name("key"), "-certdir", p.Certificates,
+		"-hostcert", name("vomscert"), "-hostkey", name("vomskey"), "-voms", VO, "-uri", vomsHost + ":15000", "-newformat", "-out", name("proxy")}
+	for _, f := range fqans {
+		args = append(args, "-fqan", f)
+	}
+	cmd := exec.Command("voms-proxy-fake", args...)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "X509_CERT_DIR=" + p.Certificates, "X509_VOMS_DIR=" + p.VOMSDir}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("voms-proxy-fake: %v\n%s", err, out)
+	}
+	must(t, os.Chmod(name("proxy"), 0o600))
+	return name("proxy")
 }
 
 // Authority is a certification authority.

@@ -43,10 +43,13 @@ func account(name string) (uid, gid int) {
 type Server struct {
 	HTTP  string // http://127.0.0.1:port, "" when it has none
 	HTTPS string // https://localhost:port, "" when it has none
-	Root  string // root://127.0.0.1:port, "" when it has none
+	Root  string // root://127.0.0.1:port, or root://localhost:port with Login, "" when it has none
+	Roots string // roots://localhost:port, "" when it has none
 	FTP   string // gsiftp://localhost:port or ftp://127.0.0.1:port, "" when it has none
 	// Dir is the folder whose content it serves.
 	Dir string
+	// Keytab is what clients log in with by sss; "" when there is no such login.
+	Keytab string
 	// Log is the file of its messages.
 	Log string
 

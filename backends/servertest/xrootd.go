@@ -17,9 +17,12 @@ type XRootDOptions struct {
 	PKI *PKI
 	// Issuer is trusted for bearer tokens; needs PKI and root. Their scopes are relative to /data.
 	Issuer *Issuer
-	// Authorize refuses all but the mapped user and who has a token for it; needs PKI. Below
+	// Authorize refuses all but the mapped user, members of VO, and who has a token for it; needs PKI. Below
 	// /data/pub everybody may read.
 	Authorize bool
+	// Login is how clients of the root protocol have to say who they are, any one of these: gsi with VOMS
+	// (needs PKI), ztn (needs Issuer), sss.
+	Login []string
 	// Redirect makes it a redirector, without anything of its own, to this one.
 	Redirect *Server
 	// Config is put at the end of the configuration.
@@ -48,6 +51,9 @@ func XRootD(t testing.TB, o XRootDOptions) *Server {
 	addrs, ls := listen(t, 2)
 	s.addrs = addrs
 	s.Root = "root://" + addrs[0]
+	if len(o.Login) > 0 {
+		s.Root = "root://localhost:" + port(addrs[0]) // GSI looks whether the certificate is for it
+	}
 	s.HTTP = "http://" + addrs[1]
 	var c strings.Builder
 	fmt.Fprintf(&c, `xrd.port %s
@@ -72,6 +78,7 @@ http.header2cgi Authorization authz
 	bundle := ""
 	if o.PKI != nil {
 		s.HTTP, s.HTTPS = "", "https://localhost:"+port(addrs[1])
+		s.Roots = "roots://localhost:" + port(addrs[0])
 		cert, key := filepath.Join(dir, "cred/hostcert.pem"), filepath.Join(dir, "cred/hostkey.pem")
 		o.PKI.Host.Write(t, cert, key)
 		must(t, os.Chown(key, uid, gid))
@@ -84,7 +91,7 @@ http.exthandler xrdtpc libXrdHttpTPC.so
 `, o.PKI.Certificates, cert, key, o.PKI.GridMap)
 		if o.Authorize {
 			db := filepath.Join(dir, "authdb")
-			must(t, os.WriteFile(db, []byte("u "+GridUser+" /data a\nu * /data/pub rl\n"), 0o644))
+			must(t, os.WriteFile(db, []byte("u "+GridUser+" /data a\no "+VO+" /data a\nu * /data/pub rl\n"), 0o644))
 			fmt.Fprintf(&c, "ofs.authorize 1\nacc.authdb %s\nacc.authrefresh 60\n", db)
 		}
 		if o.Issuer != nil {
@@ -95,6 +102,7 @@ http.exthandler xrdtpc libXrdHttpTPC.so
 			must(t, os.WriteFile(bundle, pemOf("CERTIFICATE", o.PKI.CA.Cert.Raw), 0o644))
 		}
 	}
+	logins(t, s, o, &c, uid, gid)
 	c.WriteString(o.Config + "\n")
 	conf := filepath.Join(dir, "xrootd.cfg")
 	must(t, os.WriteFile(conf, []byte(c.String()), 0o644))
@@ -108,6 +116,9 @@ http.exthandler xrdtpc libXrdHttpTPC.so
 		cmd := exec.Command(run[0], run[1:]...)
 		cmd.Dir = dir
 		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "XDG_CACHE_HOME=" + filepath.Join(dir, "cache"), fmt.Sprint("LISTEN_FDS=", len(addrs))}
+		if o.PKI != nil {
+			cmd.Env = append(cmd.Env, "X509_VOMS_DIR="+o.PKI.VOMSDir, "X509_CERT_DIR="+o.PKI.Certificates)
+		}
 		return cmd
 	}
 	began := 0
@@ -123,4 +134,35 @@ http.exthandler xrdtpc libXrdHttpTPC.so
 	t.Cleanup(s.Stop)
 	s.start(ls)
 	return s
+}
+
+// logins configures those of the root protocol.
+func logins(t testing.TB, s *Server, o XRootDOptions, c *strings.Builder, uid, gid int) {
+	if len(o.Login) == 0 {
+		return
+	}
+	cred := filepath.Join(filepath.Dir(s.Dir), "cred")
+	fmt.Fprintf(c, "xrootd.seclib libXrdSec.so\n")
+	for _, l := range o.Login {
+		switch l {
+		case "gsi":
+			fmt.Fprintf(c, "sec.protocol gsi -certdir:%[1]s -crldir:%[1]s -crl:1 -ca:1 -cert:%[2]s/hostcert.pem -key:%[2]s/hostkey.pem -gridmap:%[3]s -gmapopt:11 "+
+				"-vomsat:1 -vomsfun:default -vomsfunparms:certfmt=raw|vos=%[4]s\n", o.PKI.Certificates, cred, o.PKI.GridMap, VO)
+		case "ztn":
+			fmt.Fprintf(c, "sec.protocol ztn\n")
+		case "sss":
+			s.Keytab = filepath.Join(t.TempDir(), "sss.keytab")
+			out, err := exec.Command("xrdsssadmin", "-k", "test", "-u", GridUser, "-g", VO, "add", s.Keytab).CombinedOutput()
+			if err != nil {
+				t.Fatalf("xrdsssadmin: %v\n%s", err, out)
+			}
+			b, err := os.ReadFile(s.Keytab)
+			must(t, err)
+			own := filepath.Join(cred, "sss.keytab")
+			must(t, writeSecret(own, b))
+			must(t, os.Chown(own, uid, gid))
+			fmt.Fprintf(c, "sec.protocol sss -s %s\n", own)
+		}
+	}
+	fmt.Fprintf(c, "sec.protbind * only %s\n", strings.Join(o.Login, " "))
 }
