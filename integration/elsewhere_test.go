@@ -30,14 +30,15 @@ func TestLakeOnGridFTP(t *testing.T) {
 	journey(t, gsi, anon, gsi.FTP+gsi.Dir, anon.FTP+anon.Dir)
 }
 
-// TestLakeOnXRootD is the journey on two anonymous servers, one of them by a redirector.
+// TestLakeOnXRootD is the journey on a server with GSI and TLS, and an anonymous one behind a redirector.
 func TestLakeOnXRootD(t *testing.T) {
 	if xrootd.Library() == "" {
 		missing(t, "this build is without libXrdCl (make test sets the tag xrdcl where libxrootd-client-dev is)")
 	}
-	one, two := servertest.XRootD(t, servertest.XRootDOptions{}), servertest.XRootD(t, servertest.XRootDOptions{})
+	one := servertest.XRootD(t, servertest.XRootDOptions{PKI: identity(t), Login: []string{"gsi"}, Authorize: true})
+	two := servertest.XRootD(t, servertest.XRootDOptions{})
 	front := servertest.XRootD(t, servertest.XRootDOptions{Redirect: two})
-	journey(t, one, two, one.Root+"//data", front.Root+"//data")
+	journey(t, one, two, one.Roots+"//data", front.Root+"//data")
 }
 
 // identity gives the daemon a proxy and the authority behind it.

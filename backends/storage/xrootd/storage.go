@@ -4,8 +4,6 @@ package xrootd
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -81,17 +79,15 @@ func (s *Storage) at(p string) string {
 	return s.end.scheme + "://" + s.end.addr + "/" + s.remote(strings.ToValidUTF8(p, "?"))
 }
 
-// url is that of an absolute path for the library. Connections are shared by URLs of one user name, so that each proxy
-// gets a name of its own.
+// url is that of an absolute path for the library, which shares a connection among URLs of one proxy.
 func (s *Storage) url(remote string) string {
-	user, query := "", ""
+	query := ""
 	if s.o.Credentials != nil {
 		if p, err := s.o.Credentials.Proxy(); err == nil && p.Cert != nil && !strings.ContainsAny(p.From, "&?=%# ") {
-			sum := sha256.Sum256([]byte(p.From))
-			user, query = "u"+hex.EncodeToString(sum[:3])+"@", "?xrd.gsiusrpxy="+p.From
+			query = "?xrd.gsiusrpxy=" + p.From
 		}
 	}
-	return s.end.scheme + "://" + user + s.end.addr + "/" + remote + query
+	return s.end.scheme + "://" + s.end.addr + "/" + remote + query
 }
 
 // nameSpace gives the one of the credentials as they are now, with a share for the caller to drop.

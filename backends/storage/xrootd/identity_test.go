@@ -1,0 +1,192 @@
+//go:build xrdcl && cgo
+
+package xrootd
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"tarn/backends"
+	"tarn/backends/backendstest"
+	"tarn/backends/credential"
+	"tarn/backends/servertest"
+)
+
+// alone runs a test in a process of its own: the library reads the environment of credentials once in a process.
+func alone(t *testing.T, test func(t *testing.T)) {
+	const mark = "TARN_XROOTD_ALONE"
+	if os.Getenv(mark) == t.Name() {
+		test(t)
+		return
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v=true", "-test.timeout=3m")
+	cmd.Env = append(os.Environ(), mark+"="+t.Name())
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Errorf("%v\n%s", err, out)
+	} else if strings.Contains(string(out), "--- SKIP") {
+		t.Skip(string(out))
+	}
+}
+
+// environment takes away all credentials but these.
+func environment(t *testing.T, vars ...string) {
+	for _, name := range []string{"X509_USER_PROXY", "X509_CERT_DIR", "X509_VOMS_DIR", "BEARER_TOKEN", "BEARER_TOKEN_FILE", "XDG_RUNTIME_DIR", "XrdSecSSSKT", "XrdSecPROTOCOL"} {
+		t.Setenv(name, "")
+		os.Unsetenv(name)
+	}
+	t.Setenv("HOME", t.TempDir())
+	for _, v := range vars {
+		name, value, _ := strings.Cut(v, "=")
+		t.Setenv(name, value)
+	}
+}
+
+// as is the credentials of a proxy file.
+func as(proxy string) *credential.Source {
+	return credential.New(credential.Options{UID: os.Geteuid(), TmpDir: "/nonexistent", Getenv: func(name string) string {
+		return map[string]string{"X509_USER_PROXY": proxy}[name]
+	}})
+}
+
+func storage(t *testing.T, o Options) *Storage {
+	t.Helper()
+	s, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s.(*Storage)
+}
+
+func TestContractWithGSI(t *testing.T) {
+	alone(t, func(t *testing.T) {
+		pki := servertest.NewPKI(t)
+		environment(t, "X509_CERT_DIR="+pki.Certificates)
+		srv := servertest.XRootD(t, servertest.XRootDOptions{PKI: pki, Login: []string{"gsi"}, Authorize: true})
+		proxy := pki.Proxy(t, time.Hour)
+		for name, base := range map[string]string{"in clear": srv.Root, "TLS": srv.Roots} {
+			t.Run(name, func(t *testing.T) {
+				backendstest.Storage(t, func(t *testing.T) backends.Storage {
+					return storage(t, Options{URL: folder(t, srv, base), Credentials: as(proxy)})
+				})
+			})
+		}
+	})
+}
+
+// Two people in one process are two to the server, each with what it lets them do; one is a member of the VO by VOMS.
+func TestIdentities(t *testing.T) {
+	alone(t, func(t *testing.T) {
+		pki := servertest.NewPKI(t)
+		environment(t, "X509_CERT_DIR="+pki.Certificates)
+		srv := servertest.XRootD(t, servertest.XRootDOptions{PKI: pki, Login: []string{"gsi"}, Authorize: true})
+		member, stranger := pki.CA.User(t, "A Member"), pki.CA.User(t, "A Stranger")
+		strange := filepath.Join(t.TempDir(), "proxy")
+		stranger.Proxy(t, time.Hour).WriteProxy(t, strange)
+		url := folder(t, srv, srv.Root)
+		for _, c := range []struct {
+			who   string
+			proxy string
+			want  error
+		}{{"mapped", pki.Proxy(t, time.Hour), nil}, {"stranger", strange, backends.ErrPermission}, {"member", pki.VOMSProxy(t, member, "/"+servertest.VO+"/Role=NULL/Capability=NULL"), nil}, {"stranger again", strange, backends.ErrPermission}} {
+			s := storage(t, Options{URL: url, Credentials: as(c.proxy)})
+			u, err := s.Create(t.Context(), c.who, 1)
+			if err == nil {
+				u.Write([]byte("x"))
+				_, err = u.Commit(t.Context(), backendstest.Sums([]byte("x")))
+				u.Abort()
+			}
+			wantErr(t, c.who, err, c.want)
+		}
+		if b, _ := os.ReadFile(srv.Log); !strings.Contains(string(b), servertest.GridUser) {
+			t.Errorf("the server logged no %s", servertest.GridUser)
+		}
+	})
+}
+
+// A proxy that expired, and none at all, are refused with words; a good one that comes in its place works at once.
+func TestRenewedProxy(t *testing.T) {
+	alone(t, func(t *testing.T) {
+		pki := servertest.NewPKI(t)
+		environment(t, "X509_CERT_DIR="+pki.Certificates)
+		srv := servertest.XRootD(t, servertest.XRootDOptions{PKI: pki, Login: []string{"gsi"}, Authorize: true})
+		file := pki.Proxy(t, -time.Minute)
+		s := storage(t, Options{URL: folder(t, srv, srv.Root), Credentials: as(file)})
+		_, err := s.Stat(t.Context(), "")
+		wantErr(t, "with an expired proxy", err, backends.ErrPermission)
+		if err != nil && !strings.Contains(err.Error(), "expired") {
+			t.Errorf("not told that it expired: %v", err)
+		}
+		pki.User.Proxy(t, time.Hour).WriteProxy(t, file)
+		if _, err := s.Stat(t.Context(), ""); err != nil {
+			t.Errorf("with a new proxy: %v", err)
+		}
+	})
+}
+
+func TestTokenOverTLS(t *testing.T) {
+	alone(t, func(t *testing.T) {
+		pki := servertest.NewPKI(t)
+		issuer := servertest.NewIssuer(t, pki)
+		srv := servertest.XRootD(t, servertest.XRootDOptions{PKI: pki, Issuer: issuer, Login: []string{"ztn"}, Authorize: true})
+		file := filepath.Join(t.TempDir(), "token")
+		if err := os.WriteFile(file, []byte(issuer.Token(t, "storage.read:/ storage.create:/ storage.modify:/", time.Hour)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		environment(t, "X509_CERT_DIR="+pki.Certificates, "BEARER_TOKEN_FILE="+file)
+		url := folder(t, srv, srv.Roots)
+		s := storage(t, Options{URL: url})
+		data := backendstest.Bytes(1, 100_000)
+		backendstest.Put(t, s, "d/f", data)
+		if got, err := backendstest.Get(t.Context(), s, "d/f"); err != nil || string(got) != string(data) {
+			t.Errorf("read: %v", err)
+		}
+		// A token goes to nobody in clear.
+		s = storage(t, Options{URL: strings.Replace(url, "roots://", "root://", 1)})
+		if _, err := s.Stat(t.Context(), "d/f"); err != nil {
+			wantErr(t, "in clear", err, backends.ErrPermission)
+		}
+	})
+}
+
+func TestKeytab(t *testing.T) {
+	alone(t, func(t *testing.T) {
+		pki := servertest.NewPKI(t)
+		srv := servertest.XRootD(t, servertest.XRootDOptions{PKI: pki, Login: []string{"sss"}, Authorize: true})
+		environment(t, "XrdSecSSSKT="+srv.Keytab, "X509_CERT_DIR="+pki.Certificates)
+		s := storage(t, Options{URL: folder(t, srv, srv.Root)})
+		backendstest.Put(t, s, "f", []byte("x"))
+		if got, err := backendstest.Get(t.Context(), s, "f"); err != nil || string(got) != "x" {
+			t.Errorf("read: %q, %v", got, err)
+		}
+	})
+}
+
+func TestUnknownAuthority(t *testing.T) {
+	alone(t, func(t *testing.T) {
+		pki := servertest.NewPKI(t)
+		trusted := t.TempDir()
+		servertest.NewAuthority(t, "Another CA").Trust(t, trusted)
+		environment(t, "X509_CERT_DIR="+trusted)
+		srv := servertest.XRootD(t, servertest.XRootDOptions{PKI: pki})
+		s := storage(t, Options{URL: folder(t, srv, srv.Roots), Timeout: 5 * time.Second})
+		_, err := s.Stat(t.Context(), "")
+		wantErr(t, "of an unknown authority", err, backends.ErrUnavailable)
+		if err != nil && !strings.Contains(err.Error(), "X509_CERT_DIR") {
+			t.Errorf("the cure is not named: %v", err)
+		}
+		// The authority comes at run time, as does the way to the server.
+		pki.CA.Trust(t, trusted)
+		for end := time.Now().Add(20 * time.Second); err != nil && time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+			_, err = s.Stat(t.Context(), "")
+		}
+		if err != nil {
+			t.Errorf("once the authority is there: %v", err)
+		}
+	})
+}
