@@ -15,6 +15,7 @@ import (
 // read's processor time, and leaves the pages to those who will want them again.
 const (
 	directMin   = 1 << 20
+	directPiece = 512 << 10
 	directAlign = 4096 // of address, offset and length: enough for any disk
 )
 
@@ -54,6 +55,10 @@ func (d *direct) close() {
 
 // readDirect reads the beginning of p if that is better done past the page cache, and tells how
 // much it read. What is left, and every error, is for an ordinary read.
+//
+// It asks for a piece at a time: a few long requests at once fill a disk's queue, and whoever then
+// wants one block waits behind all of them, up to 200 ms where 5 ms are enough; the disk reads no
+// faster for it.
 func (o *object) readDirect(p []byte, off int64) int {
 	n := len(p) &^ (directAlign - 1)
 	if n < directMin || off%directAlign != 0 || uintptr(unsafe.Pointer(&p[0]))%directAlign != 0 || cached(o.f, off, n) {
@@ -63,8 +68,12 @@ func (o *object) readDirect(p []byte, off int64) int {
 	if f == nil {
 		return 0
 	}
-	if n, _ = f.ReadAt(p[:n], off); n < 0 {
-		return 0
+	for at := 0; at < n; {
+		m, err := f.ReadAt(p[at:min(n, at+directPiece)], off+int64(at))
+		at += max(m, 0)
+		if err != nil {
+			return at
+		}
 	}
 	return n
 }
