@@ -65,7 +65,9 @@ type Upload interface {
 	io.Writer
 	// Commit makes the file visible and durable if its size is the one given to
 	// Create and its checksums match want (every algorithm both know, at least one);
-	// else ErrCorrupt, and nothing is visible. It returns what was verified.
+	// else ErrCorrupt, and nothing is visible. It returns what was verified. A context
+	// that ends does not interrupt the last step, so that what an error leaves behind
+	// does not come into view later, when it was looked for and not found.
 	Commit(ctx context.Context, want Checksums) (Checksums, error)
 	Abort() error
 }

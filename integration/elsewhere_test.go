@@ -53,32 +53,7 @@ func identity(t *testing.T) *servertest.PKI {
 // journey is the whole way of a file on a lake whose storages are two servers, at the given URLs: written
 // with two copies, verified, read from either, also while one is away, and deleted.
 func journey(t *testing.T, one, two *servertest.Server, urls ...string) {
-	s := newSite(t, "")
-	lake := fmt.Sprintf(`name: elsewhere
-rses:
-  - name: ONE
-    attributes: {site: a}
-    protocols: [{url: %q}]
-  - name: TWO
-    attributes: {site: b}
-    distance: 1
-    protocols: [{url: %q}]
-scopes: [{name: ctao}]
-write_rules: [{copies: 2, expression: rse_type=DISK}]
-cache: {limit: 64MiB, free_floor: 0, head: 0, tail: 0}
-catalogue: {grace: 1ms}
-journal: {delay: 0s}
-`, urls[0], urls[1])
-	s.dir = filepath.Join(t.TempDir(), "lake")
-	if err := os.Mkdir(s.dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(s.dir, "lake.yaml"), []byte(lake), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s.cache = filepath.Join(s.dir, "cache")
-	s.ok("config", "check", s.dir)
-	s.ok("init", s.dir)
+	s := elsewhere(t, urls...)
 	for _, rse := range []string{"ONE", "TWO"} {
 		rows := s.rows("--lake", s.dir, "rse", "test", rse)
 		if len(rows) != 7 { // open, write, read, a small read, checksum, list, delete
@@ -106,31 +81,18 @@ journal: {delay: 0s}
 	}
 	s.drain()
 
-	// files are those of a server, without unfinished uploads.
-	files := func(srv *servertest.Server) (out []string) {
-		err := filepath.WalkDir(srv.Dir, func(p string, d fs.DirEntry, err error) error {
-			if err == nil && d.Type().IsRegular() {
-				out = append(out, p)
-			}
-			return err
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return out
-	}
 	wait := func(what string, ok func() bool) {
 		t.Helper()
 		for end := time.Now().Add(60 * time.Second); !ok(); time.Sleep(50 * time.Millisecond) {
 			if time.Now().After(end) {
-				t.Fatalf("%s: one has %q, two %q\n%s", what, files(one), files(two), s.log)
+				t.Fatalf("%s: one has %q, two %q\n%s", what, stored(t, one), stored(t, two), s.log)
 			}
 		}
 	}
-	wait("two copies of two files", func() bool { return len(files(one)) == 2 && len(files(two)) == 2 })
+	wait("two copies of two files", func() bool { return len(stored(t, one)) == 2 && len(stored(t, two)) == 2 })
 	for _, srv := range []*servertest.Server{one, two} {
 		found := false
-		for _, f := range files(srv) {
+		for _, f := range stored(t, srv) {
 			b, err := os.ReadFile(f)
 			found = found || err == nil && bytes.Equal(b, data)
 		}
@@ -163,5 +125,51 @@ journal: {delay: 0s}
 	}
 	s.umount()
 	s.mount() // begins with a look for what has to go
-	wait("deletion", func() bool { return len(files(one)) == 0 && len(files(two)) == 0 })
+	wait("deletion", func() bool { return len(stored(t, one)) == 0 && len(stored(t, two)) == 0 })
+}
+
+// elsewhere is a lake of two storages at these URLs, on which every file is to have two copies.
+func elsewhere(t *testing.T, urls ...string) *site {
+	s := newSite(t, "")
+	lake := fmt.Sprintf(`name: elsewhere
+rses:
+  - name: ONE
+    attributes: {site: a}
+    protocols: [{url: %q}]
+  - name: TWO
+    attributes: {site: b}
+    distance: 1
+    protocols: [{url: %q}]
+scopes: [{name: ctao}]
+write_rules: [{copies: 2, expression: rse_type=DISK}]
+cache: {limit: 64MiB, free_floor: 0, head: 0, tail: 0}
+catalogue: {grace: 1ms}
+journal: {delay: 0s}
+`, urls[0], urls[1])
+	s.dir = filepath.Join(t.TempDir(), "lake")
+	if err := os.Mkdir(s.dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(s.dir, "lake.yaml"), []byte(lake), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.cache = filepath.Join(s.dir, "cache")
+	s.ok("config", "check", s.dir)
+	s.ok("init", s.dir)
+	return s
+}
+
+// stored are the files of a server.
+func stored(t *testing.T, srv *servertest.Server) (out []string) {
+	t.Helper()
+	err := filepath.WalkDir(srv.Dir, func(p string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			out = append(out, p)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
 }

@@ -53,6 +53,7 @@ func Storage(t *testing.T, open func(t *testing.T) backends.Storage) {
 		{"Remove", testRemove},
 		{"Space is plausible", testSpace},
 		{"a cancelled context ends every call", testCancelled},
+		{"commit cancelled", testCancelledCommit},
 		{"all methods may run in parallel", testParallel},
 		{"uploads to one path in parallel leave one of them whole", testSamePath},
 		{"after Close everything is ErrClosed", testClosed},

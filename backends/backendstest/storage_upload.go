@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"tarn/backends"
 )
@@ -219,6 +221,46 @@ func testCancelled(t *testing.T, s *storageTest) {
 	s.want(t, "f", Bytes(1, 1000))
 	_, err = s.Stat(s.ctx, "g")
 	wantErr(t, "stat of what a cancelled commit left", err, backends.ErrNotExist)
+}
+
+// testCancelledCommit ends the context in the midst of Commit: either the file is there, or it is not and does
+// not come later.
+func testCancelledCommit(t *testing.T, s *storageTest) {
+	data := Bytes(5, 3000)
+	usual := time.Duration(0)
+	var failed []string
+	for i := range 40 {
+		path := fmt.Sprintf("f%d", i)
+		ctx, cancel := context.WithCancel(s.ctx)
+		u, err := s.Create(ctx, path, int64(len(data)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := u.Write(data); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		if i >= 4 { // once it is known how long it takes
+			time.AfterFunc(rand.N(usual*5/4+1), cancel)
+		}
+		if _, err = u.Commit(ctx, Sums(data)); i < 4 {
+			usual = max(usual, time.Since(began))
+		}
+		cancel()
+		u.Abort()
+		if err == nil {
+			s.want(t, path, data)
+		} else if failed = append(failed, path); i < 4 {
+			t.Fatal(err)
+		} else if err := s.Remove(s.ctx, path); !errors.Is(err, backends.ErrNotExist) {
+			t.Errorf("%s after its commit was cancelled: remove: %v", path, err)
+		}
+	}
+	time.Sleep(100 * time.Millisecond)
+	for _, path := range failed {
+		_, err := s.Stat(s.ctx, path)
+		wantErr(t, "stat of "+path+" some time after its commit was cancelled", err, backends.ErrNotExist)
+	}
 }
 
 func testParallel(t *testing.T, s *storageTest) {

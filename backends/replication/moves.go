@@ -247,6 +247,7 @@ func (e *Engine) endedLocked(ctx context.Context, d *dest, m *move, err error, s
 		return
 	case errors.Is(err, backends.ErrStale):
 		delete(e.trouble, m.key) // of a content that is gone; the new one is looked at
+		ring(e.reapWake)
 	default:
 		e.stats.Failures++
 		d.sick++

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"tarn/backends"
@@ -36,6 +37,9 @@ func (e *Engine) reap(ctx context.Context) {
 		if e.o.Now().Before(p.Until) {
 			continue
 		}
+		if e.copying(p) {
+			continue
+		}
 		err := e.reapOne(ctx, p)
 		if ctx.Err() != nil {
 			return
@@ -54,6 +58,17 @@ func (e *Engine) reap(ctx context.Context) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.stats.ReapWaiting, e.stats.ReapError = waiting, why
+}
+
+// copying tells whether a copy of this content is still on its way somewhere: it would come into view
+// after what is to be deleted was looked for, and nobody would know of it. Its end rings.
+func (e *Engine) copying(p backends.Past) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.ContainsFunc(p.Replicas, func(r backends.Replica) bool {
+		m := e.moves[key{p.Info.DID, r.RSE}]
+		return m != nil && m.state == Running && m.in.Generation == p.Info.Generation
+	})
 }
 
 // reapOne deletes the replicas of one Past and forgets it. A PFN that the name's present

@@ -67,3 +67,38 @@ func TestReaperLeavesWhatItCannotReach(t *testing.T) {
 		}
 	})
 }
+
+// TestReaperWaitsForCopies: a file is removed, and its time comes, while its copy is being made, and the storage
+// does not take it away again when that has ended. It stays on record until it is deleted.
+func TestReaperWaitsForCopies(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		a := r.file("a", "A")
+		r.rule(a.DID, 2, "*")
+		slow, dead := true, false
+		r.disks["B"].Fail(func(op, _ string) error {
+			switch {
+			case op == "commit" && slow:
+				slow = false
+				r.cat.Remove(ctx, a.DID)
+				time.Sleep(laketest.Grace + 2*time.Hour)
+				dead = true
+			case op == "remove" && dead:
+				return laketest.ErrDown
+			}
+			return nil
+		})
+		r.start()
+		pass(laketest.Grace + 3*time.Hour)
+		if n := len(r.disks["B"].Paths()); n != 1 || slow {
+			t.Fatalf("%d files at B; the copy was to be made, and not to be deleted", n)
+		}
+		if s := r.Status(); s.Reaped != 0 || s.ReapWaiting != 1 {
+			t.Errorf("what still lies at B is not on record: %+v", s)
+		}
+		r.disks["B"].Fail(nil)
+		pass(time.Hour)
+		if s := r.Status(); s.Reaped != 1 || len(r.disks["A"].Paths())+len(r.disks["B"].Paths()) != 0 {
+			t.Errorf("status %+v; at A %q, at B %q", s, r.disks["A"].Paths(), r.disks["B"].Paths())
+		}
+	})
+}

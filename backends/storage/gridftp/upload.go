@@ -245,10 +245,10 @@ func (u *upload) Commit(ctx context.Context, want backends.Checksums) (backends.
 	defer u.Abort()
 	stop := u.ss.watch(ctx)
 	got, err := u.verify(ctx, want)
+	stop()
 	if err == nil {
 		err = u.publish(ctx)
 	}
-	stop()
 	if err != nil {
 		return backends.Checksums{}, u.fail("commit", err)
 	}
@@ -299,8 +299,14 @@ func (u *upload) verify(ctx context.Context, want backends.Checksums) (none back
 	return got, want.Match(got)
 }
 
-// publish moves the file to its place.
+// publish moves the file to its place. What was begun is carried through whatever becomes of ctx: a server
+// whose client has gone still moves it.
 func (u *upload) publish(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	ctx, cancel := backends.Outlive(ctx, cleanupTime)
+	defer cancel()
 	f, err := u.s.lookRemote(ctx, u.ss, u.tmp)
 	if err == nil {
 		err = u.s.rename(ctx, u.ss, u.tmp, u.path)

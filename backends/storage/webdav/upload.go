@@ -257,11 +257,17 @@ func (u *upload) verify(ctx context.Context, want backends.Checksums) (backends.
 }
 
 // publish moves the file to its place. At first nothing may be overwritten, since to WebDAV a folder
-// with all that is in it may be; what stands in the way is looked at then.
+// with all that is in it may be; what stands in the way is looked at then. What was begun is carried through
+// whatever becomes of ctx: a server whose client has gone still moves it.
 func (u *upload) publish(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	ctx, cancel := backends.Outlive(ctx, abortTime)
+	defer cancel()
 	err := u.move(ctx, "F")
-	if err == nil || ctx.Err() != nil {
-		return u.note(err)
+	if err == nil {
+		return u.note(nil)
 	}
 	switch status(err) {
 	case http.StatusPreconditionFailed, http.StatusConflict, http.StatusNotFound, http.StatusForbidden, http.StatusMethodNotAllowed, http.StatusInternalServerError:
