@@ -114,6 +114,21 @@ func TestKillOverNetwork(t *testing.T) {
 		}
 		if len(wrong) > 0 {
 			t.Errorf("each file is to be there once, and no other: %q", wrong)
+			for _, w := range wrong {
+				st, _ := os.Stat(w)
+				t.Logf("%s: written %v", w, st.ModTime())
+				base := strings.Split(filepath.Base(w), ".")[0]
+				for i, l := range s.logs {
+					for line := range strings.Lines(l.String()) {
+						if strings.Contains(line, base) {
+							t.Logf("daemon %d: %s", i, line)
+						}
+					}
+				}
+				for _, wk := range workers {
+					t.Logf("%s %q", wk.dir, wk.did[base])
+				}
+			}
 		}
 	}
 	for p, want := range truth {

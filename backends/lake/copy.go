@@ -28,6 +28,11 @@ func (l *Lake) Copy(ctx context.Context, in backends.Info, to *RSE, progress fun
 }
 
 func (l *Lake) copy(ctx context.Context, in backends.Info, to *RSE, progress func(int64)) (backends.Replica, error) {
+	release, err := l.Claim(ctx, in, to.Name)
+	if err != nil {
+		return backends.Replica{}, err
+	}
+	defer release()
 	replicas, err := l.replicasOf(ctx, in)
 	if err != nil {
 		return backends.Replica{}, err

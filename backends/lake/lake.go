@@ -82,6 +82,7 @@ type Lake struct {
 	mu      sync.Mutex                 // guards the rest; never held across I/O
 	layouts map[string]backends.Layout // of scopes met so far
 	down    map[string]failure         // RSEs that failed lately are tried last
+	claims  map[claim]chan struct{}    // copies that are being made; closed when they are not any more
 }
 
 // failure is the last trouble with an RSE.
@@ -118,7 +119,7 @@ func New(o Options) (*Lake, error) {
 	}
 	o.Recall.setDefaults()
 	l := &Lake{o: o, byName: map[string]*RSE{}, log: o.Log, now: o.Now,
-		layouts: map[string]backends.Layout{}, down: map[string]failure{}}
+		layouts: map[string]backends.Layout{}, down: map[string]failure{}, claims: map[claim]chan struct{}{}}
 	l.started = l.now()
 	for _, r := range o.RSEs {
 		switch {

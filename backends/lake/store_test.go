@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -305,6 +306,29 @@ func TestCopyGoesOnAfterACrash(t *testing.T) {
 	rep, err := r.Copy(ctx, in, r.dFar, nil)
 	if err != nil || rep.PFN != begun.PFN || r.far.Calls("create") != 1 {
 		t.Errorf("%+v, %v, %d uploads", rep, err, r.far.Calls("create"))
+	}
+}
+
+func TestCopiesAtOnceAreOne(t *testing.T) {
+	r := newRig(t)
+	in := r.file("a", "NEAR")
+	r.far.Fail(func(op, _ string) error {
+		if op == "commit" {
+			time.Sleep(20 * time.Millisecond)
+		}
+		return nil
+	})
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			if _, err := r.Copy(ctx, in, r.dFar, nil); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if rep := r.replica(in, "FAR"); !slices.Equal(r.far.Paths(), []string{rep.PFN}) || r.far.Calls("create") != 1 {
+		t.Errorf("%+v, files %v, %d uploads", rep, r.far.Paths(), r.far.Calls("create"))
 	}
 }
 

@@ -87,14 +87,28 @@ func (up *uploader) further(ctx context.Context, u *unsent, r journal.Record) er
 // copyTo makes copy i of r and tells the catalogue, unless it is there.
 func (up *uploader) copyTo(ctx context.Context, u *unsent, r *journal.Record, i int) error {
 	v := up.v
-	c := r.Copies[i]
-	there := c.State == journal.Verified || c.State == journal.Safe
-	if !there {
-		if err := v.inPlace(ctx, u, func(backends.Info) error { return nil }); err != nil {
+	there := func() bool { return r.Copies[i].State == journal.Verified || r.Copies[i].State == journal.Safe }
+	was := there()
+	if !was {
+		release, err := v.lake.Claim(ctx, backends.Info{Inode: u.inode}, r.Copies[i].RSE)
+		if err != nil {
 			return err
 		}
-		if err := up.store(ctx, u, *r, i); err != nil {
+		defer release()
+		var reps []backends.Replica
+		if err := v.inPlace(ctx, u, func(in backends.Info) (err error) {
+			reps, err = v.lake.Catalogue().Replicas(ctx, in.DID)
 			return err
+		}); err != nil {
+			return err
+		}
+		if err := up.goOn(ctx, u, reps, r, i); err != nil {
+			return err
+		}
+		if !there() {
+			if err := up.store(ctx, u, *r, i); err != nil {
+				return err
+			}
 		}
 	}
 	var other []journal.Copy
@@ -108,20 +122,49 @@ func (up *uploader) copyTo(ctx context.Context, u *unsent, r *journal.Record, i 
 			r.Copies[i] = out[0]
 			return nil
 		}
-		if there {
+		if there() {
 			return nil
 		}
 		r.Copies[i].State = journal.Verified
-		return v.lake.Catalogue().PutReplica(ctx, in.DID, in.Generation, up.replica(c))
+		return v.lake.Catalogue().PutReplica(ctx, in.DID, in.Generation, up.replica(r.Copies[i]))
 	})
-	if err != nil || there && len(other) == 0 {
+	if err != nil || was && len(other) == 0 {
 		return err
 	}
-	if err := u.entry.Update(func(rec *journal.Record) { rec.Copies = slices.Clone(r.Copies) }); err != nil {
-		return local(err)
+	if err := up.keepCopies(u, r); err != nil {
+		return err
 	}
 	for _, c := range other {
 		up.removeCopy(ctx, c)
+	}
+	return nil
+}
+
+// goOn takes copy i over from whoever made it, or began to, at that RSE: the replication of the rules does too
+// what they lack. What was written at another path before goes: it is of no record after this.
+func (up *uploader) goOn(ctx context.Context, u *unsent, reps []backends.Replica, r *journal.Record, i int) error {
+	c := r.Copies[i]
+	at := slices.IndexFunc(reps, func(x backends.Replica) bool {
+		return x.RSE == c.RSE && x.PFN != c.PFN && (x.State == backends.Available || x.State == backends.Copying)
+	})
+	if at < 0 {
+		return nil
+	}
+	if !up.removeCopy(ctx, c) {
+		return fmt.Errorf("a copy begun at %s cannot be taken back: %w: %w", c.RSE, backends.ErrUnavailable, backends.ErrTemporary)
+	}
+	r.Copies[i].PFN = reps[at].PFN
+	if reps[at].State == backends.Available {
+		r.Copies[i].State = journal.Verified
+	}
+	return up.keepCopies(u, r)
+}
+
+// keepCopies notes in the journal what copies there are.
+func (up *uploader) keepCopies(u *unsent, r *journal.Record) error {
+	err := u.entry.Update(func(rec *journal.Record) { rec.Copies = slices.Clone(r.Copies) })
+	if err != nil {
+		return local(err)
 	}
 	return nil
 }

@@ -1,9 +1,12 @@
 package vfs_test
 
 import (
+	"bytes"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -126,5 +129,51 @@ func TestRemovedDuringUpload(t *testing.T) {
 		}
 		close(goOn)
 		w.drain()
+	}
+}
+
+// TestTheReplicationCopiesToo: while the replication makes a copy, or after it was cut off at one, the upload of the
+// same file neither makes another nor leaves one that nobody knows.
+func TestTheReplicationCopiesToo(t *testing.T) {
+	w := newWorld(t, vfs.Options{Delay: time.Millisecond})
+	tape, _ := w.lake.RSE("TAPE")
+	for name, whole := range map[string]bool{"/ctao/whole": true, "/ctao/begun": false} {
+		began, goOn := make(chan struct{}), make(chan struct{})
+		w.onCreate = func() {
+			w.onCreate = nil
+			close(began)
+			<-goOn
+		}
+		b := random(3000)
+		w.write(name, b)
+		<-began
+		release, err := w.lake.Claim(ctx, w.stat(name), "TAPE")
+		must(t, err)
+		close(goOn)
+		did := backends.DID{Scope: "ctao", Name: name}
+		var in backends.Info
+		until(t, "it is registered", func() bool { in, err = w.cat.Stat(ctx, did); return err == nil })
+		theirs := backends.Replica{RSE: "TAPE", PFN: w.lake.NewPFN(did, ""), State: backends.Copying}
+		must(t, w.cat.PutReplica(ctx, did, in.Generation, theirs))
+		if whole {
+			theirs, err = w.lake.Store(ctx, tape, theirs.PFN, bytes.NewReader(b), in.Size, in.Checksums, nil)
+			must(t, err)
+			must(t, w.cat.PutReplica(ctx, did, in.Generation, theirs))
+		}
+		release()
+		w.drain()
+		reps, err := w.cat.Replicas(ctx, did)
+		must(t, err)
+		if i := slices.IndexFunc(reps, func(r backends.Replica) bool { return r.RSE == "TAPE" }); i < 0 || reps[i].PFN != theirs.PFN || reps[i].State != backends.Available {
+			t.Errorf("%s: replicas %v, want %v", name, reps, theirs)
+		}
+		var there []string
+		for a, err := range w.tape.List(ctx, path.Dir(theirs.PFN)) {
+			must(t, err)
+			there = append(there, a.Path)
+		}
+		if !slices.Equal(there, []string{theirs.PFN}) {
+			t.Errorf("%s: %q on tape, want %s", name, there, theirs.PFN)
+		}
 	}
 }
