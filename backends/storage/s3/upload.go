@@ -203,6 +203,8 @@ func (u *upload) Commit(ctx context.Context, want backends.Checksums) (got backe
 
 // put sends what is one part, signed with its sha256.
 func (u *upload) put(ctx context.Context, sums backends.Checksums) error {
+	ctx, cancel := backends.Outlive(ctx, abortTime) // the server may have it, and answer late
+	defer cancel()
 	meta := checksum.ToMap(sums)
 	meta[crcHeader] = crcText(u.crc.Sum32())
 	var info minio.UploadInfo
@@ -247,6 +249,8 @@ func (u *upload) complete(ctx context.Context, sums backends.Checksums) error {
 	if err := u.failure(); err != nil {
 		return err
 	}
+	ctx, cancel := backends.Outlive(ctx, abortTime)
+	defer cancel()
 	opts := minio.PutObjectOptions{}
 	if u.sums {
 		opts.UserMetadata = map[string]string{crcHeader: crcText(u.crc.Sum32()), typeHeader: "FULL_OBJECT"}

@@ -423,6 +423,11 @@ func (u *upload) readBack(ctx context.Context, at info, algs []string) (backends
 // publish moves the file to its place. What is there goes a moment before: XRootD would give the old file, as long as
 // anybody has it open, to whoever opens the new one, unless it was removed; and other servers do not replace.
 func (u *upload) publish(ctx context.Context, at info) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	ctx, cancel := backends.Outlive(ctx, cleanupTime) // a server whose client has gone still moves it
+	defer cancel()
 	s, to := u.s, u.s.remote(u.path)
 	remove := func() error {
 		_, err := s.ask(ctx, s.o.Timeout, fsRm, to, "")
