@@ -201,7 +201,11 @@ func (s *Storage) page(ctx context.Context, prefix, token string, n int) (page m
 		page, err = core.ListObjectsV2(s.bucket, prefix, "", token, "/", n)
 		return err
 	})
-	if err == nil && len(page.Contents)+len(page.CommonPrefixes) > n {
+	switch {
+	case err != nil:
+	case page.Name == "": // an empty page of it would mean that nothing is there
+		err = wrong("the server's answer is no listing of a bucket")
+	case len(page.Contents)+len(page.CommonPrefixes) > n:
 		err = wrong("the server lists more than it was asked for")
 	}
 	return page, err

@@ -52,6 +52,7 @@ var codes = map[string]error{
 	"AllAccessDisabled":     backends.ErrPermission,
 	"AccountProblem":        backends.ErrPermission,
 	"InvalidAccessKeyId":    backends.ErrPermission,
+	"XAdminUserNotFound":    backends.ErrPermission, // versitygw's
 	"SignatureDoesNotMatch": backends.ErrPermission,
 	"ExpiredToken":          backends.ErrPermission,
 	"InvalidToken":          backends.ErrPermission,
@@ -132,7 +133,10 @@ func (s *Storage) words(ctx context.Context, c *call, err error) error {
 // refused turns S3's error into ours, with what the server says and, for who was refused, what may be wrong.
 func (s *Storage) refused(c *call, e minio.ErrorResponse) error {
 	status := e.StatusCode
-	if status == 0 {
+	switch {
+	case status == 0 && c.status/100 == 2: // it is the client library's own
+		return wrong("the server's answer makes no sense: %s", plain(e.Message))
+	case status == 0:
 		status = c.status
 	}
 	out := &serverError{code: plain(e.Code), text: plain(e.Message), status: status, word: codes[e.Code]}
@@ -169,7 +173,7 @@ func (s *Storage) hint(code string) string {
 		return s.o.Credentials.KeysHint(s.o.KeyFile)
 	}
 	switch code {
-	case "InvalidAccessKeyId":
+	case "InvalidAccessKeyId", "XAdminUserNotFound":
 		return fmt.Sprintf("the server does not know the access key %s of %s", k.Access, k.From)
 	case "SignatureDoesNotMatch":
 		return fmt.Sprintf("the secret key of %s is not the one of %s", k.From, k.Access)

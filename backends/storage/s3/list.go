@@ -44,6 +44,7 @@ func (s *Storage) entries(ctx context.Context, dir string, yield func(backends.A
 		dir += "/"
 	}
 	o := order{
+		limit: maxHeld,
 		give: func(e entry) bool {
 			return yield(backends.Attr{Path: dir + e.name, Size: e.size, MTime: e.mtime, IsDir: e.dir})
 		},
@@ -105,9 +106,10 @@ type entry struct {
 }
 
 // order turns the order of keys into that of names. A folder stands by its key "d/", after files like "d-1" and "d.x",
-// and belongs before them. So a file is held as long as such a folder may follow. When too many are held the server is
+// and belongs before them. So an entry is held as long as such a folder may follow. When too many are held the server is
 // asked for the folder.
 type order struct {
+	limit    int // of entries that are held
 	give     func(entry) bool
 	isFolder func(name string) (bool, error)
 
@@ -137,33 +139,32 @@ func (o *order) add(e entry) (bool, error) {
 		}
 		o.may = o.may[:n-1]
 	}
-	if e.dir {
-		if n := len(o.may); n > 0 && o.may[n-1].name == e.name {
-			done := o.may[n-1].done
-			if o.may = o.may[:n-1]; done {
-				return o.flush(false), nil
-			}
-		}
-		o.insert(e)
-		return o.flush(false), nil
+	n := len(o.may)
+	hidden := e.dir && n > 0 && o.may[n-1].name == e.name && o.may[n-1].done
+	if e.dir && n > 0 && o.may[n-1].name == e.name {
+		o.may = o.may[:n-1]
 	}
 	for i := 1; i < len(e.name); i++ {
 		if n := len(o.may); e.name[i] < '/' && (n == 0 || len(o.may[n-1].name) < i) {
 			o.may = append(o.may, maybe{name: e.name[:i]})
 		}
 	}
-	o.may = append(o.may, maybe{e.name, true})
-	o.held = append(o.held, e)
+	if !e.dir {
+		o.may = append(o.may, maybe{e.name, true})
+	}
+	if !hidden {
+		o.insert(e)
+	}
 	goOn := o.flush(false)
-	for goOn && len(o.held) > maxHeld {
-		i := slices.IndexFunc(o.may, func(m maybe) bool { return !m.done })
-		there, err := o.isFolder(o.may[i].name)
+	for goOn && len(o.held) > o.limit {
+		m := &o.may[slices.IndexFunc(o.may, func(m maybe) bool { return !m.done })] // else nothing were held
+		there, err := o.isFolder(m.name)
 		if err != nil {
 			return false, err
 		}
-		o.may[i].done = true
+		m.done = true
 		if there {
-			o.insert(entry{name: o.may[i].name, dir: true})
+			o.insert(entry{name: m.name, dir: true})
 		}
 		goOn = o.flush(false)
 	}
