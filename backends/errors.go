@@ -17,6 +17,7 @@ var (
 	ErrNotDir       = errors.New("is not a collection")
 	ErrNotEmpty     = errors.New("is not empty")
 	ErrPermission   = errors.New("permission denied")          // refused for who you are
+	ErrExpired      = errors.New("expired")                    // a proxy or token; beside ErrPermission, and over when it is renewed
 	ErrImmutable    = errors.New("is immutable")               // refused for what it is
 	ErrReadOnly     = errors.New("is read-only")               // mount, lake or RSE
 	ErrOffline      = errors.New("is on tape and not staged")  // NEARLINE

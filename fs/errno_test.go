@@ -29,6 +29,7 @@ func TestErrno(t *testing.T) {
 		"ErrNotDir":       {backends.ErrNotDir, syscall.ENOTDIR},
 		"ErrNotEmpty":     {backends.ErrNotEmpty, syscall.ENOTEMPTY},
 		"ErrPermission":   {backends.ErrPermission, syscall.EACCES},
+		"ErrExpired":      {fmt.Errorf("%w, %w", backends.ErrPermission, backends.ErrExpired), syscall.EACCES},
 		"ErrImmutable":    {backends.ErrImmutable, syscall.EPERM},
 		"ErrReadOnly":     {backends.ErrReadOnly, syscall.EROFS},
 		"ErrOffline":      {backends.ErrOffline, syscall.EAGAIN},

@@ -102,6 +102,13 @@ func (s *Source) List() []Found {
 	return out
 }
 
+// Expired tells whether a token or proxy was found that would be good if it had not expired.
+func (s *Source) Expired() bool {
+	_, terr := s.Token()
+	_, perr := s.Proxy()
+	return errors.Is(terr, backends.ErrExpired) || errors.Is(perr, backends.ErrExpired)
+}
+
 func problem(err error) string {
 	if err == nil {
 		return ""

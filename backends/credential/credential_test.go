@@ -119,11 +119,11 @@ func TestProxies(t *testing.T) {
 		t.Errorf("a named one that is not there: %v", err)
 	}
 	pki.User.Proxy(t, -time.Minute).WriteProxy(t, vars["X509_USER_PROXY"])
-	if p, err := s.Proxy(); !errors.Is(err, backends.ErrPermission) || p.Cert != nil || !strings.Contains(err.Error(), "expired at") {
+	if p, err := s.Proxy(); !errors.Is(err, backends.ErrPermission) || p.Cert != nil || !strings.Contains(err.Error(), "expired at") || !s.Expired() {
 		t.Errorf("expired: %v", err)
 	}
 	pki.User.Proxy(t, time.Hour).WriteProxy(t, vars["X509_USER_PROXY"])
-	if p, err := s.Proxy(); err != nil || p.Cert == nil {
+	if p, err := s.Proxy(); err != nil || p.Cert == nil || s.Expired() {
 		t.Errorf("renewed: %v", err)
 	}
 	if err := os.Chmod(vars["X509_USER_PROXY"], 0o644); err != nil {

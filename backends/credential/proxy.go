@@ -46,7 +46,7 @@ func (s *Source) Proxy() (Proxy, error) {
 	case err != nil:
 		err = fmt.Errorf("the proxy %s: %w", path, err)
 	case !s.o.Now().Before(p.Expires):
-		err = fmt.Errorf("the proxy %s expired at %s; renew it with voms-proxy-init: %w", path, p.Expires.Local().Format(time.DateTime), backends.ErrPermission)
+		err = fmt.Errorf("the proxy %s %w at %s; renew it with voms-proxy-init: %w", path, backends.ErrExpired, p.Expires.Local().Format(time.DateTime), backends.ErrPermission)
 	}
 	p.From = path
 	if err != nil {

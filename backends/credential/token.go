@@ -65,7 +65,7 @@ func (s *Source) judge(t Token, err error) (Token, error) {
 	if err != nil {
 		err = fmt.Errorf("the token of %s: %w", t.From, err)
 	} else if !t.Expires.IsZero() && !s.o.Now().Before(t.Expires) {
-		err = fmt.Errorf("the token of %s expired at %s; get a new one: %w", t.From, t.Expires.Local().Format(time.DateTime), backends.ErrPermission)
+		err = fmt.Errorf("the token of %s %w at %s; get a new one: %w", t.From, backends.ErrExpired, t.Expires.Local().Format(time.DateTime), backends.ErrPermission)
 	}
 	if err != nil {
 		t.Secret = ""

@@ -58,6 +58,9 @@ type Options struct {
 	Failures int
 	// Open (5 s) is how long it stays so.
 	Open time.Duration
+	// Expired tells whether a credential that was found has expired. What a server refuses meanwhile is
+	// backends.ErrExpired, too: it may be renewed. nil: never.
+	Expired func() bool
 	// Log gets every change of a breaker; nil is nowhere.
 	Log *slog.Logger
 }
@@ -78,6 +81,9 @@ func NewSet(o Options) *Set {
 	}
 	if o.Open <= 0 {
 		o.Open = 5 * time.Second
+	}
+	if o.Expired == nil {
+		o.Expired = func() bool { return false }
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -165,13 +171,10 @@ type turn struct {
 	done func(error)
 }
 
-// enter asks the breaker, and waits until n bytes may go and a turn of sem is free.
-func (e *Endpoint) enter(ctx context.Context, sem *semaphore.Weighted, l *rate.Limiter, n int) (*turn, error) {
+// enter asks the breaker, and waits until a turn of sem is free.
+func (e *Endpoint) enter(ctx context.Context, sem *semaphore.Weighted) (*turn, error) {
 	if e.breaker.State() == gobreaker.StateOpen {
 		return nil, e.heldOff() // without waiting
-	}
-	if err := e.pace(ctx, l, n); err != nil {
-		return nil, err
 	}
 	if sem != nil {
 		e.waiting.Add(1)
@@ -228,13 +231,21 @@ func (e *Endpoint) note(err error) {
 
 // do makes one call.
 func (e *Endpoint) do(ctx context.Context, f func() error) error {
-	t, err := e.enter(ctx, e.calls, nil, 0)
+	t, err := e.enter(ctx, e.calls)
 	if err != nil {
 		return err
 	}
 	defer t.end()
 	err = f()
 	t.gave(err)
+	return e.refused(err)
+}
+
+// refused adds to a refusal that a credential has expired.
+func (e *Endpoint) refused(err error) error {
+	if errors.Is(err, backends.ErrPermission) && !errors.Is(err, backends.ErrExpired) && e.o.Expired() {
+		return fmt.Errorf("%w (a credential has %w)", err, backends.ErrExpired)
+	}
 	return err
 }
 
@@ -285,20 +296,23 @@ func limiter(perSecond int64) *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(perSecond), int(max(perSecond/10, 64<<10)))
 }
 
-// pace waits until n bytes may go.
-func (e *Endpoint) pace(ctx context.Context, l *rate.Limiter, n int) error {
+// pace waits until n bytes may go, or, with the bytes gone already, until they were due. They are paid for in any
+// case, so whoever does not wait for them makes the next one wait.
+func (e *Endpoint) pace(ctx context.Context, l *rate.Limiter, n int) {
 	if l == nil {
-		return nil
+		return
 	}
-	for n > 0 {
-		some := min(n, l.Burst())
-		if err := l.WaitN(ctx, some); err != nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			return fmt.Errorf("the limit of %.0f bytes a second at %s lets nothing go within the caller's time: %w, %w", float64(l.Limit()), e.door, backends.ErrUnavailable, backends.ErrTemporary)
-		}
-		n -= some
+	var wait time.Duration
+	for now := time.Now(); n > 0; n -= l.Burst() {
+		wait = l.ReserveN(now, min(n, l.Burst())).DelayFrom(now)
 	}
-	return nil
+	if wait <= 0 {
+		return
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
 }

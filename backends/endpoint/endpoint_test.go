@@ -358,16 +358,59 @@ func TestBandwidth(t *testing.T) {
 				t.Error("other bytes")
 			}
 		})
-		// Who cannot have his bytes in time hears so at once.
+		// Whoever cannot wait has his bytes all the same, at his deadline, and the next one pays.
 		o, err := s.Open(t.Context(), "f")
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer o.Close()
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		if _, err := o.ReadAt(ctx, make([]byte, 4<<20), 0); !errors.Is(err, backends.ErrUnavailable) || !backends.IsTemporary(err) {
-			t.Errorf("too slow: %v", err)
-		}
+		took("a read that cannot wait", time.Second, func() {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			if n, err := o.ReadAt(ctx, make([]byte, 3<<20), 0); n != 3<<20 || err != nil {
+				t.Errorf("%d bytes, %v", n, err)
+			}
+		})
+		took("the next", 3*time.Second, func() {
+			if _, err := o.ReadAt(t.Context(), make([]byte, 1<<20), 0); err != nil {
+				t.Error(err)
+			}
+		})
 	})
+}
+
+// Who is refused hears that his credential has expired, whatever the call, and the breaker stays closed.
+func TestExpired(t *testing.T) {
+	f := fault.NewStorage(disk(t))
+	backendstest.Put(t, f, "f", []byte("x"))
+	expired := false
+	s := endpoint.NewSet(endpoint.Options{Expired: func() bool { return expired }}).At(door).Storage(f)
+	ctx := t.Context()
+	o, err := s.Open(ctx, "f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	for _, op := range []string{"Stat", "List", "Open", "ReadAt", "Create", "Remove"} {
+		f.On(op, fault.Always(backends.ErrPermission))
+	}
+	for _, expired = range []bool{false, true} {
+		for what, call := range map[string]func() error{
+			"stat": func() error { return stat(ctx, s, 10) },
+			"list": func() error {
+				for _, err := range s.List(ctx, "") {
+					return err
+				}
+				return nil
+			},
+			"open":   func() error { _, err := s.Open(ctx, "f"); return err },
+			"read":   func() error { _, err := o.ReadAt(ctx, make([]byte, 1), 0); return err },
+			"create": func() error { _, err := s.Create(ctx, "g", 1); return err },
+			"remove": func() error { return s.Remove(ctx, "f") },
+		} {
+			if err := call(); !errors.Is(err, backends.ErrPermission) || errors.Is(err, backends.ErrExpired) != expired || backends.IsTemporary(err) {
+				t.Errorf("%s, expired %v: %v", what, expired, err)
+			}
+		}
+	}
 }

@@ -37,7 +37,7 @@ func (s *Storage) Stat(ctx context.Context, path string) (backends.Attr, error) 
 // List has its turn until the first entry: who walks a tree asks for more meanwhile.
 func (s *Storage) List(ctx context.Context, dir string) iter.Seq2[backends.Attr, error] {
 	return func(yield func(backends.Attr, error) bool) {
-		t, err := s.e.enter(ctx, s.e.calls, nil, 0)
+		t, err := s.e.enter(ctx, s.e.calls)
 		if err != nil {
 			yield(backends.Attr{}, err)
 			return
@@ -55,7 +55,7 @@ func (s *Storage) List(ctx context.Context, dir string) iter.Seq2[backends.Attr,
 		defer func() { out(nil) }() // an empty folder
 		for a, err := range s.inner.List(ctx, dir) {
 			out(err)
-			if !yield(a, err) {
+			if !yield(a, s.e.refused(err)) {
 				return
 			}
 		}
@@ -76,24 +76,27 @@ type object struct {
 	e *Endpoint
 }
 
+// ReadAt pays for bytes when it has them: what fails costs nothing, and what was read is given even to whoever cannot
+// wait until it is due.
 func (o *object) ReadAt(ctx context.Context, p []byte, off int64) (n int, err error) {
-	t, err := o.e.enter(ctx, o.e.calls, o.e.read, int(min(int64(len(p)), max(o.Size()-off, 0))))
+	t, err := o.e.enter(ctx, o.e.calls)
 	if err != nil {
 		return 0, err
 	}
-	defer t.end()
 	n, err = o.Object.ReadAt(ctx, p, off)
 	if err == io.EOF {
 		t.gave(nil)
 	} else {
 		t.gave(err)
 	}
-	return n, err
+	t.end()
+	o.e.pace(ctx, o.e.read, n)
+	return n, o.e.refused(err)
 }
 
 // Create gives an Upload that has its turn until Commit or Abort.
 func (s *Storage) Create(ctx context.Context, path string, size int64) (backends.Upload, error) {
-	t, err := s.e.enter(ctx, s.e.uploads, nil, 0)
+	t, err := s.e.enter(ctx, s.e.uploads)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +104,7 @@ func (s *Storage) Create(ctx context.Context, path string, size int64) (backends
 	t.gave(err) // now, since the upload may take hours
 	if err != nil {
 		t.end()
-		return nil, err
+		return nil, s.e.refused(err)
 	}
 	return &upload{inner: u, e: s.e, ctx: ctx, end: sync.OnceFunc(t.end)}, nil
 }
@@ -119,8 +122,8 @@ func (u *upload) Write(p []byte) (n int, err error) {
 		if l := u.e.write; l != nil {
 			some = p[:min(len(p), l.Burst())]
 		}
-		if err = u.e.pace(u.ctx, u.e.write, len(some)); err != nil {
-			return n, err
+		if u.e.pace(u.ctx, u.e.write, len(some)); u.ctx.Err() != nil {
+			return n, u.ctx.Err()
 		}
 		var m int
 		m, err = u.inner.Write(some)
