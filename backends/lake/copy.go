@@ -115,7 +115,7 @@ func (l *Lake) copyBytes(ctx context.Context, in backends.Info, to *RSE, pfn str
 // lets the tape system evict it.
 func (l *Lake) openOrRecall(ctx context.Context, in backends.Info, to string) (o *Object, release func(), err error) {
 	for range 3 { // what was staged may be evicted before it is opened, though not for ever
-		o, err = l.openFrom(ctx, in, to)
+		o, err = l.openFrom(ctx, in, to, 0)
 		if !errors.Is(err, backends.ErrOffline) {
 			return o, func() {}, err
 		}
@@ -130,7 +130,7 @@ func (l *Lake) openOrRecall(ctx context.Context, in backends.Info, to string) (o
 			err = ctx.Err()
 		}
 		if err == nil {
-			if o, err = l.openFrom(ctx, in, to); err == nil {
+			if o, err = l.openFrom(ctx, in, to, 0); err == nil {
 				return o, t.Close, nil
 			}
 		}

@@ -59,8 +59,11 @@ type Options struct {
 	// HoldWindow is how long a recall waits for company; default 200 ms.
 	HoldWindow time.Duration
 	// ReadTimeout bounds one attempt on one replica, so that a hanging storage costs
-	// this much before the next one is tried; default 30 s.
+	// this much before the next one is tried; default 15 s.
 	ReadTimeout time.Duration
+	// Patience is how long a reader waits when every replica failed in a way that may pass, while all are
+	// tried again and again. Storages on this machine are not waited for. Default 0.
+	Patience time.Duration
 	// Recall tunes what happens after the hold window.
 	Recall RecallOptions
 
@@ -115,7 +118,7 @@ func New(o Options) (*Lake, error) {
 		o.HoldWindow = 200 * time.Millisecond
 	}
 	if o.ReadTimeout <= 0 {
-		o.ReadTimeout = 30 * time.Second
+		o.ReadTimeout = 15 * time.Second
 	}
 	o.Recall.setDefaults()
 	l := &Lake{o: o, byName: map[string]*RSE{}, log: o.Log, now: o.Now,
@@ -214,11 +217,15 @@ func (l *Lake) lately(rse string) (failure, bool) {
 // attempt runs f with the time that one replica may take. A deadline that was f's own,
 // and not the caller's, makes the error ErrUnavailable and ErrTemporary.
 func (l *Lake) attempt(ctx context.Context, f func(ctx context.Context) error) error {
-	own, cancel := context.WithTimeout(ctx, l.o.ReadTimeout)
+	return attemptWithin(ctx, l.o.ReadTimeout, f)
+}
+
+func attemptWithin(ctx context.Context, limit time.Duration, f func(ctx context.Context) error) error {
+	own, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	err := f(own)
 	if err != nil && own.Err() != nil && ctx.Err() == nil {
-		return fmt.Errorf("no answer within %s: %w: %w", l.o.ReadTimeout, backends.ErrUnavailable, backends.ErrTemporary)
+		return fmt.Errorf("no answer within %s: %w: %w", limit, backends.ErrUnavailable, backends.ErrTemporary)
 	}
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"time"
 
 	"tarn/backends"
 )
@@ -20,7 +21,6 @@ type Object struct {
 	mu      sync.Mutex    // guards the rest; never held across I/O
 	next    []source      // not tried yet
 	cur     *opened       // nil: none is open
-	old     []*opened     // failed; closed with the Object, since reads may be under way in them
 	opening chan struct{} // non-nil while one goroutine opens the next replica
 	reasons []string      // why those before failed
 	offline bool          // a good one is on tape
@@ -28,11 +28,16 @@ type Object struct {
 	crowded bool          // one could not be asked for want of descriptors
 	served  []string      // RSEs that gave bytes, in order
 	closed  bool
+
+	patience
 }
 
 type opened struct {
 	source
 	backends.Object
+
+	users int  // reads under way; guarded by Object.mu, as failed
+	gone  bool // closed when the last of them ends
 }
 
 var _ backends.Object = (*Object)(nil)
@@ -45,12 +50,14 @@ var _ backends.Object = (*Object)(nil)
 // never ErrNotExist, unless the DID itself is gone, and never a recall. ErrIsDir for a
 // collection, ErrStale for a content that was replaced and purged. An empty file needs
 // no replica.
+//
+// With Options.Patience, Open and the reads wait so long before they say ErrUnavailable.
 func (l *Lake) Open(ctx context.Context, in backends.Info) (*Object, error) {
-	return l.openFrom(ctx, in, "")
+	return l.openFrom(ctx, in, "", l.o.Patience)
 }
 
 // openFrom is Open without the replica at one RSE.
-func (l *Lake) openFrom(ctx context.Context, in backends.Info, without string) (*Object, error) {
+func (l *Lake) openFrom(ctx context.Context, in backends.Info, without string, patience time.Duration) (*Object, error) {
 	if in.Type != backends.File || in.IsSymlink() {
 		err := backends.ErrIsDir
 		if in.IsSymlink() {
@@ -59,18 +66,30 @@ func (l *Lake) openFrom(ctx context.Context, in backends.Info, without string) (
 		return nil, fmt.Errorf("open %s: %w", in.DID, err)
 	}
 	o := &Object{l: l, in: in}
+	o.limit, o.without = patience, without
 	if in.Size == 0 {
 		return o, nil
 	}
-	replicas, err := l.replicasOf(ctx, in)
-	if err != nil {
+	var err error
+	if o.next, err = o.candidates(ctx); err != nil {
 		return nil, fmt.Errorf("open %s: %w", in.DID, err)
 	}
-	o.next = slices.DeleteFunc(l.sources(replicas), func(s source) bool { return s.RSE == without })
-	if _, err := o.handle(ctx); err != nil {
+	h, err := o.handle(ctx)
+	if err != nil {
 		return nil, err
 	}
+	o.release(h)
+	o.rounds, o.since = 0, time.Time{} // nobody else has it yet
 	return o, nil
+}
+
+// candidates are the replicas as they are now, in the order in which they are to be tried.
+func (o *Object) candidates(ctx context.Context) ([]source, error) {
+	replicas, err := o.l.replicasOf(ctx, o.in)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(o.l.sources(replicas), func(s source) bool { return s.RSE == o.without }), nil
 }
 
 // Size is the size that the catalogue tells.
@@ -114,10 +133,11 @@ func (o *Object) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 			return 0, err
 		}
 		n := 0
-		err = o.l.attempt(ctx, func(ctx context.Context) (err error) {
+		err = attemptWithin(ctx, o.timeout(), func(ctx context.Context) (err error) {
 			n, err = h.ReadAt(ctx, p[:want], off)
 			return err
 		})
+		o.release(h)
 		if int64(n) == want && (err == nil || err == io.EOF) {
 			o.gave(h)
 			if want < int64(len(p)) {
@@ -139,6 +159,7 @@ func (o *Object) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 func (o *Object) gave(h *opened) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.rounds, o.since = 0, time.Time{}
 	if len(o.served) == 0 || !slices.Contains(o.served, h.RSE) {
 		o.served = append(o.served, h.RSE)
 	}
@@ -149,18 +170,44 @@ func (o *Object) failed(h *opened, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.cur == h {
+		o.leaveLocked()
+		o.noteLocked(h.source, err)
 		o.l.noteDown(h.RSE, err)
 		o.l.log.Warn("read failed, trying the next replica", "did", o.in.DID, "rse", h.RSE, "pfn", h.PFN, "err", err)
-		o.cur = nil
-		o.old = append(o.old, h)
 		o.reasons = append(o.reasons, h.RSE+": "+err.Error())
 		o.doubt = true
 		o.crowded = o.crowded || errors.Is(err, backends.ErrTooManyFiles)
 	}
 }
 
+// leaveLocked takes the present replica out of use. Reads that are under way in it end as they do.
+func (o *Object) leaveLocked() {
+	h := o.cur
+	o.cur, h.gone = nil, true
+	if h.users == 0 {
+		go o.close(h) // not under the lock
+	}
+}
+
+// release ends the use of what handle gave.
+func (o *Object) release(h *opened) {
+	o.mu.Lock()
+	h.users--
+	last := h.gone && h.users == 0
+	o.mu.Unlock()
+	if last {
+		o.close(h)
+	}
+}
+
+func (o *Object) close(h *opened) {
+	if err := h.Close(); err != nil {
+		o.l.log.Debug("close replica", "did", o.in.DID, "rse", h.RSE, "err", err)
+	}
+}
+
 // handle gives the open replica, opening the next one if there is none. One goroutine
-// opens, the others wait for it.
+// opens, the others wait for it. Whoever gets it calls release.
 func (o *Object) handle(ctx context.Context) (*opened, error) {
 	for {
 		o.mu.Lock()
@@ -170,6 +217,7 @@ func (o *Object) handle(ctx context.Context) (*opened, error) {
 			return nil, fmt.Errorf("read %s: %w", o.in.DID, backends.ErrClosed)
 		case o.cur != nil:
 			defer o.mu.Unlock()
+			o.cur.users++
 			return o.cur, nil
 		case o.opening != nil:
 			wait := o.opening
@@ -180,9 +228,14 @@ func (o *Object) handle(ctx context.Context) (*opened, error) {
 			case <-ctx.Done():
 				return nil, fmt.Errorf("open %s: %w", o.in.DID, ctx.Err())
 			}
-		case len(o.next) == 0:
+		case len(o.next) == 0 && !o.waitsLocked():
 			defer o.mu.Unlock()
 			return nil, o.verdictLocked()
+		case len(o.next) == 0:
+			if err := o.roundLocked(ctx); err != nil {
+				return nil, err
+			}
+			continue
 		}
 		s := o.next[0]
 		done := make(chan struct{})
@@ -204,6 +257,7 @@ func (o *Object) handle(ctx context.Context) (*opened, error) {
 			o.offline = o.offline || errors.Is(err, backends.ErrOffline)
 			o.doubt = o.doubt || errors.Is(err, backends.ErrUnavailable)
 			o.crowded = o.crowded || errors.Is(err, backends.ErrTooManyFiles)
+			o.noteLocked(s, err)
 		case o.closed:
 			o.mu.Unlock()
 			h.Close()
@@ -239,7 +293,7 @@ func (o *Object) try(ctx context.Context, s source) (*opened, string, error) {
 	}
 	h, err := o.l.openSource(ctx, o.in, s)
 	if err == nil {
-		return &opened{s, h}, "", nil
+		return &opened{source: s, Object: h}, "", nil
 	}
 	if !errors.Is(err, backends.ErrOffline) && ctx.Err() == nil {
 		o.l.log.Warn("replica cannot be opened, trying the next", "did", o.in.DID, "rse", s.RSE, "pfn", s.PFN, "err", err)
@@ -301,18 +355,14 @@ func (l *Lake) openSource(ctx context.Context, in backends.Info, s source) (back
 	return h, nil
 }
 
-// Close ends the reads and closes every replica that was opened.
+// Close ends the reads, and closes the replica.
 func (o *Object) Close() error {
 	o.mu.Lock()
-	all := o.old
-	if o.cur != nil {
-		all = append(all, o.cur)
-	}
-	o.old, o.cur, o.closed = nil, nil, true
+	h := o.cur
+	o.cur, o.closed = nil, true
 	o.mu.Unlock()
-	var errs []error
-	for _, h := range all {
-		errs = append(errs, h.Close())
+	if h == nil {
+		return nil
 	}
-	return errors.Join(errs...)
+	return h.Close()
 }

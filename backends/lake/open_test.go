@@ -246,15 +246,15 @@ func TestHangingStorage(t *testing.T) {
 		r.dNear.Storage = hang
 		begun := time.Now()
 		r.wants(in, content("a"))
-		if d := time.Since(begun); d != 30*time.Second {
+		if d := time.Since(begun); d != 15*time.Second {
 			t.Errorf("first read took %s", d)
 		}
 		r.wants(in, content("a"))
-		if d := time.Since(begun); d != 30*time.Second {
+		if d := time.Since(begun); d != 15*time.Second {
 			t.Errorf("second read waited again: %s", d)
 		}
 		c, err := r.Explain(ctx, in)
-		if err != nil || c[0].RSE != "FAR" || !strings.Contains(c[1].Reason, "no answer within 30s") {
+		if err != nil || c[0].RSE != "FAR" || !strings.Contains(c[1].Reason, "no answer within 15s") {
 			t.Errorf("%+v, %v", c, err)
 		}
 		time.Sleep(31 * time.Second)
