@@ -73,6 +73,7 @@ func openLake(cfg *config.Config, opt openOptions) (_ *opened, err error) {
 	}
 	lo := lake.Options{
 		Catalogue: cat, Namespace: cat, Versions: cat, Rules: cat, RSEs: rses, Algs: cfg.Checksums,
+		ReadTimeout: cfg.Reads.Failover.D(), Patience: cfg.Reads.Patience.D(),
 		HoldWindow: cfg.Recalls.Hold.D(), Log: o.log, Now: o.now,
 		// The tape libraries are in this process: asking them costs nothing.
 		Recall: lake.RecallOptions{PollMin: 20 * time.Millisecond, PollMax: time.Second},
@@ -155,8 +156,8 @@ func makeFolder(dir string) error {
 
 func (o *opened) openRSEs(create bool) ([]*lake.RSE, error) {
 	var out []*lake.RSE
-	doors := doorsOf(o.cfg, o.log)
 	credentials := credential.New(credential.Options{Getenv: os.Getenv, UID: os.Geteuid(), Now: o.now, Log: o.log})
+	doors := doorsOf(o.cfg, credentials, o.log)
 	for _, r := range o.cfg.RSEs {
 		rse := &lake.RSE{RSE: r.Backend(), Distance: r.Distance}
 		switch {

@@ -77,8 +77,8 @@ func openProtocols(r config.RSE, doors *endpoint.Set, cred *credential.Source, a
 }
 
 // doorsOf makes the doors of a lake, with the limits that its file gives them.
-func doorsOf(cfg *config.Config, log *slog.Logger) *endpoint.Set {
-	set := endpoint.NewSet(endpoint.Options{Log: log})
+func doorsOf(cfg *config.Config, cred *credential.Source, log *slog.Logger) *endpoint.Set {
+	set := endpoint.NewSet(endpoint.Options{Expired: cred.Expired, Log: log})
 	for _, r := range cfg.RSEs {
 		for _, p := range r.Protocols {
 			set.Limit(p.Door(), endpoint.Limits{Concurrent: p.Limits.Concurrent, Read: int64(p.Limits.Read), Write: int64(p.Limits.Write)})

@@ -22,7 +22,8 @@ import (
 
 func openForTest(t *testing.T, r config.RSE) *protocols {
 	t.Helper()
-	p, err := openProtocols(r, doorsOf(&config.Config{RSEs: []config.RSE{r}}, slog.New(slog.DiscardHandler)), credential.New(credential.Options{}), checksum.Default, slog.New(slog.DiscardHandler), time.Now)
+	cred := credential.New(credential.Options{})
+	p, err := openProtocols(r, doorsOf(&config.Config{RSEs: []config.RSE{r}}, cred, slog.New(slog.DiscardHandler)), cred, checksum.Default, slog.New(slog.DiscardHandler), time.Now)
 	if err != nil {
 		t.Fatal(err)
 	}

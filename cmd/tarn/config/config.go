@@ -30,6 +30,7 @@ type Config struct {
 	WriteRules []WriteRule `yaml:"write_rules"` // for new files; the first is served first
 	Checksums  []string    `yaml:"checksums"`   // computed for new files
 	Recalls    Recalls     `yaml:"recalls"`     //
+	Reads      Reads       `yaml:"reads"`       //
 	Mount      Mount       `yaml:"mount"`       //
 	Log        Log         `yaml:"log"`         //
 
@@ -163,6 +164,12 @@ type WriteRule struct {
 	Comment    string `yaml:"comment"`
 }
 
+// Reads governs reading from storages.
+type Reads struct {
+	Failover Duration `yaml:"failover"` // after which a replica that gives nothing is left for the next one
+	Patience Duration `yaml:"patience"` // how long a reader waits while no replica at a server can be read; 0: not at all
+}
+
 // Recalls governs reading from tape.
 type Recalls struct {
 	Hold      Duration  `yaml:"hold"`    // window in which recalls are collected
@@ -244,6 +251,7 @@ func Default(base string) *Config {
 		},
 		Journal:   Journal{Path: below("journal"), Delay: Duration(time.Second), Drain: Duration(2 * time.Minute), Close: CloseLocal, Sync: Duration(time.Second)},
 		Checksums: []string{"adler32", "sha256"},
+		Reads:     Reads{Failover: Duration(15 * time.Second), Patience: Duration(time.Minute)},
 		Recalls: Recalls{
 			Hold: Duration(200 * time.Millisecond), Timeout: Duration(24 * time.Hour), Readahead: Readahead{Files: 10000},
 			Policy: Policy{

@@ -76,6 +76,9 @@ func (c *Config) validate(bad *Error) {
 	j.writeRules()
 	j.checksums()
 	j.recalls()
+	if f := j.c.Reads.Failover.D(); f < 100*time.Millisecond {
+		j.fault("reads.failover", "want 100ms and more, not %v", j.c.Reads.Failover)
+	}
 	j.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	j.oneOf("log.format", c.Log.Format, "text", "json")
 	if w := c.Mount.Watchdog.D(); w != 0 && w < 100*time.Millisecond {
