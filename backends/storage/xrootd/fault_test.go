@@ -1,0 +1,274 @@
+//go:build xrdcl && cgo
+
+package xrootd
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"tarn/backends"
+	"tarn/backends/backendstest"
+	"tarn/backends/servertest"
+)
+
+// rig is an anonymous server, a storage on it, and a file that is open.
+func rig(t *testing.T, o Options, size int) (*servertest.Server, *Storage, *object, []byte) {
+	t.Helper()
+	srv := servertest.XRootD(t, servertest.XRootDOptions{})
+	o.URL = folder(t, srv, srv.Root)
+	s := storage(t, o)
+	data := backendstest.Bytes(1, size)
+	backendstest.Put(t, s, "f", data)
+	return srv, s, openIt(t, s, "f"), data
+}
+
+func openIt(t *testing.T, s *Storage, p string) *object {
+	t.Helper()
+	o, err := s.Open(t.Context(), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { o.Close() })
+	return o.(*object)
+}
+
+// readAt reads n bytes at off and compares them.
+func readAt(ctx context.Context, o backends.Object, data []byte, off, n int) error {
+	p := make([]byte, n)
+	m, err := o.ReadAt(ctx, p, int64(off))
+	if err != nil {
+		return err
+	}
+	if m != n || !bytes.Equal(p, data[off:off+n]) {
+		return errors.New("other bytes")
+	}
+	return nil
+}
+
+// eventually waits for what is to come about by itself.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s: not in time", what)
+		}
+	}
+}
+
+func isDown(t *testing.T, what string, err error) {
+	t.Helper()
+	wantErr(t, what, err, backends.ErrUnavailable)
+	wantErr(t, what, err, backends.ErrTemporary)
+}
+
+// A server that is killed in mid read and comes back two seconds later is a pause for the readers.
+func TestServerRestartInMidRead(t *testing.T) {
+	srv, _, o, data := rig(t, Options{}, 32<<20)
+	var wg sync.WaitGroup
+	killed := make(chan struct{})
+	for i := range 4 {
+		wg.Go(func() {
+			const n = 1 << 20
+			for off := i * n; off < len(data); off += 4 * n {
+				if off >= len(data)/2 {
+					<-killed
+				}
+				if err := readAt(t.Context(), o, data, off, n); err != nil {
+					t.Errorf("at %d: %v", off, err)
+					return
+				}
+			}
+		})
+	}
+	srv.Kill()
+	close(killed)
+	time.Sleep(2 * time.Second)
+	srv.Start()
+	wg.Wait()
+}
+
+// What was opened is read to its end or not at all: a file that was replaced while the server was away is another one.
+func TestReplacedDuringRestart(t *testing.T) {
+	srv, s, o, data := rig(t, Options{}, 1<<20)
+	if err := readAt(t.Context(), o, data, 0, 1000); err != nil {
+		t.Fatal(err)
+	}
+	srv.Kill()
+	file := srv.Path(s.remote("f"))
+	if err := os.WriteFile(file+".new", backendstest.Bytes(2, len(data)), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(file+".new", file); err != nil {
+		t.Fatal(err)
+	}
+	srv.Start()
+	wantErr(t, "read of another file", readAt(t.Context(), o, data, 1000, 1000), backends.ErrStale)
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	wantErr(t, "read of a file that is gone", readAt(t.Context(), o, data, 1000, 1000), backends.ErrStale)
+}
+
+func TestServerGoneForGood(t *testing.T) {
+	srv, s, o, data := rig(t, Options{Timeout: 3 * time.Second}, 1<<20)
+	srv.Kill()
+	begun := time.Now()
+	isDown(t, "read", readAt(t.Context(), o, data, 0, 1000))
+	if d := time.Since(begun); d > 6*time.Second {
+		t.Errorf("the read took %v", d)
+	}
+	begun = time.Now()
+	_, err := s.Stat(t.Context(), "f")
+	isDown(t, "stat", err)
+	if err != nil && !strings.Contains(err.Error(), "connection refused") {
+		t.Errorf("stat: %v", err)
+	}
+	if d := time.Since(begun); d > 3*time.Second {
+		t.Errorf("stat took %v", d)
+	}
+	srv.Start()
+	if _, err := s.Stat(t.Context(), "f"); err != nil {
+		t.Errorf("stat when it is back: %v", err)
+	}
+	if err := readAt(t.Context(), o, data, 0, 1000); err != nil {
+		t.Errorf("read when it is back: %v", err)
+	}
+}
+
+// A server that is silent ends a read by the deadline; when it goes on, so do reads.
+func TestServerSilentInMidRead(t *testing.T) {
+	srv, s, o, data := rig(t, Options{Timeout: 2 * time.Second}, 1<<20)
+	srv.Pause()
+	begun := time.Now()
+	isDown(t, "read", readAt(t.Context(), o, data, 0, 100_000))
+	_, err := s.Stat(t.Context(), "f")
+	isDown(t, "stat", err)
+	if d := time.Since(begun); d > 7*time.Second {
+		t.Errorf("they took %v", d)
+	}
+	srv.Resume()
+	eventually(t, "a read when it goes on", func() bool { return readAt(t.Context(), o, data, 0, 100_000) == nil })
+	eventually(t, "the end of all requests", func() bool { return len(s.slots) == 0 })
+}
+
+// threads are those of this process.
+func threads(t *testing.T) int {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), "\nThreads:\t")
+	n, err := strconv.Atoi(strings.Split(rest, "\n")[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// Two hundred reads that are out hold no thread each.
+func TestReadsHoldNoThreads(t *testing.T) {
+	srv, s, o, data := rig(t, Options{}, 4<<20)
+	before := threads(t)
+	srv.Pause()
+	var wg sync.WaitGroup
+	for i := range 200 {
+		wg.Go(func() {
+			if err := readAt(t.Context(), o, data, i*20_000, 20_000); err != nil {
+				t.Errorf("read %d: %v", i, err)
+			}
+		})
+	}
+	eventually(t, "200 requests are out", func() bool { return len(s.slots) == 200 })
+	if n := threads(t); n > before+20 {
+		t.Errorf("%d threads with 200 reads, %d before", n, before)
+	}
+	srv.Resume()
+	wg.Wait()
+}
+
+// Whoever gives up is let go at once; the memory that the answer goes to stays until it is there.
+func TestCancelledReads(t *testing.T) {
+	srv, s, o, data := rig(t, Options{Requests: 64}, 8<<20)
+	for round := range 3 {
+		srv.Pause()
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		for i := range 80 { // more than can be out
+			wg.Go(func() {
+				err := readAt(ctx, o, data, i*100_000, 100_000)
+				if !errors.Is(err, context.Canceled) {
+					t.Errorf("read %d: %v", i, err)
+				}
+			})
+		}
+		eventually(t, "requests are out", func() bool { return len(s.slots) == 64 })
+		if round == 1 {
+			o.Close() // with requests out
+			o = nil
+		}
+		begun := time.Now()
+		cancel()
+		wg.Wait()
+		if d := time.Since(begun); d > time.Second {
+			t.Errorf("they left after %v", d)
+		}
+		srv.Resume()
+		eventually(t, "the end of all requests", func() bool { return len(s.slots) == 0 })
+		if o == nil {
+			o = openIt(t, s, "f")
+		}
+		if err := readAt(t.Context(), o, data, 0, len(data)); err != nil {
+			t.Errorf("read afterwards: %v", err)
+		}
+	}
+}
+
+func TestServerLostInMidUpload(t *testing.T) {
+	srv, s, _, _ := rig(t, Options{Timeout: 3 * time.Second}, 1)
+	data := backendstest.Bytes(3, 40<<20)
+	u, err := s.Create(t.Context(), "g", int64(len(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := u.Write(data[:len(data)/2]); err != nil {
+		t.Fatal(err)
+	}
+	srv.Kill()
+	_, werr := u.Write(data[len(data)/2:])
+	_, err = u.Commit(t.Context(), backendstest.Sums(data))
+	isDown(t, fmt.Sprintf("commit (write: %v)", werr), err)
+	srv.Start()
+	_, err = s.Stat(t.Context(), "g")
+	wantErr(t, "stat", err, backends.ErrNotExist)
+	backendstest.Put(t, s, "g", data)
+	if got, err := backendstest.Get(t.Context(), s, "g"); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("read: %v", err)
+	}
+}
+
+// A folder that is away is never taken for files that do not exist.
+func TestFolderAway(t *testing.T) {
+	srv, s, _, _ := rig(t, Options{}, 1)
+	dir := srv.Path(s.end.prefix)
+	if err := os.Rename(dir, dir+".away"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.Stat(t.Context(), "f")
+	isDown(t, "stat", err)
+	wantErr(t, "create", func() error { _, err := s.Create(t.Context(), "h/g", 1); return err }(), backends.ErrUnavailable)
+	if err := os.Rename(dir+".away", dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Stat(t.Context(), "f"); err != nil {
+		t.Error(err)
+	}
+}
