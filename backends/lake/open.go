@@ -168,9 +168,15 @@ func (o *Object) gave(h *opened) {
 // failed takes h out of use.
 func (o *Object) failed(h *opened, err error) {
 	o.mu.Lock()
-	defer o.mu.Unlock()
+	idle := false
+	defer func() {
+		o.mu.Unlock()
+		if idle {
+			o.close(h)
+		}
+	}()
 	if o.cur == h {
-		o.leaveLocked()
+		idle = o.leaveLocked()
 		o.noteLocked(h.source, err)
 		o.l.noteDown(h.RSE, err)
 		o.l.log.Warn("read failed, trying the next replica", "did", o.in.DID, "rse", h.RSE, "pfn", h.PFN, "err", err)
@@ -180,13 +186,12 @@ func (o *Object) failed(h *opened, err error) {
 	}
 }
 
-// leaveLocked takes the present replica out of use. Reads that are under way in it end as they do.
-func (o *Object) leaveLocked() {
+// leaveLocked takes the present replica out of use, and tells whether it is to be closed now. Reads that are
+// under way in it end as they do, the last one closing it.
+func (o *Object) leaveLocked() (idle bool) {
 	h := o.cur
 	o.cur, h.gone = nil, true
-	if h.users == 0 {
-		go o.close(h) // not under the lock
-	}
+	return h.users == 0
 }
 
 // release ends the use of what handle gave.
