@@ -41,6 +41,19 @@ func TestLakeOnXRootD(t *testing.T) {
 	journey(t, one, two, one.Roots+"//data", front.Root+"//data")
 }
 
+// TestLakeOnS3 is the journey on a server with TLS, by keys of the environment, and a plain one, by a file of keys.
+func TestLakeOnS3(t *testing.T) {
+	tls, plain := servertest.S3(t, servertest.S3Options{PKI: identity(t)}), servertest.S3(t, servertest.S3Options{})
+	t.Setenv("AWS_ACCESS_KEY_ID", servertest.S3Access)
+	t.Setenv("AWS_SECRET_ACCESS_KEY", servertest.S3Secret)
+	keys := filepath.Join(t.TempDir(), "keys")
+	text := fmt.Sprintf("[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n", servertest.S3Access, servertest.S3Secret)
+	if err := os.WriteFile(keys, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	journey(t, tls, plain, tls.S3+"/lake/one", fmt.Sprintf("%s/lake, keys: %s, style: path", plain.S3, keys))
+}
+
 // identity gives the daemon a proxy and the authority behind it.
 func identity(t *testing.T) *servertest.PKI {
 	pki := servertest.NewPKI(t)
@@ -51,7 +64,8 @@ func identity(t *testing.T) *servertest.PKI {
 }
 
 // journey is the whole way of a file on a lake whose storages are two servers, at the given URLs: written
-// with two copies, verified, read from either, also while one is away, and deleted.
+// with two copies, verified, read from either, also while one is away, and deleted. Behind a URL more of its protocol may
+// stand, as in the lake file.
 func journey(t *testing.T, one, two *servertest.Server, urls ...string) {
 	s := elsewhere(t, urls...)
 	for _, rse := range []string{"ONE", "TWO"} {
@@ -67,7 +81,7 @@ func journey(t *testing.T, one, two *servertest.Server, urls ...string) {
 	two.Start()
 	s.mount()
 
-	data := backendstest.Bytes(7, 5<<20+123)
+	data := backendstest.Bytes(7, 9<<20+123)
 	file := filepath.Join(s.mnt, "ctao/run1/events with space.fits")
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		t.Fatal(err)
@@ -135,11 +149,11 @@ func elsewhere(t *testing.T, urls ...string) *site {
 rses:
   - name: ONE
     attributes: {site: a}
-    protocols: [{url: %q}]
+    protocols: [{url: %s}]
   - name: TWO
     attributes: {site: b}
     distance: 1
-    protocols: [{url: %q}]
+    protocols: [{url: %s}]
 scopes: [{name: ctao}]
 write_rules: [{copies: 2, expression: rse_type=DISK}]
 cache: {limit: 64MiB, free_floor: 0, head: 0, tail: 0}

@@ -46,6 +46,7 @@ type Server struct {
 	Root  string // root://127.0.0.1:port, or root://localhost:port with Login, "" when it has none
 	Roots string // roots://localhost:port, "" when it has none
 	FTP   string // gsiftp://localhost:port or ftp://127.0.0.1:port, "" when it has none
+	S3    string // s3s://localhost:port or s3://127.0.0.1:port, "" when it has none
 	// Dir is the folder whose content it serves.
 	Dir string
 	// Keytab is what clients log in with by sss; "" when there is no such login.

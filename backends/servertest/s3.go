@@ -55,7 +55,7 @@ func S3(t testing.TB, o S3Options) *Server {
 		args = append(args, "--virtual-domain", o.Domain+":"+port(addrs[0]))
 	}
 	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	s.HTTP = "http://" + addrs[0]
+	s.HTTP, s.S3 = "http://"+addrs[0], "s3://"+addrs[0]
 	s.ready = func() bool {
 		resp, err := client.Get(s.HTTP + "/health")
 		if err != nil {
@@ -68,11 +68,11 @@ func S3(t testing.TB, o S3Options) *Server {
 		cert, key := filepath.Join(dir, "hostcert.pem"), filepath.Join(dir, "hostkey.pem")
 		o.PKI.Host.Write(t, cert, key)
 		args = append(args, "--cert", cert, "--key", key)
-		s.HTTP, s.HTTPS = "", "https://localhost:"+port(addrs[0])
+		s.HTTP, s.HTTPS, s.S3 = "", "https://localhost:"+port(addrs[0]), "s3s://localhost:"+port(addrs[0])
 		s.ready = func() bool { return dials(addrs[0]) }
 	}
 	s.command = func() *exec.Cmd {
-		cmd := exec.Command(bin, append(args, "posix", s.Dir)...)
+		cmd := exec.Command(bin, append(args, "posix", "--disable-object-lock-file", s.Dir)...)
 		cmd.Dir = dir
 		cmd.Env = []string{"ROOT_ACCESS_KEY_ID=" + S3Access, "ROOT_SECRET_ACCESS_KEY=" + S3Secret, "HOME=" + dir}
 		return cmd

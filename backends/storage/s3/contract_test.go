@@ -3,7 +3,6 @@ package s3
 import (
 	"fmt"
 	"os"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -25,14 +24,6 @@ func identity(t testing.TB, pki *servertest.PKI, vars map[string]string) *creden
 		m[k] = v
 	}
 	return credential.New(credential.Options{Getenv: func(k string) string { return m[k] }, UID: os.Geteuid(), TmpDir: t.TempDir()})
-}
-
-// at is the URL of a bucket of a server.
-func at(srv *servertest.Server, path string) string {
-	if srv.HTTPS != "" {
-		return "s3s" + strings.TrimPrefix(srv.HTTPS, "https") + "/" + path
-	}
-	return "s3" + strings.TrimPrefix(srv.HTTP, "http") + "/" + path
 }
 
 func open(t testing.TB, o Options) *Storage {
@@ -57,7 +48,7 @@ func TestContract(t *testing.T) {
 	for name, srv := range map[string]*servertest.Server{"plain": servertest.S3(t, servertest.S3Options{}), "TLS": servertest.S3(t, servertest.S3Options{PKI: pki})} {
 		t.Run(name, func(t *testing.T) {
 			backendstest.Storage(t, func(t *testing.T) backends.Storage {
-				return open(t, Options{URL: at(srv, fmt.Sprintf("lake/rse%d", n.Add(1))), Credentials: identity(t, pki, nil)})
+				return open(t, Options{URL: fmt.Sprintf("%s/lake/rse%d", srv.S3, n.Add(1)), Credentials: identity(t, pki, nil)})
 			})
 		})
 	}

@@ -514,7 +514,7 @@ func TestKeysAreReplacedWhileRunning(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s := open(t, Options{URL: at(srv, "lake/x"), KeyFile: file, Credentials: credential.New(credential.Options{UID: os.Geteuid()})})
+	s := open(t, Options{URL: srv.S3 + "/lake/x", KeyFile: file, Credentials: credential.New(credential.Options{UID: os.Geteuid()})})
 	put := func() error { return store(t.Context(), s, "f", 3, []byte("abc")) }
 	if err := put(); !errors.Is(err, backends.ErrPermission) || !strings.Contains(err.Error(), file) {
 		t.Errorf("no file: %v", err)
@@ -540,7 +540,7 @@ func TestKeysAreReplacedWhileRunning(t *testing.T) {
 		t.Errorf("good keys again: %v", err)
 	}
 	// Nobody is refused by name, too.
-	nobody := open(t, Options{URL: at(srv, "lake/x"), Credentials: credential.None()})
+	nobody := open(t, Options{URL: srv.S3 + "/lake/x", Credentials: credential.None()})
 	if _, err := nobody.Stat(t.Context(), "f"); !errors.Is(err, backends.ErrPermission) || !strings.Contains(err.Error(), "no S3 keys were found") {
 		t.Errorf("nobody: %v", err)
 	}
@@ -550,7 +550,7 @@ func TestKeysAreReplacedWhileRunning(t *testing.T) {
 func TestAuthorityComes(t *testing.T) {
 	pki, other := servertest.NewPKI(t), servertest.NewPKI(t)
 	srv := servertest.S3(t, servertest.S3Options{PKI: pki})
-	s := open(t, Options{URL: at(srv, "lake/x"), Credentials: identity(t, other, nil)})
+	s := open(t, Options{URL: srv.S3 + "/lake/x", Credentials: identity(t, other, nil)})
 	if err := store(t.Context(), s, "f", 3, []byte("abc")); !errors.Is(err, backends.ErrUnavailable) || !strings.Contains(err.Error(), "which is not trusted here") {
 		t.Errorf("an unknown authority: %v", err)
 	}
@@ -558,7 +558,7 @@ func TestAuthorityComes(t *testing.T) {
 	if err := store(t.Context(), s, "f", 3, []byte("abc")); err != nil {
 		t.Errorf("the authority that came: %v", err)
 	}
-	plain := open(t, Options{URL: "s3://" + strings.TrimPrefix(srv.HTTPS, "https://") + "/lake/x"})
+	plain := open(t, Options{URL: "s3" + strings.TrimPrefix(srv.S3, "s3s") + "/lake/x"})
 	if _, err := plain.Stat(t.Context(), "f"); err == nil || errors.Is(err, backends.ErrNotExist) {
 		t.Errorf("plain HTTP to TLS: %v", err)
 	}

@@ -59,7 +59,7 @@ func uploads(t *testing.T, s *Storage) (out []minio.ObjectMultipartInfo) {
 func TestUploads(t *testing.T) {
 	pki := servertest.NewPKI(t)
 	for name, srv := range map[string]*servertest.Server{"plain": servertest.S3(t, servertest.S3Options{}), "TLS": servertest.S3(t, servertest.S3Options{PKI: pki})} {
-		s := open(t, Options{URL: at(srv, "lake/x"), Credentials: identity(t, pki, nil), PartSize: 5 * mib})
+		s := open(t, Options{URL: srv.S3 + "/lake/x", Credentials: identity(t, pki, nil), PartSize: 5 * mib})
 		for _, n := range []int{0, 1, blockSize, 5*mib - 1, 5 * mib, 5*mib + 1, 10 * mib, 23*mib + 17} {
 			for _, size := range []int64{int64(n), -1} {
 				t.Run(fmt.Sprintf("%s, %d announced as %d", name, n, size), func(t *testing.T) {
@@ -115,7 +115,7 @@ func TestPartSizes(t *testing.T) {
 
 func TestAbortLeavesNoParts(t *testing.T) {
 	srv := servertest.S3(t, servertest.S3Options{})
-	s := open(t, Options{URL: at(srv, "lake/x"), PartSize: 5 * mib})
+	s := open(t, Options{URL: srv.S3 + "/lake/x", PartSize: 5 * mib})
 	for _, size := range []int64{30 * mib, -1} {
 		for _, written := range []int{0, 1, 6 * mib, 17 * mib} {
 			u, err := s.Create(t.Context(), "f", size)
@@ -158,8 +158,8 @@ func TestLeftOversAreSwept(t *testing.T) {
 	srv := servertest.S3(t, servertest.S3Options{})
 	var later atomic.Int64
 	now := func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
-	s := open(t, Options{URL: at(srv, "lake/x"), PartSize: 5 * mib, Now: now})
-	other := open(t, Options{URL: at(srv, "lake/y"), PartSize: 5 * mib})
+	s := open(t, Options{URL: srv.S3 + "/lake/x", PartSize: 5 * mib, Now: now})
+	other := open(t, Options{URL: srv.S3 + "/lake/y", PartSize: 5 * mib})
 	begin := func(s *Storage) backends.Upload {
 		u, err := s.Create(t.Context(), "d/f", 12*mib)
 		if err != nil {
@@ -171,7 +171,7 @@ func TestLeftOversAreSwept(t *testing.T) {
 		return u
 	}
 	defer begin(other).Abort()
-	dead := open(t, Options{URL: at(srv, "lake/x"), PartSize: 5 * mib})
+	dead := open(t, Options{URL: srv.S3 + "/lake/x", PartSize: 5 * mib})
 	begin(dead)
 	dead.cancel() // it dies without a word
 	mine := begin(s)
@@ -212,7 +212,7 @@ func TestWhatChangesOnItsWayIsRefused(t *testing.T) {
 		p := fmt.Sprint("f", n)
 		var left atomic.Int64
 		left.Store(1 << 60)
-		s := open(t, Options{URL: at(srv, "lake/x"), PartSize: 5 * mib, dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		s := open(t, Options{URL: srv.S3 + "/lake/x", PartSize: 5 * mib, dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			c, err := new(net.Dialer).DialContext(ctx, network, addr)
 			return &flip{c, &left}, err
 		}})
@@ -238,7 +238,7 @@ func TestWhatChangesOnItsWayIsRefused(t *testing.T) {
 // A folder stands among files as its name wants, though its key comes after some of theirs.
 func TestListIsInTheOrderOfNames(t *testing.T) {
 	srv := servertest.S3(t, servertest.S3Options{})
-	s := open(t, Options{URL: at(srv, "lake/x")})
+	s := open(t, Options{URL: srv.S3 + "/lake/x"})
 	for _, p := range []string{"a-1", "a-2/f", "a.x", "a/f", "a0", "b-/f", "b--", "b-.x", "c!", "c-d-e/f", "c-d-.x", "c-d.x", "c-d/f", "c/f", "z"} {
 		backendstest.Put(t, s, p, []byte(p))
 	}
@@ -261,7 +261,7 @@ func TestListIsInTheOrderOfNames(t *testing.T) {
 
 func TestServerIsKilledAndComesBack(t *testing.T) {
 	srv := servertest.S3(t, servertest.S3Options{})
-	s := open(t, Options{URL: at(srv, "lake/x"), PartSize: 5 * mib})
+	s := open(t, Options{URL: srv.S3 + "/lake/x", PartSize: 5 * mib})
 	data := backendstest.Bytes(3, 20*mib)
 	if err := store(t.Context(), s, "f", int64(len(data)), data); err != nil {
 		t.Fatal(err)
@@ -309,7 +309,7 @@ func TestServerIsKilledAndComesBack(t *testing.T) {
 // A frozen server does not hold anybody for longer than Stall.
 func TestServerIsFrozen(t *testing.T) {
 	srv := servertest.S3(t, servertest.S3Options{})
-	s := open(t, Options{URL: at(srv, "lake/x"), PartSize: 5 * mib, Stall: 500 * time.Millisecond, Connect: 500 * time.Millisecond})
+	s := open(t, Options{URL: srv.S3 + "/lake/x", PartSize: 5 * mib, Stall: 500 * time.Millisecond, Connect: 500 * time.Millisecond})
 	data := backendstest.Bytes(3, 6*mib)
 	if err := store(t.Context(), s, "f", int64(len(data)), data); err != nil {
 		t.Fatal(err)
@@ -327,7 +327,7 @@ func TestServerIsFrozen(t *testing.T) {
 // Many uploads at a time hold no more than their blocks.
 func TestParallelUploads(t *testing.T) {
 	srv := servertest.S3(t, servertest.S3Options{})
-	s := open(t, Options{URL: at(srv, "lake/x"), PartSize: 5 * mib})
+	s := open(t, Options{URL: srv.S3 + "/lake/x", PartSize: 5 * mib})
 	var wg sync.WaitGroup
 	for i := range 4 {
 		wg.Go(func() {
