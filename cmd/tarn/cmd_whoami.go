@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -74,7 +75,7 @@ func (s *session) whoami(cred *credential.Source, cfg *config.Config) error {
 	found, trust := cred.List(), cred.Authorities()
 	l := s.t.list("", "", "", "")
 	bad := 0
-	for _, f := range found {
+	for _, f := range append(slices.Clone(found), ofFiles(cred, cfg)...) {
 		if f.Problem != "" {
 			bad++
 		}
@@ -124,6 +125,21 @@ func (s *session) whoami(cred *credential.Source, cfg *config.Config) error {
 		return control.Fail(control.ErrNothing, "set X509_USER_PROXY or BEARER_TOKEN_FILE, or name a lake that needs neither", "no credentials were found")
 	}
 	return nil
+}
+
+// ofFiles are the keys in files that protocols name.
+func ofFiles(cred *credential.Source, cfg *config.Config) (out []credential.Found) {
+	if cfg == nil {
+		return nil
+	}
+	for _, r := range cfg.RSEs {
+		for _, p := range r.Protocols {
+			if f, _ := cred.FoundKeys(p.Keys); p.Keys != "" && !slices.ContainsFunc(out, func(o credential.Found) bool { return o.From == f.From }) {
+				out = append(out, f)
+			}
+		}
+	}
+	return out
 }
 
 // seenBy is what of found counts for a protocol: one with a file of keys takes no others.

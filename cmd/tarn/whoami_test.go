@@ -106,3 +106,37 @@ scopes: [{name: s}]
 		t.Errorf("with nothing and no lake: exit code %d:\n%s", code, said.String())
 	}
 }
+
+// Keys for S3 are those of the environment, or of the file that a protocol names.
+func TestWhoamiForS3(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("TARN_LAKE", "")
+	t.Setenv("X509_CERT_DIR", dir)
+	t.Setenv("AWS_ACCESS_KEY_ID", "AKIA0123456789")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+	lake := filepath.Join(dir, "lake")
+	writeTree(t, lake, map[string]string{"keys": "[default]\naws_access_key_id = MINE0123456789\naws_secret_access_key = hunter2\n", "lake.yaml": `
+rses:
+  - {name: A, protocols: [{url: "s3s://127.0.0.1/bucket"}]}
+  - {name: B, protocols: [{url: "s3s://127.0.0.1/bucket/b", keys: keys}]}
+scopes: [{name: s}]
+`})
+	c := tester{t: t, lake: lake}
+	keys := filepath.Join(lake, "keys")
+	for mode, want := range map[os.FileMode][]string{0o600: {"AKIA…6789", "MINE…6789", keys}, 0o644: {"chmod 600", "no s3 keys that can be used"}} {
+		if err := os.Chmod(keys, mode); err != nil {
+			t.Fatal(err)
+		}
+		out, _, err := c.run("whoami")
+		for _, w := range want {
+			if !strings.Contains(out, w) || strings.Contains(out, "hunter2") || (mode == 0o600) != (strings.Count(out, "as s3 keys") == 2) {
+				t.Errorf("%o: want %q (%v):\n%s", mode, w, err, out)
+			}
+		}
+	}
+	for _, args := range [][]string{{"config", "show"}, {"config", "check", lake}} {
+		if out, _, _ := c.run(args...); strings.Contains(out, "hunter2") {
+			t.Errorf("%v shows a secret:\n%s", args, out)
+		}
+	}
+}
