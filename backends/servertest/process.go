@@ -49,6 +49,8 @@ type Server struct {
 	S3    string // s3s://localhost:port or s3://127.0.0.1:port, "" when it has none
 	// Dir is the folder whose content it serves.
 	Dir string
+	// Tape is the folder that stands for its tapes; "" when it has none.
+	Tape string
 	// Keytab is what clients log in with by sss; "" when there is no such login.
 	Keytab string
 	// Log is the file of its messages.

@@ -25,6 +25,11 @@ type XRootDOptions struct {
 	Login []string
 	// Redirect makes it a redirector, without anything of its own, to this one.
 	Redirect *Server
+	// NoChecksums makes it know none.
+	NoChecksums bool
+	// Tape makes /tape a buffer in front of Server.Tape: what lies only there is offline, and brought within a second
+	// when it is opened.
+	Tape bool
 	// Config is put at the end of the configuration.
 	Config string
 }
@@ -66,10 +71,15 @@ all.adminpath %[3]s/run
 all.pidpath %[3]s/run
 xrootd.async off
 ofs.persist off
-xrootd.chksum max 4 adler32 crc32c md5
 http.listingdeny no
 http.header2cgi Authorization authz
 `, port(addrs[0]), port(addrs[1]), dir)
+	if !o.NoChecksums {
+		c.WriteString("xrootd.chksum max 4 adler32 crc32c md5\n")
+	}
+	if o.Tape {
+		tape(t, s, &c, uid, gid)
+	}
 	if o.Redirect != nil {
 		// By path is for what opens or looks, which leaves others out.
 		to := strings.TrimPrefix(o.Redirect.Root, "root://")
@@ -165,4 +175,28 @@ func logins(t testing.TB, s *Server, o XRootDOptions, c *strings.Builder, uid, g
 		}
 	}
 	fmt.Fprintf(c, "sec.protbind * only %s\n", strings.Join(o.Login, " "))
+}
+
+// tape configures a folder that stands for tapes. The server asks one script what is there (oss.rsscmd), whose first line is an
+// errno, and brings a file by the other (oss.stagecmd), while clients are told to wait.
+func tape(t testing.TB, s *Server, c *strings.Builder, uid, gid int) {
+	dir := filepath.Dir(s.Dir)
+	s.Tape = filepath.Join(dir, "tapes")
+	for _, d := range []string{s.Tape, filepath.Join(s.Dir, "tape")} {
+		must(t, os.Mkdir(d, 0o755))
+		must(t, os.Chown(d, uid, gid))
+	}
+	script := func(name, text string) string {
+		file := filepath.Join(dir, name)
+		must(t, os.WriteFile(file, []byte("#!/bin/bash\n"+strings.ReplaceAll(text, "TAPES", s.Tape)), 0o755))
+		return file
+	}
+	look := script("look.sh", `f=TAPES/${2#/tape/}
+[ -e "$f" ] || { echo 2; exit; }
+echo 0
+[ "$1" = exists ] || stat -c "- rw-r--r-- %h %u %g %X %Z %Y %s %o %b" "$f"
+`)
+	stage := script("stage.sh", `sleep 1; cp "TAPES/${1#/tape/}" "$2.anew" && mv "$2.anew" "$2"
+`)
+	fmt.Fprintf(c, "all.export /tape stage check nodread\noss.rsscmd %s\noss.stagecmd sync %s\noss.xfr deny 5 keep 60 2 1g 1\n", look, stage)
 }

@@ -26,11 +26,15 @@ func folder(t *testing.T, srv *servertest.Server, base string) string {
 
 func TestContract(t *testing.T) {
 	srv := servertest.XRootD(t, servertest.XRootDOptions{})
-	backendstest.Storage(t, func(t *testing.T) backends.Storage {
-		s, err := Open(Options{URL: folder(t, srv, srv.Root)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s
-	})
+	front := servertest.XRootD(t, servertest.XRootDOptions{Redirect: srv})
+	bare := servertest.XRootD(t, servertest.XRootDOptions{NoChecksums: true})
+	for _, c := range []struct {
+		name string
+		srv  *servertest.Server
+		base string
+	}{{"anonymous", srv, srv.Root}, {"behind a redirector", srv, front.Root}, {"without checksums", bare, bare.Root}} {
+		t.Run(c.name, func(t *testing.T) {
+			backendstest.Storage(t, func(t *testing.T) backends.Storage { return storage(t, Options{URL: folder(t, c.srv, c.base)}) })
+		})
+	}
 }

@@ -7,7 +7,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -270,5 +272,61 @@ func TestFolderAway(t *testing.T) {
 	}
 	if _, err := s.Stat(t.Context(), "f"); err != nil {
 		t.Error(err)
+	}
+}
+
+// What is on tape only is ErrOffline, and stays there; one that is opened all the same is waited for (kXR_wait).
+func TestOffline(t *testing.T) {
+	srv := servertest.XRootD(t, servertest.XRootDOptions{Tape: true})
+	data := backendstest.Bytes(5, 300_000)
+	for _, name := range []string{"a", "b"} {
+		if err := os.WriteFile(filepath.Join(srv.Tape, name), data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := storage(t, Options{URL: srv.Root + "//tape"})
+	if a, err := s.Stat(t.Context(), "a"); err != nil || a.Size != int64(len(data)) {
+		t.Errorf("stat: %+v, %v", a, err)
+	}
+	for range 2 { // the first one has not begun to bring it
+		_, err := s.Open(t.Context(), "a")
+		wantErr(t, "open", err, backends.ErrOffline)
+		if backends.IsTemporary(err) {
+			t.Errorf("open: %v is not for trying again", err)
+		}
+	}
+	begun := time.Now()
+	file, i, err := s.openFile(t.Context(), "/tape/b", false, 15*time.Second)
+	if err != nil || i.size != int64(len(data)) || time.Since(begun) < time.Second {
+		t.Fatalf("open without asking: %+v, %v, after %v", i, err, time.Since(begun))
+	}
+	file.drop()
+	if err := readAt(t.Context(), openIt(t, s, "b"), data, 0, len(data)); err != nil {
+		t.Errorf("read of what was brought: %v", err)
+	}
+}
+
+// What is wrong with a URL that leads to no server is said in words.
+func TestNoServer(t *testing.T) {
+	silent, err := net.Listen("tcp4", "127.0.0.1:0") // takes connections, and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	for url, want := range map[string]string{
+		"root://no.such.host.invalid//data":        "does not resolve",
+		"root://127.0.0.1:1//data":                 "connection refused",
+		"root://" + silent.Addr().String() + "//x": "",
+	} {
+		s := storage(t, Options{URL: url, Timeout: 2 * time.Second})
+		begun := time.Now()
+		_, err := s.Stat(t.Context(), "f")
+		wantErr(t, url, err, backends.ErrUnavailable)
+		if err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", url, err)
+		}
+		if d := time.Since(begun); d > 8*time.Second {
+			t.Errorf("%s: it took %v", url, d)
+		}
 	}
 }

@@ -52,7 +52,7 @@ func (s *Storage) List(ctx context.Context, dir string) iter.Seq2[backends.Attr,
 					continue // it went meanwhile
 				}
 			}
-			if e.flags&isOther != 0 {
+			if e.flags&(isOther|offline) == isOther {
 				continue
 			}
 			if !yield(attr(p, e.info), nil) {

@@ -38,10 +38,10 @@ func (s *Storage) Open(ctx context.Context, p string) (backends.Object, error) {
 		switch {
 		case i.flags&isDir != 0:
 			return backends.ErrIsDir
-		case i.flags&isOther != 0:
-			return fmt.Errorf("it is no plain file: %w", backends.ErrNotSupported)
 		case i.flags&offline != 0:
 			return backends.ErrOffline
+		case i.flags&isOther != 0:
+			return fmt.Errorf("it is no plain file: %w", backends.ErrNotSupported)
 		}
 		for range 3 {
 			if o.file, o.was, err = s.openFile(ctx, s.remote(p), false, s.o.Timeout); err != nil {
