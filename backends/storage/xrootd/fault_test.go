@@ -13,12 +13,14 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"tarn/backends"
 	"tarn/backends/backendstest"
 	"tarn/backends/servertest"
+	"tarn/integration/needed"
 )
 
 // rig is an anonymous server, a storage on it, and a file that is open.
@@ -148,6 +150,7 @@ func TestServerGoneForGood(t *testing.T) {
 // A server that is silent ends a read by the deadline; when it goes on, so do reads.
 func TestServerSilentInMidRead(t *testing.T) {
 	srv, s, o, data := rig(t, Options{Timeout: 2 * time.Second}, 1<<20)
+	other := openIt(t, s, "f")
 	srv.Pause()
 	begun := time.Now()
 	isDown(t, "read", readAt(t.Context(), o, data, 0, 100_000))
@@ -155,6 +158,11 @@ func TestServerSilentInMidRead(t *testing.T) {
 	isDown(t, "stat", err)
 	if d := time.Since(begun); d > 7*time.Second {
 		t.Errorf("they took %v", d)
+	}
+	begun = time.Now()
+	other.Close()
+	if d := time.Since(begun); d > time.Second {
+		t.Errorf("close took %v", d)
 	}
 	srv.Resume()
 	eventually(t, "a read when it goes on", func() bool { return readAt(t.Context(), o, data, 0, 100_000) == nil })
@@ -329,4 +337,36 @@ func TestNoServer(t *testing.T) {
 			t.Errorf("%s: it took %v", url, d)
 		}
 	}
+}
+
+// A disk that is full says so, and keeps nothing of the upload.
+func TestNoSpace(t *testing.T) {
+	needed.Root(t)
+	srv := servertest.XRootD(t, servertest.XRootDOptions{})
+	url := folder(t, srv, srv.Root)
+	s := storage(t, Options{URL: url})
+	dir := srv.Path(s.end.prefix)
+	if err := syscall.Mount("tarn-test", dir, "tmpfs", 0, "size=8m,mode=0777"); err != nil {
+		needed.Missing(t, "mount a tmpfs: %v", err)
+	}
+	t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
+	data := backendstest.Bytes(1, 20<<20)
+	u, err := s.Create(t.Context(), "f", int64(len(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for rest := data; len(rest) > 0 && err == nil; {
+		var n int
+		n, err = u.Write(rest[:1<<20])
+		rest = rest[n:]
+	}
+	_, cerr := u.Commit(t.Context(), backendstest.Sums(data))
+	wantErr(t, "commit", errors.Join(err, cerr), backends.ErrNoSpace)
+	if err := u.Abort(); err != nil {
+		t.Error(err)
+	}
+	if left, err := os.ReadDir(filepath.Join(dir, uploads)); len(left) > 0 || err != nil {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	backendstest.Put(t, s, "f", data[:1<<20])
 }

@@ -151,7 +151,7 @@ func newFile() *counted {
 }
 
 // closeTime is how long a server may take to close a file.
-const closeTime = 5 * time.Second
+const closeTime = 3 * time.Second
 
 func (c *counted) open(url string, writing bool, d time.Duration, f done) {
 	u, w := C.CString(url), C.int(0)

@@ -135,7 +135,7 @@ func (o *object) readOnce(ctx context.Context, p []byte, off int64, end time.Tim
 		}
 		o.mu.Unlock()
 		if lost {
-			file.drop()
+			o.s.leave(file)
 		}
 	}
 	return err
@@ -180,28 +180,31 @@ func (o *object) take(ctx context.Context, end time.Time) (*counted, error) {
 		return nil, err
 	}
 	if !now.same(o.was) {
-		file.drop()
+		o.s.leave(file)
 		return nil, fmt.Errorf("the file: %w", backends.ErrStale)
 	}
 	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.closed {
-		go file.drop() // closing waits for the server
+	closed := o.closed
+	if !closed {
+		file.take()
+		o.file = file
+	}
+	o.mu.Unlock()
+	if closed {
+		o.s.leave(file)
 		return nil, backends.ErrClosed
 	}
-	file.take()
-	o.file = file
 	return file, nil
 }
 
-// Close gives the file back to the server, after the reads that are still out.
+// Close gives the file back to the server, after the reads that are still out, and waits for neither.
 func (o *object) Close() error {
 	o.mu.Lock()
 	file := o.file
 	o.file, o.closed = nil, true
 	o.mu.Unlock()
 	if file != nil {
-		file.drop()
+		o.s.leave(file)
 	}
 	return nil
 }

@@ -29,6 +29,7 @@ type Storage struct {
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	slots  chan struct{} // of requests that are out
+	tasks  sync.WaitGroup
 
 	mu      sync.Mutex // guards the rest; never held across I/O
 	fs      *counted   // of fsURL; nil: not made yet, or closed
@@ -107,6 +108,19 @@ func (s *Storage) nameSpace() (*counted, error) {
 	}
 	s.fs.take()
 	return s.fs, nil
+}
+
+// leave lets go of a file. The server closes it meanwhile: nobody waits for one that is silent.
+func (s *Storage) leave(file *counted) {
+	s.mu.Lock()
+	closed := s.closed
+	if !closed {
+		s.tasks.Go(file.drop)
+	}
+	s.mu.Unlock()
+	if closed {
+		file.drop()
+	}
 }
 
 // start sends a request that may take d; f gets the answer, on a thread of the library.
@@ -412,7 +426,7 @@ func parseSpace(text string) (total, free int64, ok bool) {
 	return max(total, 1), min(free, total), true
 }
 
-// Close ends the waiting of all that is under way. Objects may be closed later.
+// Close ends the waiting of all that is under way. Objects may be closed later, which then waits for the server.
 func (s *Storage) Close() error {
 	s.mu.Lock()
 	fs := s.fs
@@ -422,5 +436,6 @@ func (s *Storage) Close() error {
 	if fs != nil {
 		fs.drop()
 	}
+	s.tasks.Wait() // closeTime bounds it
 	return nil
 }

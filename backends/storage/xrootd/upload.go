@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"path"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -19,10 +18,6 @@ import (
 )
 
 const (
-	// stale is the age from which an unfinished upload is taken for left over by a crash: others may write to the same storage.
-	stale = 24 * time.Hour
-	// maxFolders bounds the memory of folders known to be there; forgetting one costs a request.
-	maxFolders = 1 << 14
 	// cleanupTime bounds what an upload that failed may take to remove its traces.
 	cleanupTime = 5 * time.Second
 	// window is how many writes of an upload are out at once, writeSize how much each carries.
@@ -120,80 +115,6 @@ func (u *upload) begin(ctx context.Context) (err error) {
 	return err
 }
 
-// makeFolder makes a folder below the prefix and those above it. It begins at the bottom: mostly all is there but the last.
-func (s *Storage) makeFolder(ctx context.Context, dir string) error {
-	s.mu.Lock()
-	_, known := s.folders[dir]
-	s.mu.Unlock()
-	if known || dir == "." { // the prefix is not ours to make
-		return nil
-	}
-	_, err := s.ask(ctx, s.o.Timeout, fsMkdir, s.remote(dir), "")
-	if errors.Is(err, backends.ErrNotExist) && path.Dir(dir) != "." {
-		s.forget(path.Dir(dir))
-		if err := s.makeFolder(ctx, path.Dir(dir)); err != nil {
-			return err
-		}
-		_, err = s.ask(ctx, s.o.Timeout, fsMkdir, s.remote(dir), "")
-	}
-	if err != nil {
-		// Servers differ in what they say of a folder that is there.
-		i, lerr := s.lookRemote(ctx, s.remote(dir))
-		switch {
-		case lerr == nil && i.flags&isDir != 0:
-		case lerr == nil || errors.Is(lerr, backends.ErrNotDir):
-			return fmt.Errorf("%s: %w", dir, backends.ErrNotDir)
-		default:
-			return fmt.Errorf("make folder %s: %w", dir, err)
-		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.folders) >= maxFolders {
-		clear(s.folders)
-	}
-	s.folders[strings.Clone(dir)] = struct{}{}
-	return nil
-}
-
-// forget is for a folder that may be gone, and those below it.
-func (s *Storage) forget(dir string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for d := range s.folders {
-		if d == dir || strings.HasPrefix(d, dir+"/") {
-			delete(s.folders, d)
-		}
-	}
-}
-
-// clean removes what uploads that ended with a crash have left, when that was not looked for lately.
-func (s *Storage) clean(ctx context.Context) {
-	now := s.o.Now()
-	s.mu.Lock()
-	due := s.cleaned.IsZero() || now.Sub(s.cleaned) >= stale
-	if due {
-		s.cleaned = now
-	}
-	s.mu.Unlock()
-	if !due {
-		return
-	}
-	dir := s.remote(uploads)
-	found, err := s.entries(ctx, dir)
-	for _, e := range found {
-		if err == nil && !e.unknown && e.flags&isDir == 0 && now.Sub(e.mtime) >= stale && !strings.ContainsRune(e.name, '/') {
-			_, err = s.ask(ctx, s.o.Timeout, fsRm, dir+"/"+e.name, "")
-			if errors.Is(err, backends.ErrNotExist) {
-				err = nil
-			}
-		}
-	}
-	if err != nil {
-		s.o.Log.Warn("cleaning up unfinished uploads", "at", s.at(uploads), "err", err)
-	}
-}
-
 func (u *upload) fail(op string, err error) error { return u.s.edge(op, u.path, err) }
 
 // Write copies the bytes to where the library takes them from, while their checksums are computed.
@@ -240,6 +161,10 @@ func (u *upload) next() error {
 	if err != nil {
 		return err
 	}
+	if err := u.failure(); err != nil {
+		u.room <- b // settle counts on it
+		return err
+	}
 	if b == nil {
 		n := writeSize
 		if u.size >= 0 {
@@ -251,13 +176,13 @@ func (u *upload) next() error {
 	return nil
 }
 
-// wait is for one of the writes that are out, or for none when there is room.
+// wait is for one of the writes that are out, or for none when there is room; how it went is in failure.
 func (u *upload) wait(ctx context.Context) (*buffer, error) {
 	t := time.NewTimer(u.s.o.Timeout)
 	defer t.Stop()
 	select {
 	case b := <-u.room:
-		return b, u.failure()
+		return b, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	case <-u.s.ctx.Done():
@@ -304,14 +229,14 @@ func (u *upload) back(b *buffer, a answer, err error) {
 }
 
 // settle waits until no write is out, and frees the buffers.
-func (u *upload) settle(ctx context.Context) (err error) {
+func (u *upload) settle(ctx context.Context) error {
 	for ; u.left > 0; u.left-- {
-		b, werr := u.wait(ctx)
+		b, err := u.wait(ctx)
+		if err != nil {
+			return err
+		}
 		if b != nil {
 			b.free()
-		}
-		if err = errors.Join(err, werr); werr != nil && u.failure() == nil {
-			return werr
 		}
 	}
 	return u.failure()
@@ -415,7 +340,7 @@ func (u *upload) verify(ctx context.Context, want backends.Checksums) (none back
 
 // readBack computes digests of what the server has.
 func (u *upload) readBack(ctx context.Context, at info, algs []string) (backends.Checksums, error) {
-	o := &object{s: u.s, path: strings.TrimPrefix(u.tmp, u.s.remote("")+"/"), was: at, opening: make(chan struct{}, 1)}
+	o := &object{s: u.s, path: path.Join(uploads, path.Base(u.tmp)), was: at, opening: make(chan struct{}, 1)}
 	defer o.Close()
 	return checksum.Object(ctx, o, algs...)
 }
@@ -481,20 +406,23 @@ func (u *upload) Abort() error {
 		return nil
 	}
 	u.done = true
-	ctx, cancel := context.WithTimeout(context.Background(), min(cleanupTime, u.s.o.Timeout))
-	defer cancel()
 	if u.fill != nil {
 		u.fill.free()
 		u.fill = nil
 		u.left--
 	}
-	u.settle(ctx) // whatever became of them
+	d := min(cleanupTime, u.s.o.Timeout)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*d)
+	defer cancel()
+	early, stop := context.WithTimeout(ctx, d)
+	u.settle(early) // whatever became of them
+	stop()
 	u.end()
-	u.file.drop()
+	u.s.leave(u.file)
 	if u.tmp == "" {
 		return nil
 	}
-	_, err := u.s.ask(ctx, min(cleanupTime, u.s.o.Timeout), fsRm, u.tmp, "")
+	_, err := u.s.ask(ctx, d, fsRm, u.tmp, "")
 	if err == nil || errors.Is(err, backends.ErrNotExist) {
 		return nil
 	}
