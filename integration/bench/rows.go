@@ -10,7 +10,11 @@ func (b *bench) rows() (p page, err error) {
 	p = page{mark: "bench", head: fmt.Sprintf("Big file %d MiB, tree %d files, %d small files, huge folder %d entries; medians of %d interleaved rounds (fewer where a row is slow), [min..max]; the ratio is the median of the rounds' ratios, mount to bare folder.\n",
 		b.o.size>>20, b.o.files, b.o.small, b.o.huge, b.o.rounds)}
 	var all []*row
-	for _, s := range []section{b.data(), b.creates("local"), b.creates("fast"), b.tree(true), b.tree(false), b.huge(), b.remote(), b.tape()} {
+	sections := []section{b.data(), b.creates("local"), b.creates("fast"), b.tree(true), b.tree(false), b.huge(), b.remote(), b.tape()}
+	for _, q := range protocols {
+		sections = append(sections, b.server(q))
+	}
+	for _, s := range sections {
 		rows, err := b.measure(s)
 		if err != nil {
 			return p, err

@@ -18,13 +18,15 @@ import (
 
 var isRoot = os.Geteuid() == 0
 
-// buf is what is written.
-var buf = func() []byte {
-	b := make([]byte, 1<<20)
+// noise is what is written: large files are of buf, small ones begin anywhere in the first 4 KiB.
+var noise = func() []byte {
+	b := make([]byte, 1<<20+4096)
 	r := rand.NewChaCha8([32]byte{1})
 	r.Read(b) // never fails
 	return b
 }()
+
+var buf = noise[:1<<20]
 
 // cold empties the kernel's caches; needs root.
 func cold(place) error {
@@ -155,7 +157,7 @@ func makeSmall(dir string, n, size int) error {
 		return err
 	}
 	for i := range n {
-		if err := os.WriteFile(smallName(dir, i), buf[i%4096:i%4096+size], 0o644); err != nil {
+		if err := os.WriteFile(smallName(dir, i), noise[i%4096:i%4096+size], 0o644); err != nil {
 			return err
 		}
 	}
