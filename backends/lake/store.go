@@ -117,7 +117,8 @@ func (l *Lake) Store(ctx context.Context, rse *RSE, pfn string, src io.ReaderAt,
 	return done()
 }
 
-// upload streams src, hashing it, and commits.
+// upload streams src, hashing it, and commits. The storage hashes too, and compares all that want knows: here the
+// quickest digest is enough to tell whether it is the source that differs.
 func (l *Lake) upload(ctx context.Context, rse *RSE, pfn string, src io.ReaderAt, size int64, want backends.Checksums, progress func(int64)) (backends.Checksums, error) {
 	none := backends.Checksums{}
 	u, err := rse.Storage.Create(ctx, pfn, size)
@@ -126,7 +127,10 @@ func (l *Lake) upload(ctx context.Context, rse *RSE, pfn string, src io.ReaderAt
 	}
 	defer u.Abort()
 	algs := checksum.Known(want)
-	if len(algs) == 0 {
+	switch {
+	case want.Adler32 != "":
+		algs = []string{"adler32"}
+	case len(algs) == 0:
 		algs = l.o.Algs
 	}
 	h := checksum.New(algs...)
@@ -152,16 +156,16 @@ func (l *Lake) upload(ctx context.Context, rse *RSE, pfn string, src io.ReaderAt
 		}
 	}
 	sum := h.Sum()
-	if !want.IsZero() {
-		if err := want.Match(sum); err != nil {
-			return none, fmt.Errorf("%w: %w", errSource, err)
-		}
+	if want.IsZero() {
+		want = sum
+	} else if err := want.Match(sum); err != nil {
+		return none, fmt.Errorf("%w: %w", errSource, err)
 	}
-	got, err := u.Commit(ctx, sum)
+	got, err := u.Commit(ctx, want)
 	if err != nil {
 		return none, err
 	}
-	if err := sum.Match(got); err != nil {
+	if err := want.Match(got); err != nil {
 		rse.Storage.Remove(ctx, pfn)
 		return none, fmt.Errorf("commit: %w", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"path"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tarn/backends"
@@ -23,6 +24,7 @@ type unsent struct {
 	entry *journal.Entry
 	id    string
 	inode uint64
+	held  atomic.Bool // its upload waits for a close
 
 	// guarded by FS.mu: where it stands in FS.names; "" once registered or unlinked
 	at string

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -38,14 +39,17 @@ var protocols = []protocol{
 		},
 		func(b *bench, url string, from []string, to string) error {
 			if len(from) > 1 {
-				return command(b.dir, "xrdcp", "-f", "-s", "-r", "--parallel", "4", filepath.Dir(from[0]), url+"/"+to+"/")
+				if err := command(b.dir, "xrdfs", strings.TrimSuffix(url, "//data"), "mkdir", "-p", "/data/"+to); err != nil {
+					return err
+				}
+				return command(b.dir, slices.Concat([]string{"xrdcp", "-f", "-s", "--parallel", "4"}, from, []string{url + "/" + to + "/"})...)
 			}
 			return command(b.dir, "xrdcp", "-f", "-s", from[0], url+"/"+to)
 		}},
 	{"http", "curl",
 		func(t *stage) (*servertest.Server, string) {
-			s := servertest.NGINX(t, servertest.NGINXOptions{})
-			return s, s.HTTP
+			s := servertest.XRootD(t, servertest.XRootDOptions{})
+			return s, s.HTTP + "/data"
 		},
 		func(b *bench, url, from, to string) error {
 			return command(b.dir, "curl", "-sS", "-f", "-o", to, url+"/"+from)
