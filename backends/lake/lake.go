@@ -36,7 +36,8 @@ type RSE struct {
 	backends.RSE
 	Storage  backends.Storage
 	Tape     backends.Tape // nil for disk
-	Distance int           // 0 is next door; replicas are tried in this order
+	LAN      bool          // it is at this site: Rucio's lan domain, and tried before all others
+	Distance int           // 0 is next door; replicas are tried in this order, but for those that were measured to be slow
 	// Endpoints tells how it stands with the doors of its servers; nil: it has none.
 	Endpoints func() []backends.EndpointState
 	Counters  func() any // what its machinery counts, for people; nil: nothing
@@ -64,6 +65,10 @@ type Options struct {
 	// Patience is how long a reader waits when every replica failed in a way that may pass, while all are
 	// tried again and again. Storages on this machine are not waited for. Default 0.
 	Patience time.Duration
+	// Hedge is how many times as long as usual a read may take before another disk replica is read beside it,
+	// the first one to give the bytes being read from then on. At least a second passes, and a third of ReadTimeout
+	// where nothing is known yet. Default 0: never.
+	Hedge float64
 	// Recall tunes what happens after the hold window.
 	Recall RecallOptions
 
@@ -80,6 +85,7 @@ type Lake struct {
 	now     func() time.Time
 
 	recalls *collector
+	meter   *meter
 	onBad   atomic.Pointer[func(backends.DID)]
 
 	mu      sync.Mutex                 // guards the rest; never held across I/O
@@ -123,7 +129,7 @@ func New(o Options) (*Lake, error) {
 	o.Recall.setDefaults()
 	l := &Lake{o: o, byName: map[string]*RSE{}, log: o.Log, now: o.Now,
 		layouts: map[string]backends.Layout{}, down: map[string]failure{}, claims: map[claim]chan struct{}{}}
-	l.started = l.now()
+	l.started, l.meter = l.now(), newMeter(l.now)
 	for _, r := range o.RSEs {
 		switch {
 		case r == nil || r.Name == "":
@@ -181,6 +187,9 @@ func (l *Lake) RSE(name string) (*RSE, bool) {
 	r, ok := l.byName[name]
 	return r, ok
 }
+
+// Speed tells what was measured of an RSE's reads.
+func (l *Lake) Speed(rse string) Speed { return l.meter.speed(rse) }
 
 // Meta gives d's own metadata.
 func (l *Lake) Meta(ctx context.Context, d backends.DID) (backends.Meta, error) {

@@ -30,14 +30,19 @@ type Object struct {
 	closed  bool
 
 	patience
+	racing bool // another replica races the present one
+	inVain int  // races that did not help
 }
 
 type opened struct {
 	source
 	backends.Object
 
-	users int  // reads under way; guarded by Object.mu, as failed
+	users int  // reads under way; guarded by Object.mu, as gone
 	gone  bool // closed when the last of them ends
+
+	ctx  context.Context // ends the reads
+	lost context.CancelFunc
 }
 
 var _ backends.Object = (*Object)(nil)
@@ -132,14 +137,10 @@ func (o *Object) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		n := 0
-		err = attemptWithin(ctx, o.timeout(), func(ctx context.Context) (err error) {
-			n, err = h.ReadAt(ctx, p[:want], off)
-			return err
-		})
+		n, by, err := o.read(ctx, h, p[:want], off)
 		o.release(h)
 		if int64(n) == want && (err == nil || err == io.EOF) {
-			o.gave(h)
+			o.gave(by)
 			if want < int64(len(p)) {
 				return n, io.EOF
 			}
@@ -206,6 +207,7 @@ func (o *Object) release(h *opened) {
 }
 
 func (o *Object) close(h *opened) {
+	h.lost()
 	if err := h.Close(); err != nil {
 		o.l.log.Debug("close replica", "did", o.in.DID, "rse", h.RSE, "err", err)
 	}
@@ -298,7 +300,7 @@ func (o *Object) try(ctx context.Context, s source) (*opened, string, error) {
 	}
 	h, err := o.l.openSource(ctx, o.in, s)
 	if err == nil {
-		return &opened{source: s, Object: h}, "", nil
+		return newOpened(s, h), "", nil
 	}
 	if !errors.Is(err, backends.ErrOffline) && ctx.Err() == nil {
 		o.l.log.Warn("replica cannot be opened, trying the next", "did", o.in.DID, "rse", s.RSE, "pfn", s.PFN, "err", err)
@@ -369,5 +371,6 @@ func (o *Object) Close() error {
 	if h == nil {
 		return nil
 	}
+	h.lost()
 	return h.Close()
 }

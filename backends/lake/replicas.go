@@ -51,14 +51,21 @@ func (s source) tape() bool { return s.rse != nil && s.rse.Tape != nil }
 func (s source) good() bool { return s.rse != nil && s.State == backends.Available }
 
 // sources orders replicas as Open tries them: those that may be read first, by the RSE
-// having failed lately, distance, kind (disk first) and name.
+// having failed lately, domain (LAN first), being much slower than the best of those that were measured, with what
+// is read there now, distance, kind (disk first) and name.
 func (l *Lake) sources(replicas []backends.Replica) []source {
 	out := make([]source, 0, len(replicas))
-	late := map[string]bool{}
+	late, speeds, best := map[string]bool{}, map[string]Speed{}, map[bool]float64{}
 	for _, r := range replicas {
-		out = append(out, source{r, l.byName[r.RSE]})
+		s := source{r, l.byName[r.RSE]}
+		out = append(out, s)
 		_, late[r.RSE] = l.lately(r.RSE)
+		if s.good() {
+			speeds[r.RSE] = l.meter.speed(r.RSE)
+			best[s.rse.LAN] = max(best[s.rse.LAN], speeds[r.RSE].effective())
+		}
 	}
+	slowness := func(s source) int { return speeds[s.RSE].slowness(best[s.rse.LAN]) }
 	no := func(b bool) int {
 		if b {
 			return 0
@@ -70,6 +77,12 @@ func (l *Lake) sources(replicas []backends.Replica) []source {
 			return d
 		}
 		if d := no(!late[a.RSE]) - no(!late[b.RSE]); d != 0 {
+			return d
+		}
+		if d := no(a.rse.LAN) - no(b.rse.LAN); d != 0 {
+			return d
+		}
+		if d := slowness(a) - slowness(b); d != 0 {
 			return d
 		}
 		if d := a.rse.Distance - b.rse.Distance; d != 0 {
@@ -284,6 +297,12 @@ func (l *Lake) Explain(ctx context.Context, in backends.Info) ([]Candidate, erro
 
 func (l *Lake) explainGood(ctx context.Context, s source, in backends.Info, c *Candidate) {
 	c.Reason = fmt.Sprintf("%s at distance %d", strings.ToLower(string(s.rse.Kind)), s.rse.Distance)
+	if s.rse.LAN {
+		c.Reason += ", at this site"
+	}
+	if v := l.meter.speed(s.RSE); v.Rate > 0 {
+		c.Reason += fmt.Sprintf(", some %.0f MB/s a read lately", v.Rate/1e6)
+	}
 	c.Usable, c.Locality = true, backends.Online
 	if s.tape() {
 		found, err := l.tapeLocalities(ctx, s.rse, []string{s.PFN})
