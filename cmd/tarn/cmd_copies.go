@@ -93,7 +93,7 @@ func (s *session) rseCommand() *cli.Command {
 				if err := want(c, 0, 0); err != nil {
 					return err
 				}
-				l := s.t.list("RSE", "kind", ">free", ">total", "attributes", "")
+				l := s.t.list("RSE", "kind", ">free", ">total", ">read", "attributes", "")
 				err := call(c.Context, s, nil, "rse/ls", func([]control.Text) any { return struct{}{} },
 					func(r control.RSEEntry) error {
 						var attrs []string
@@ -104,13 +104,16 @@ func (s *session) rseCommand() *cli.Command {
 						if r.ReadOnly {
 							attrs = append(attrs, "(read-only)")
 						}
-						trouble := r.Error
+						trouble, speed := r.Error, ""
+						if r.Speed.Rate > 0 {
+							speed = s.t.size(int64(r.Speed.Rate)) + "/s"
+						}
 						for _, e := range r.Endpoints {
 							if e.State != backends.EndpointClosed && !strings.Contains(trouble, e.Endpoint) {
 								trouble = strings.TrimPrefix(trouble+"; "+s.endpointWord(e), "; ")
 							}
 						}
-						return l.add(r, r.Name, strings.ToLower(string(r.Kind)), s.t.size(r.Free), s.t.size(r.Total), strings.Join(attrs, " "), trouble)
+						return l.add(r, r.Name, strings.ToLower(string(r.Kind)), s.t.size(r.Free), s.t.size(r.Total), speed, strings.Join(attrs, " "), trouble)
 					}, nil)
 				return errors.Join(err, l.end())
 			},

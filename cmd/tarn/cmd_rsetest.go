@@ -52,7 +52,7 @@ func (s *session) rseTestCommand() *cli.Command {
 			}
 			for _, r := range cfg.RSEs {
 				if r.Name == c.Args().First() {
-					return s.testRSE(c.Context, r, cfg)
+					return s.testRSE(c.Context, cfg.Here(r), cfg)
 				}
 			}
 			return control.Fail(backends.ErrNotExist, "`tarn rse ls` lists them", "the lake has no RSE %s", c.Args().First())

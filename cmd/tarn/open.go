@@ -73,7 +73,7 @@ func openLake(cfg *config.Config, opt openOptions) (_ *opened, err error) {
 	}
 	lo := lake.Options{
 		Catalogue: cat, Namespace: cat, Versions: cat, Rules: cat, RSEs: rses, Algs: cfg.Checksums,
-		ReadTimeout: cfg.Reads.Failover.D(), Patience: cfg.Reads.Patience.D(),
+		ReadTimeout: cfg.Reads.Failover.D(), Patience: cfg.Reads.Patience.D(), Hedge: float64(cfg.Reads.Hedge),
 		HoldWindow: cfg.Recalls.Hold.D(), Log: o.log, Now: o.now,
 		// The tape libraries are in this process: asking them costs nothing.
 		Recall: lake.RecallOptions{PollMin: 20 * time.Millisecond, PollMax: time.Second},
@@ -159,7 +159,8 @@ func (o *opened) openRSEs(create bool) ([]*lake.RSE, error) {
 	credentials := credential.New(credential.Options{Getenv: os.Getenv, UID: os.Geteuid(), Now: o.now, Log: o.log})
 	doors := doorsOf(o.cfg, credentials, o.log)
 	for _, r := range o.cfg.RSEs {
-		rse := &lake.RSE{RSE: r.Backend(), Distance: r.Distance}
+		r := o.cfg.Here(r)
+		rse := &lake.RSE{RSE: r.Backend(), LAN: o.cfg.LAN(r), Distance: r.Distance}
 		switch {
 		case r.Kind == config.TapeKind:
 			lib, err := library.Open(tapeOptions(r, o.log, o.now))

@@ -20,6 +20,7 @@ import "time"
 // Config is one lake as its file describes it. After Load all paths are absolute.
 type Config struct {
 	Name       string      `yaml:"name"`        // of the lake, shown by df and mount
+	Site       string      `yaml:"site"`        // where this machine is; RSEs whose attribute site is the same are in its LAN
 	Run        string      `yaml:"run"`         // folder of the control socket and the daemon's log
 	Memory     Size        `yaml:"memory"`      // of the daemon: buffers, database, and the garbage collector's limit
 	Catalogue  Catalogue   `yaml:"catalogue"`   //
@@ -99,14 +100,24 @@ type RSE struct {
 
 // Protocol is one way to an RSE. Its priorities are Rucio's: 1 is tried first, 0 is never used.
 type Protocol struct {
-	URL    string `yaml:"url"`    // one of Schemes: the prefix of all paths
-	Read   *int   `yaml:"read"`   // default 1, as the others
-	Write  *int   `yaml:"write"`  //
-	Delete *int   `yaml:"delete"` //
-	Keys   string `yaml:"keys"`   // s3s, s3: a file of keys in the form of ~/.aws/credentials; default: as AWS's tools find them
-	Style  string `yaml:"style"`  // s3s, s3: path, or host (bucket.s3.example.org); default: host at Amazon and Google
-	Region string `yaml:"region"` // s3s, s3: default: the server is asked
-	Limits Limits `yaml:"limits"` // of the server's door, scheme://host:port; where several name it, the smaller ones count
+	URL    string  `yaml:"url"`    // one of Schemes: the prefix of all paths
+	Read   *int    `yaml:"read"`   // default 1, as the others
+	Write  *int    `yaml:"write"`  //
+	Delete *int    `yaml:"delete"` //
+	Keys   string  `yaml:"keys"`   // s3s, s3: a file of keys in the form of ~/.aws/credentials; default: as AWS's tools find them
+	Style  string  `yaml:"style"`  // s3s, s3: path, or host (bucket.s3.example.org); default: host at Amazon and Google
+	Region string  `yaml:"region"` // s3s, s3: default: the server is asked
+	LAN    *Domain `yaml:"lan"`    // priorities for machines at the RSE's site, where they differ
+	WAN    *Domain `yaml:"wan"`    // and for all others
+	Limits Limits  `yaml:"limits"` // of the server's door, scheme://host:port; where several name it, the smaller ones count
+}
+
+// Domain is one of Rucio's two, lan and wan, with the priorities of a protocol in it. What it does not name is as the
+// protocol's own.
+type Domain struct {
+	Read   *int `yaml:"read"`
+	Write  *int `yaml:"write"`
+	Delete *int `yaml:"delete"`
 }
 
 // Limits bound what goes through one door of a server; 0 is no limit.
@@ -167,6 +178,7 @@ type WriteRule struct {
 // Reads governs reading from storages.
 type Reads struct {
 	Failover Duration `yaml:"failover"` // after which a replica that gives nothing is left for the next one
+	Hedge    int      `yaml:"hedge"`    // a read that takes so many times as long as usual is made at another replica, too; 0: never
 	Patience Duration `yaml:"patience"` // how long a reader waits while no replica at a server can be read; 0: not at all
 }
 
@@ -251,7 +263,7 @@ func Default(base string) *Config {
 		},
 		Journal:   Journal{Path: below("journal"), Delay: Duration(time.Second), Drain: Duration(2 * time.Minute), Close: CloseLocal, Sync: Duration(time.Second)},
 		Checksums: []string{"adler32", "sha256"},
-		Reads:     Reads{Failover: Duration(15 * time.Second), Patience: Duration(time.Minute)},
+		Reads:     Reads{Failover: Duration(15 * time.Second), Hedge: 4, Patience: Duration(time.Minute)},
 		Recalls: Recalls{
 			Hold: Duration(200 * time.Millisecond), Timeout: Duration(24 * time.Hour), Readahead: Readahead{Files: 10000},
 			Policy: Policy{

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/url"
@@ -38,15 +39,18 @@ func (j judge) protocols(key string, r RSE) {
 		}
 		j.limits(key+".limits", p.Limits)
 		j.s3(key, p)
-		for _, f := range []struct {
+		j.priorities(key, Domain{p.Read, p.Write, p.Delete})
+		for _, d := range []struct {
 			name string
-			prio *int
-			n    *int
-		}{{"read", p.Read, &read}, {"write", p.Write, &write}, {"delete", p.Delete, &remove}} {
-			switch n := Priority(f.prio); {
-			case n < 0:
-				j.fault(key+"."+f.name, "want 1 (first) and up, or 0 (never), not %d", n)
-			case n > 0:
+			of   *Domain
+		}{{"lan", p.LAN}, {"wan", p.WAN}} {
+			if d.of != nil {
+				j.priorities(key+"."+d.name, *d.of)
+			}
+		}
+		here := p.in(j.c.LAN(r))
+		for _, f := range []struct{ prio, n *int }{{here.Read, &read}, {here.Write, &write}, {here.Delete, &remove}} {
+			if Priority(f.prio) > 0 {
 				*f.n++
 			}
 		}
@@ -60,6 +64,42 @@ func (j judge) protocols(key string, r RSE) {
 	if remove == 0 && !r.ReadOnly {
 		j.fault(key+".protocols", "none of them deletes: want delete: 1 at one, or read_only: true")
 	}
+}
+
+func (j judge) priorities(key string, d Domain) {
+	for _, f := range []struct {
+		name string
+		prio *int
+	}{{"read", d.Read}, {"write", d.Write}, {"delete", d.Delete}} {
+		if n := Priority(f.prio); n < 0 {
+			j.fault(key+"."+f.name, "want 1 (first) and up, or 0 (never), not %d", n)
+		}
+	}
+}
+
+// LAN tells whether an RSE is at the site of this machine.
+func (c *Config) LAN(r RSE) bool { return c.Site != "" && r.Attributes["site"] == c.Site }
+
+// Here gives r with the priorities that its protocols have for this machine.
+func (c *Config) Here(r RSE) RSE {
+	r.Protocols = slices.Clone(r.Protocols)
+	for i := range r.Protocols {
+		r.Protocols[i] = r.Protocols[i].in(c.LAN(r))
+	}
+	return r
+}
+
+// in gives p with the priorities of a domain for its own.
+func (p Protocol) in(lan bool) Protocol {
+	d := p.WAN
+	if lan {
+		d = p.LAN
+	}
+	if d != nil {
+		p.Read, p.Write, p.Delete = cmp.Or(d.Read, p.Read), cmp.Or(d.Write, p.Write), cmp.Or(d.Delete, p.Delete)
+	}
+	p.LAN, p.WAN = nil, nil
+	return p
 }
 
 // slowest is the least rate that gets a block through before its reader gives up.

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -143,6 +144,51 @@ scopes: [{name: x}]
 		`lake.yaml:9: rses[0].protocols[0].limits.write: "fast" is not a rate`,
 		"lake.yaml:11: rses[0].protocols[1].limits: a folder has no server",
 	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not told:\n%v", want, err)
+		}
+	}
+}
+
+// The priorities are those of the domain that this machine is in: lan where the RSE's attribute site is its own.
+func TestDomains(t *testing.T) {
+	text := `
+rses:
+  - name: SITE
+    attributes: {site: PIC}
+    protocols:
+      - {url: "root://a/x", read: 2, wan: {read: 0, write: 0}}
+      - {url: "davs://a/x", lan: {read: 3}}
+scopes: [{name: x}]
+`
+	// Read, write and delete of each.
+	for site, want := range map[string]string{"": "001|111", "site: CNAF": "001|111", "site: PIC": "211|311"} {
+		c, err := Parse("/srv/lake.yaml", []byte(site+text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, p := range c.Here(c.RSEs[0]).Protocols {
+			got = append(got, fmt.Sprint(Priority(p.Read), Priority(p.Write), Priority(p.Delete)))
+		}
+		if s := strings.ReplaceAll(strings.Join(got, "|"), " ", ""); s != want {
+			t.Errorf("%q: %s, want %s", site, s, want)
+		}
+		if lan := c.LAN(c.RSEs[0]); lan != (site == "site: PIC") {
+			t.Errorf("%q: LAN %v", site, lan)
+		}
+	}
+	_, err := Parse("/srv/lake.yaml", []byte(`site: PIC
+rses:
+  - name: SITE
+    attributes: {site: PIC}
+    protocols:
+      - url: davs://a/x
+        lan: {read: 0, delete: -1}
+        wan: {write: -2}
+scopes: [{name: x}]
+`))
+	for _, want := range []string{"lake.yaml:6: rses[0].protocols: none of them reads", "lake.yaml:7: rses[0].protocols[0].lan.delete: want 1", "lake.yaml:8: rses[0].protocols[0].wan.write: want 1"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not told:\n%v", want, err)
 		}

@@ -79,6 +79,9 @@ func (c *Config) validate(bad *Error) {
 	if f := j.c.Reads.Failover.D(); f < 100*time.Millisecond {
 		j.fault("reads.failover", "want 100ms and more, not %v", j.c.Reads.Failover)
 	}
+	if j.c.Reads.Hedge < 0 || j.c.Reads.Hedge == 1 {
+		j.fault("reads.hedge", "want 2 and more, or 0 (never), not %d", j.c.Reads.Hedge)
+	}
 	j.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	j.oneOf("log.format", c.Log.Format, "text", "json")
 	if w := c.Mount.Watchdog.D(); w != 0 && w < 100*time.Millisecond {

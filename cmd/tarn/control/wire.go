@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"tarn/backends"
+	"tarn/backends/lake"
 )
 
 // envelope is one line of an answer.
@@ -95,6 +96,8 @@ type RSEEntry struct {
 	Error      string            `json:"error,omitempty"` // why it does not answer
 	Counters   any               `json:"counters,omitempty"`
 
+	LAN       bool                     `json:"lan,omitempty"`       // at the site of this machine
+	Speed     lake.Speed               `json:"speed"`               // of its reads lately
 	Endpoints []backends.EndpointState `json:"endpoints,omitempty"` // of its servers
 }
 
