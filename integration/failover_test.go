@@ -211,7 +211,7 @@ func TestFailOverInMidRead(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			p, one, at := webdavPair(t, "")
+			p, one, at := webdavPair(t, "reads: {hedge: 0}")
 			pause := p.read(func() { c.trouble(one, at) })
 			t.Logf("the longest pause was %v", pause)
 			if pause > c.most {
@@ -220,6 +220,29 @@ func TestFailOverInMidRead(t *testing.T) {
 			one.Resume() // or it does not end
 			if s := p.state("ONE"); s != "AVAILABLE" {
 				t.Errorf("the copy that could not be read is %s", s)
+			}
+		})
+	}
+}
+
+// A server that becomes slow is raced by the other one long before it is held for lost.
+func TestSlowServerIsRacedInMidRead(t *testing.T) {
+	for name, trouble := range map[string]func(one *servertest.Server, at *door){
+		"slowed":  func(_ *servertest.Server, at *door) { at.poison("bandwidth", map[string]any{"rate": 10}) },
+		"late":    func(_ *servertest.Server, at *door) { at.poison("latency", map[string]any{"latency": 30_000}) },
+		"stopped": func(one *servertest.Server, _ *door) { one.Pause() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p, one, at := webdavPair(t, "reads: {failover: 1m}")
+			pause := p.read(func() { trouble(one, at) })
+			t.Logf("the longest pause was %v", pause)
+			if pause > 10*time.Second { // four times what a read at pairRate by several streams takes, and as much again
+				t.Errorf("the longest pause was %v", pause)
+			}
+			one.Resume()
+			if s := p.state("ONE"); s != "AVAILABLE" {
+				t.Errorf("the slow copy is %s", s)
 			}
 		})
 	}
