@@ -5,28 +5,33 @@ GO ?= go
 PKGS := ./...
 FUZZTIME ?= 3s
 export CGO_ENABLED ?= 1
+# SHORT=1 does without the storage servers: it neither installs them nor runs the tests that start one.
+export SHORT
 # Every build and test is with libXrdCl (root:// and roots://) where its headers are; TAGS= is without. It is looked for at
 # each step: setup may just have installed it.
 TAGS = $(if $(filter-out 0,$(CGO_ENABLED)),$(shell test -e /usr/include/xrootd/XrdCl/XrdClFile.hh && command -v g++ >/dev/null && echo xrdcl))
 export GOFLAGS += $(addprefix -tags=,$(TAGS))
 
-.PHONY: help setup build test unit race integration fuzz lint checks bench bench-quick bench-scale bench-peers soak kills restart pjdfstest demo ci clean
+.PHONY: help setup setup-demo build test unit race integration fuzz lint checks bench bench-quick bench-scale bench-peers soak kills restart pjdfstest demo ci clean
 
 help:
 	@echo "targets:"
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
 
-setup: ## install what tests and demo need (apt-get where root, else a message)
+setup: ## install what tests and demo need (apt-get where root, else a message); SHORT=1: without servers
 	@scripts/setup.sh
+
+setup-demo:
+	@SHORT=1 scripts/setup.sh
 
 build: ## bin/tarn, with root:// where libxrootd-client-dev is installed
 	@mkdir -p bin
 	$(GO) build -trimpath -o bin/tarn ./cmd/tarn
 
-demo: setup build ## the main job, step by step: DATA=DIR your own files, KEEP=1 leaves the mount
+demo: setup-demo build ## the main job, step by step: DATA=DIR your own files, KEEP=1 leaves the mount
 	@DATA="$(DATA)" KEEP="$(KEEP)" scripts/demo.sh
 
-test: setup lint race fuzz ## everything that must pass: lint, tests with -race, short fuzzing
+test: setup lint race fuzz ## everything that must pass: lint, tests with -race, short fuzzing; SHORT=1: without servers
 
 race: setup ## all tests with the race detector, mounts included
 	$(GO) test -race -timeout 20m $(PKGS)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the programs that the tests and the demo use, where this is Debian and we are root; says what is missing
-# elsewhere. Quick when everything is there. Go itself and its modules are the go command's business.
+# elsewhere. With SHORT set it leaves the storage servers out. Quick when everything is there. Go itself and its modules are the go command's business.
 set -euo pipefail
 
 declare -A package=(
@@ -17,6 +17,7 @@ server=(
   globus-gridftp-server-progs:/usr/sbin/globus-gridftp-server globus-gass-copy-progs:/usr/bin/globus-url-copy
   voms-clients:/usr/bin/voms-proxy-fake
 )
+[ -z "${SHORT:-}" ] || server=()
 optional=(strace mkfs.ext4 sqlite3 python3 vim fuser openssl) # their tests skip without them
 
 missing=()
@@ -60,7 +61,7 @@ fi
 # backends/servertest looks for this version.
 versitygw=v1.8.0
 servers=${XDG_CACHE_HOME:-$HOME/.cache}/tarn/servers
-if [ ! -x "$servers/versitygw@$versitygw/versitygw" ]; then
+if [ -z "${SHORT:-}" ] && [ ! -x "$servers/versitygw@$versitygw/versitygw" ]; then
   mkdir -p "$servers"
   exec 9>"$servers/lock"
   flock 9

@@ -28,6 +28,7 @@ type GridFTPOptions struct {
 // GridFTP starts a globus-gridftp-server. Paths on it are those of the machine: URLs are Server.FTP + Server.Dir.
 func GridFTP(t testing.TB, o GridFTPOptions) *Server {
 	t.Helper()
+	needed.Server(t)
 	bin := "/usr/sbin/globus-gridftp-server"
 	if !exists(bin) {
 		needed.Missing(t, "%s is not there (package globus-gridftp-server-progs)", bin)

@@ -27,6 +27,7 @@ type NGINXOptions struct {
 // NGINX starts an nginx with WebDAV (dav and dav_ext modules) on an empty folder.
 func NGINX(t testing.TB, o NGINXOptions) *Server {
 	t.Helper()
+	needed.Server(t)
 	bin, err := exec.LookPath("nginx")
 	if err != nil {
 		if bin = "/usr/sbin/nginx"; !exists(bin) {

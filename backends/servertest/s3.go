@@ -33,6 +33,7 @@ type S3Options struct {
 // S3 starts a versitygw on an empty folder, in which a bucket is a folder. Its region is us-east-1.
 func S3(t testing.TB, o S3Options) *Server {
 	t.Helper()
+	needed.Server(t)
 	bin := versitygw()
 	if bin == "" {
 		needed.Missing(t, "versitygw %s is not built (make setup)", VersityGW)

@@ -37,6 +37,7 @@ type XRootDOptions struct {
 // XRootD starts a server that exports /data, by the root protocol and by HTTP.
 func XRootD(t testing.TB, o XRootDOptions) *Server {
 	t.Helper()
+	needed.Server(t)
 	if _, err := exec.LookPath("xrootd"); err != nil {
 		needed.Missing(t, "xrootd is not installed (packages xrootd-server and xrootd-server-plugins)")
 	}

@@ -76,6 +76,8 @@ var protocols = []protocol{
 		}},
 	{"s3", "minio-go",
 		func(t *stage) (*servertest.Server, string) {
+			os.Setenv("AWS_ACCESS_KEY_ID", servertest.S3Access) // for the daemon, too
+			os.Setenv("AWS_SECRET_ACCESS_KEY", servertest.S3Secret)
 			s := servertest.S3(t, servertest.S3Options{})
 			return s, "s3://" + strings.TrimPrefix(s.HTTP, "http://") + "/lake"
 		},

@@ -23,3 +23,11 @@ func Root(t testing.TB) {
 		t.Skip("needs root")
 	}
 }
+
+// Server skips a test that starts a storage server, where SHORT in the environment says to do without.
+func Server(t testing.TB) {
+	t.Helper()
+	if os.Getenv("SHORT") != "" {
+		t.Skip("SHORT: no servers")
+	}
+}
