@@ -1,0 +1,96 @@
+//go:build xrdcl && cgo
+
+package xrootd
+
+import (
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"tarn/backends/backendstest"
+	"tarn/backends/servertest"
+)
+
+// line is a wire to a server that turns one bit of what comes from it, every so many bytes, while every is not 0.
+type line struct {
+	net.Listener
+	every, turned atomic.Int64
+}
+
+func newLine(t *testing.T, to string) *line {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &line{Listener: l}
+	var all sync.WaitGroup
+	t.Cleanup(func() { l.Close(); all.Wait() })
+	all.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			srv, err := net.Dial("tcp4", to)
+			if err != nil {
+				c.Close()
+				continue
+			}
+			t.Cleanup(func() { c.Close(); srv.Close() })
+			all.Go(func() { io.Copy(srv, c); srv.Close() })
+			all.Go(func() { w.copy(c, srv); c.Close() })
+		}
+	})
+	return w
+}
+
+func (w *line) copy(to io.Writer, from io.Reader) {
+	b := make([]byte, 64<<10)
+	var sent int64
+	for {
+		n, err := from.Read(b)
+		if every := w.every.Load(); n > 1000 && every > 0 && sent >= every { // within data: heads are short
+			b[n/2] ^= 4
+			w.turned.Add(1)
+			sent = 0
+		}
+		sent += int64(n)
+		if _, werr := to.Write(b[:n]); err != nil || werr != nil {
+			return
+		}
+	}
+}
+
+// Bytes that are damaged on their way are never given: pages carry CRC32C, and those that disagree are asked for again.
+func TestDamageOnTheWay(t *testing.T) {
+	srv := servertest.XRootD(t, servertest.XRootDOptions{})
+	w := newLine(t, strings.TrimPrefix(srv.Root, "root://"))
+	s := storage(t, Options{URL: folder(t, srv, "root://"+w.Addr().String())})
+	data := backendstest.Bytes(1, 32<<20)
+	backendstest.Put(t, s, "f", data)
+	o := openIt(t, s, "f")
+	w.every.Store(3 << 20)
+	whole := 0
+	for off := 0; off < len(data); off += 1 << 20 {
+		begun := time.Now()
+		switch err := readAt(t.Context(), o, data, off, 1<<20); {
+		case err == nil:
+			whole++
+		case err.Error() == "other bytes":
+			t.Errorf("at %d: wrong bytes", off)
+		default:
+			isDown(t, "read", err)
+		}
+		if d := time.Since(begun); d > 16*time.Second {
+			t.Errorf("at %d: it took %v", off, d)
+		}
+	}
+	if w.turned.Load() == 0 || whole < 20 {
+		t.Errorf("%d bits were turned, %d of 32 reads were whole", w.turned.Load(), whole)
+	}
+}
