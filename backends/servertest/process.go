@@ -61,6 +61,7 @@ type Server struct {
 	addrs   []string // that it listens at, in the order of the sockets it gets
 	ready   func() bool
 	command func() *exec.Cmd
+	certify func(*Identity)
 
 	mu    sync.Mutex // guards the rest
 	cmd   *exec.Cmd
@@ -134,6 +135,9 @@ func (s *Server) start(ls []*net.TCPListener) {
 		}
 	}
 }
+
+// Certify gives an XRootD server another host certificate, from its next start on.
+func (s *Server) Certify(id *Identity) { s.certify(id) }
 
 // Stop ends it in peace.
 func (s *Server) Stop() { s.end(syscall.SIGTERM) }

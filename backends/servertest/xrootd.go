@@ -91,8 +91,11 @@ http.header2cgi Authorization authz
 		s.HTTP, s.HTTPS = "", "https://localhost:"+port(addrs[1])
 		s.Roots = "roots://localhost:" + port(addrs[0])
 		cert, key := filepath.Join(dir, "cred/hostcert.pem"), filepath.Join(dir, "cred/hostkey.pem")
-		o.PKI.Host.Write(t, cert, key)
-		must(t, os.Chown(key, uid, gid))
+		s.certify = func(id *Identity) {
+			id.Write(t, cert, key)
+			must(t, os.Chown(key, uid, gid))
+		}
+		s.certify(o.PKI.Host)
 		fmt.Fprintf(&c, `xrd.tlsca certdir %[1]s refresh 60s proxies
 xrd.tls %[2]s %[3]s
 xrootd.tls capable all -data

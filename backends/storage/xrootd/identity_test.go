@@ -167,6 +167,42 @@ func TestKeytab(t *testing.T) {
 	})
 }
 
+// A server comes back in mid read with a certificate of another authority, which becomes known a while later.
+func TestAuthorityChangesInMidRead(t *testing.T) {
+	alone(t, func(t *testing.T) {
+		pki := servertest.NewPKI(t)
+		trusted := t.TempDir()
+		pki.CA.Trust(t, trusted)
+		environment(t, "X509_CERT_DIR="+trusted)
+		srv := servertest.XRootD(t, servertest.XRootDOptions{PKI: pki})
+		s := storage(t, Options{URL: folder(t, srv, srv.Roots), Timeout: 5 * time.Second})
+		data := backendstest.Bytes(1, 8<<20)
+		backendstest.Put(t, s, "f", data)
+		o := openIt(t, s, "f")
+		if err := readAt(t.Context(), o, data, 0, 1<<20); err != nil {
+			t.Fatal(err)
+		}
+		u, err := s.Create(t.Context(), "g", int64(len(data)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer u.Abort()
+		u.Write(data[:4<<20])
+
+		srv.Kill()
+		u.Write(data[4<<20:]) // to a TLS connection that is gone, which must not end the process
+		next := servertest.NewAuthority(t, "Next CA")
+		next.Trust(t, pki.Certificates) // the server's own folder
+		srv.Certify(next.Host(t, "localhost", "127.0.0.1"))
+		srv.Start()
+		isDown(t, "read from an unknown server", readAt(t.Context(), o, data, 1<<20, 1<<20))
+		next.Trust(t, trusted)
+		if err := readAt(t.Context(), o, data, 1<<20, 1<<20); err != nil {
+			t.Errorf("once the authority is there: %v", err)
+		}
+	})
+}
+
 func TestUnknownAuthority(t *testing.T) {
 	alone(t, func(t *testing.T) {
 		pki := servertest.NewPKI(t)
