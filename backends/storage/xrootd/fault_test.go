@@ -73,7 +73,7 @@ func isDown(t *testing.T, what string, err error) {
 	wantErr(t, what, err, backends.ErrTemporary)
 }
 
-// A server that is killed in mid read and comes back two seconds later is a pause for the readers.
+// A server that is killed in mid read and comes back two seconds later is a temporary failure in between for the readers.
 func TestServerRestartInMidRead(t *testing.T) {
 	srv, _, o, data := rig(t, Options{}, 32<<20)
 	var wg sync.WaitGroup
@@ -85,7 +85,11 @@ func TestServerRestartInMidRead(t *testing.T) {
 				if off >= len(data)/2 {
 					<-killed
 				}
-				if err := readAt(t.Context(), o, data, off, n); err != nil {
+				err := readAt(t.Context(), o, data, off, n)
+				for end := time.Now().Add(20 * time.Second); backends.IsTemporary(err) && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+					err = readAt(t.Context(), o, data, off, n)
+				}
+				if err != nil {
 					t.Errorf("at %d: %v", off, err)
 					return
 				}

@@ -96,22 +96,14 @@ func (o *object) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 		return 0, nil
 	}
 	end := time.Now().Add(o.s.o.Timeout)
-	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		err := o.readOnce(ctx, want, off, end)
-		if err == nil {
-			break
-		}
-		// What a server that went away leaves behind is tried again here, and what it still says of itself above.
-		if !broken(err) || time.Until(end) < pause {
-			return 0, o.s.edge("read", o.path, err)
-		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return 0, o.s.edge("read", o.path, ctx.Err())
-		case <-o.s.ctx.Done():
-			return 0, o.s.edge("read", o.path, backends.ErrClosed)
-		}
+	err := o.readOnce(ctx, want, off, end)
+	if broken(err) && ctx.Err() == nil {
+		// What was lost may be no more than a connection, or a server that is there again. One that stays away is for
+		// those to wait for who know of other copies.
+		err = o.readOnce(ctx, want, off, end)
+	}
+	if err != nil {
+		return 0, o.s.edge("read", o.path, err)
 	}
 	if len(want) < len(p) {
 		return len(want), io.EOF

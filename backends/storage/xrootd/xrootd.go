@@ -44,7 +44,7 @@ type Options struct {
 	Capacity int64
 	// Checksums (checksum.Default) are computed of every upload while it goes.
 	Checksums []string
-	// Timeout (15 s) bounds every request, and a read with all that it takes to find a server again that was lost.
+	// Timeout (15 s) bounds every request, and a read with opening its file again after the server was lost.
 	Timeout time.Duration
 	// Requests (256) is how many are out at once.
 	Requests int
