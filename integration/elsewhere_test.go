@@ -13,6 +13,7 @@ import (
 	"tarn/backends/backendstest"
 	"tarn/backends/servertest"
 	"tarn/backends/storage/xrootd"
+	"tarn/integration/needed"
 )
 
 // TestLakeOnWebDAV is the journey on an XRootD with TLS and a proxy, and an nginx.
@@ -32,9 +33,7 @@ func TestLakeOnGridFTP(t *testing.T) {
 
 // TestLakeOnXRootD is the journey on a server with GSI and TLS, and an anonymous one behind a redirector.
 func TestLakeOnXRootD(t *testing.T) {
-	if xrootd.Library() == "" {
-		missing(t, "this build is without libXrdCl (make test sets the tag xrdcl where libxrootd-client-dev is)")
-	}
+	needXrdCl(t)
 	one := servertest.XRootD(t, servertest.XRootDOptions{PKI: identity(t), Login: []string{"gsi"}, Authorize: true})
 	two := servertest.XRootD(t, servertest.XRootDOptions{})
 	front := servertest.XRootD(t, servertest.XRootDOptions{Redirect: two})
@@ -52,6 +51,15 @@ func TestLakeOnS3(t *testing.T) {
 		t.Fatal(err)
 	}
 	journey(t, tls, plain, tls.S3+"/lake/one", fmt.Sprintf("%s/lake, keys: %s, style: path", plain.S3, keys))
+}
+
+// needXrdCl is for tests of root://.
+func needXrdCl(t *testing.T) {
+	t.Helper()
+	needed.Server(t)
+	if xrootd.Library() == "" {
+		missing(t, "this build is without libXrdCl (make test sets the tag xrdcl where libxrootd-client-dev is)")
+	}
 }
 
 // identity gives the daemon a proxy and the authority behind it.

@@ -194,8 +194,18 @@ func webdavPair(t *testing.T, settings string) (p *pair, one *servertest.Server,
 	return newPair(t, settings, first, b.HTTP), a, at
 }
 
+// rootPair is two servers of the root protocol, the first behind a door.
+func rootPair(t *testing.T, settings string) (p *pair, one *servertest.Server, at *door) {
+	t.Helper()
+	needXrdCl(t)
+	a, b := servertest.XRootD(t, servertest.XRootDOptions{}), servertest.XRootD(t, servertest.XRootDOptions{})
+	at, first := before(t, a.Root+"//data")
+	return newPair(t, settings, first, b.Root+"//data"), a, at
+}
+
 // What a reader sees of each trouble at the nearer server is a pause, and the same bytes.
 func TestFailOverInMidRead(t *testing.T) {
+	type setUp = func(t *testing.T, settings string) (*pair, *servertest.Server, *door)
 	for _, c := range []struct {
 		name    string
 		trouble func(one *servertest.Server, at *door)
@@ -209,19 +219,21 @@ func TestFailOverInMidRead(t *testing.T) {
 		{"stopped", func(one *servertest.Server, _ *door) { one.Pause() }, 20 * time.Second},
 		{"killed", func(one *servertest.Server, _ *door) { one.Kill() }, 10 * time.Second},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			p, one, at := webdavPair(t, "reads: {hedge: 0}")
-			pause := p.read(func() { c.trouble(one, at) })
-			t.Logf("the longest pause was %v", pause)
-			if pause > c.most {
-				t.Errorf("the longest pause was %v, want at most %v", pause, c.most)
-			}
-			one.Resume() // or it does not end
-			if s := p.state("ONE"); s != "AVAILABLE" {
-				t.Errorf("the copy that could not be read is %s", s)
-			}
-		})
+		for protocol, start := range map[string]setUp{"WebDAV": webdavPair, "root": rootPair} {
+			t.Run(protocol+", "+c.name, func(t *testing.T) {
+				t.Parallel()
+				p, one, at := start(t, "reads: {hedge: 0}")
+				pause := p.read(func() { c.trouble(one, at) })
+				t.Logf("the longest pause was %v", pause)
+				if pause > c.most {
+					t.Errorf("the longest pause was %v, want at most %v", pause, c.most)
+				}
+				one.Resume() // or it does not end
+				if s := p.state("ONE"); s != "AVAILABLE" {
+					t.Errorf("the copy that could not be read is %s", s)
+				}
+			})
+		}
 	}
 }
 
@@ -285,6 +297,11 @@ func TestServerRestartsInMidRead(t *testing.T) {
 		"XRootD over TLS": func(t *testing.T) (*servertest.Server, string) {
 			s := servertest.XRootD(t, servertest.XRootDOptions{PKI: pki, Authorize: true})
 			return s, "davs" + strings.TrimPrefix(s.HTTPS, "https") + "/data"
+		},
+		"root over TLS": func(t *testing.T) (*servertest.Server, string) {
+			needXrdCl(t)
+			s := servertest.XRootD(t, servertest.XRootDOptions{PKI: pki, Login: []string{"gsi"}, Authorize: true})
+			return s, s.Roots + "//data"
 		},
 		"GridFTP": func(t *testing.T) (*servertest.Server, string) {
 			s := servertest.GridFTP(t, servertest.GridFTPOptions{PKI: pki})
