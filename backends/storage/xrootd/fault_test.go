@@ -374,3 +374,25 @@ func TestNoSpace(t *testing.T) {
 	}
 	backendstest.Put(t, s, "f", data[:1<<20])
 }
+
+// Two servers that send us to one another are an error, soon.
+func TestRedirectLoop(t *testing.T) {
+	a := servertest.XRootD(t, servertest.XRootDOptions{})
+	b := servertest.XRootD(t, servertest.XRootDOptions{Redirect: a})
+	s := storage(t, Options{URL: a.Root + "//data"})
+	a.Stop()
+	conf, err := os.OpenFile(filepath.Join(filepath.Dir(a.Dir), "xrootd.cfg"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := strings.TrimPrefix(b.Root, "root://")
+	fmt.Fprintf(conf, "xrootd.redirect %s all\nxrootd.redirect %[1]s /data\n", to)
+	conf.Close()
+	a.Start()
+	begun := time.Now()
+	_, err = s.Stat(t.Context(), "f")
+	wantErr(t, "stat", err, backends.ErrUnavailable)
+	if err != nil && !strings.Contains(err.Error(), "in a circle") || time.Since(begun) > 10*time.Second {
+		t.Errorf("stat: %v, after %v", err, time.Since(begun))
+	}
+}

@@ -195,7 +195,7 @@ type buffer struct {
 }
 
 // spare keeps buffers of the largest size, which reads in a row use: fresh memory costs a page fault for each page.
-var spare = make(chan *buffer, 16)
+var spare = make(chan *buffer, 8)
 
 func newBuffer(n int) *buffer {
 	if n > maxBuffer/2 {
