@@ -91,6 +91,7 @@ type Lake struct {
 	mu      sync.Mutex                 // guards the rest; never held across I/O
 	layouts map[string]backends.Layout // of scopes met so far
 	down    map[string]failure         // RSEs that failed lately are tried last
+	vain    map[string]time.Time       // when RSEs were last waited for in vain
 	claims  map[claim]chan struct{}    // copies that are being made; closed when they are not any more
 }
 
@@ -128,7 +129,7 @@ func New(o Options) (*Lake, error) {
 	}
 	o.Recall.setDefaults()
 	l := &Lake{o: o, byName: map[string]*RSE{}, log: o.Log, now: o.Now,
-		layouts: map[string]backends.Layout{}, down: map[string]failure{}, claims: map[claim]chan struct{}{}}
+		layouts: map[string]backends.Layout{}, down: map[string]failure{}, vain: map[string]time.Time{}, claims: map[claim]chan struct{}{}}
 	l.started, l.meter = l.now(), newMeter(l.now)
 	for _, r := range o.RSEs {
 		switch {

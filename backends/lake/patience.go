@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"tarn/backends"
@@ -14,15 +15,18 @@ type patience struct {
 	limit   time.Duration // 0: none
 	without string        // the RSE that is left out
 
-	passing bool      // one of the last round failed in a way that may pass
+	passing []string  // RSEs that failed in this round in a way that may pass
 	rounds  int       // since something was read
 	since   time.Time // the first of them ended
+	until   time.Time // the last one may begin
 }
 
 // Waits between rounds.
 const (
 	roundMin = 250 * time.Millisecond
 	roundMax = 4 * time.Second
+	// vainLimit is how long is waited where others have done so in vain: longer than a server is left alone for.
+	vainLimit = 3 * time.Second
 	// longer is how many times ReadTimeout a replica gets when there is no other: it may be slow, and the
 	// storages notice for themselves when nothing moves.
 	longer = 10
@@ -35,20 +39,53 @@ func (o *Object) noteLocked(s source, err error) {
 		return
 	}
 	if !errors.Is(err, backends.ErrPermission) || errors.Is(err, backends.ErrExpired) {
-		o.passing = true
+		o.passing = append(o.passing, s.RSE)
 	}
 }
 
-// waitsLocked tells whether there is to be one more round. What is on tape is recalled rather than waited for.
+// waitsLocked tells whether there is to be one more round. What is on tape is recalled rather than waited for. Whoever
+// has waited in vain has done so for all who come soon after: the kernel asks several times for a page that it cannot get.
 func (o *Object) waitsLocked() bool {
-	return o.limit > 0 && o.passing && !o.offline && !o.crowded && (o.since.IsZero() || o.l.now().Sub(o.since) < o.limit)
+	switch {
+	case o.limit == 0 || len(o.passing) == 0 || o.offline || o.crowded:
+		return false
+	case o.since.IsZero():
+		o.since = o.l.now()
+		o.until = o.since.Add(o.limit)
+		if o.l.inVain(o.passing) {
+			o.until = o.since.Add(min(o.limit, vainLimit))
+		}
+		return true
+	case o.l.now().Before(o.until):
+		return true
+	}
+	o.l.noteInVain(o.passing)
+	return false
+}
+
+// noteInVain remembers that RSEs were waited for in vain.
+func (l *Lake) noteInVain(rses []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range rses {
+		l.vain[r] = l.now()
+	}
+}
+
+// inVain tells whether all of these were waited for in vain within the last downFor.
+func (l *Lake) inVain(rses []string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !slices.ContainsFunc(rses, func(r string) bool {
+		at, ok := l.vain[r]
+		return !ok || l.now().Sub(at) >= downFor
+	})
 }
 
 // roundLocked waits a little and begins with all replicas anew. It is called with o.mu held, and gives it up.
 func (o *Object) roundLocked(ctx context.Context) error {
-	if o.since.IsZero() {
-		o.since = o.l.now()
-		o.l.log.Warn("no replica can be read, waiting for one", "did", o.in.DID, "for", o.limit, "why", words(o.reasons))
+	if o.rounds == 0 {
+		o.l.log.Warn("no replica can be read, waiting for one", "did", o.in.DID, "for", o.until.Sub(o.since), "why", words(o.reasons))
 	}
 	wait := min(roundMin<<min(o.rounds, 10), roundMax)
 	o.rounds++
@@ -75,7 +112,7 @@ func (o *Object) roundLocked(ctx context.Context) error {
 		return fmt.Errorf("open %s: %w", o.in.DID, err)
 	}
 	o.next, o.reasons = next, nil
-	o.passing, o.offline, o.doubt = false, false, false
+	o.passing, o.offline, o.doubt = nil, false, false
 	return nil
 }
 

@@ -121,6 +121,15 @@ func TestPatienceEnds(t *testing.T) {
 		if n := r.near.Calls("open"); n > 25 {
 			t.Errorf("asked %d times", n)
 		}
+		// Whoever comes soon after does not wait as long again, but sees what is there now.
+		began = time.Now()
+		if _, err := r.Open(ctx, in); !errors.Is(err, backends.ErrUnavailable) || time.Since(began) > 5*time.Second {
+			t.Errorf("the next: %v after %v", err, time.Since(began))
+		}
+		r.far.Fail(nil)
+		r.wants(in, content("a"))
+		r.far.Fail(down)
+		time.Sleep(31 * time.Second)
 		// The reader's own end comes first.
 		short, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
