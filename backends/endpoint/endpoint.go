@@ -56,7 +56,7 @@ func smaller[T int | int64](a, b T) T {
 type Options struct {
 	// Failures (5) without a success between them open the breaker.
 	Failures int
-	// Open (5 s) is how long it stays so.
+	// Open (2 s) is how long it stays so.
 	Open time.Duration
 	// Expired tells whether a credential that was found has expired. What a server refuses meanwhile is
 	// backends.ErrExpired, too: it may be renewed. nil: never.
@@ -80,7 +80,7 @@ func NewSet(o Options) *Set {
 		o.Failures = 5
 	}
 	if o.Open <= 0 {
-		o.Open = 5 * time.Second
+		o.Open = 2 * time.Second
 	}
 	if o.Expired == nil {
 		o.Expired = func() bool { return false }
