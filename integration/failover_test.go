@@ -3,12 +3,15 @@ package integration
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -203,7 +206,7 @@ func rootPair(t *testing.T, settings string) (p *pair, one *servertest.Server, a
 	return newPair(t, settings, first, b.Root+"//data"), a, at
 }
 
-// What a reader sees of each trouble at the nearer server is a pause, and the same bytes.
+// R12: what a reader sees of each trouble at the nearer server is a pause, and the same bytes.
 func TestFailOverInMidRead(t *testing.T) {
 	type setUp = func(t *testing.T, settings string) (*pair, *servertest.Server, *door)
 	for _, c := range []struct {
@@ -286,7 +289,7 @@ func TestCorruptedOnTheWay(t *testing.T) {
 	}
 }
 
-// With no other copy the reader waits for the server.
+// R13: with no other copy the reader waits for the server.
 func TestServerRestartsInMidRead(t *testing.T) {
 	pki := identity(t)
 	for name, start := range map[string]func(t *testing.T) (*servertest.Server, string){
@@ -326,5 +329,54 @@ func TestServerRestartsInMidRead(t *testing.T) {
 				t.Errorf("the longest pause was %v", pause)
 			}
 		})
+	}
+}
+
+// R3, R13: who waits for a server can be killed, and so can the mount.
+func TestWaitingReaderCanBeKilled(t *testing.T) {
+	srv := servertest.NGINX(t, servertest.NGINXOptions{})
+	p := newPair(t, "", srv.HTTP)
+	srv.Kill()
+	cat := owned(exec.Command("cat", p.file), syscall.SIGKILL)
+	if err := cat.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cat.Wait() }()
+	select {
+	case err := <-ended:
+		t.Fatalf("it did not wait: %v", err)
+	case <-time.After(3 * time.Second):
+	}
+	if err := cat.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-ended:
+	case <-time.After(2 * time.Second):
+		t.Error("it lives 2 s after kill -9")
+	}
+	began := time.Now()
+	p.umount()
+	if d := time.Since(began); d > 10*time.Second {
+		t.Errorf("umount took %v", d)
+	}
+}
+
+// R13: the wait ends.
+func TestPatienceEndsWithEIO(t *testing.T) {
+	srv := servertest.NGINX(t, servertest.NGINXOptions{})
+	p := newPair(t, "reads: {patience: 8s}", srv.HTTP)
+	p.expect("is unavailable")
+	srv.Kill()
+	began := time.Now()
+	_, err := os.ReadFile(p.file)
+	t.Logf("EIO after %v", time.Since(began))
+	if d := time.Since(began); !errors.Is(err, syscall.EIO) || d < 8*time.Second || d > 20*time.Second { // the kernel asks three times
+		t.Errorf("%v after %v", err, d)
+	}
+	srv.Start()
+	if got, err := os.ReadFile(p.file); err != nil || !bytes.Equal(got, p.data) {
+		t.Errorf("when it is back: %d bytes, %v", len(got), err)
 	}
 }

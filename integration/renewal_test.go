@@ -39,7 +39,7 @@ func (p *pair) waits(trouble func() (over func())) {
 	}
 }
 
-// A proxy that expires in mid read is renewed: the reader, whom the server refuses meanwhile, goes on by itself.
+// R13: a proxy that expires in mid read is renewed: the reader, whom the server refuses meanwhile, goes on by itself.
 func TestProxyIsRenewedInMidRead(t *testing.T) {
 	pki := identity(t)
 	xrd := servertest.XRootD(t, servertest.XRootDOptions{PKI: pki, Authorize: true})
@@ -66,6 +66,7 @@ func TestProxyIsRenewedInMidRead(t *testing.T) {
 	}
 }
 
+// R13, for a token, which goes with each request.
 func TestTokenIsRenewedInMidRead(t *testing.T) {
 	pki := identity(t)
 	t.Setenv("X509_USER_PROXY", "")
@@ -90,7 +91,7 @@ func TestTokenIsRenewedInMidRead(t *testing.T) {
 	})
 }
 
-// A server that comes back with a certificate of another authority is trusted when that authority arrives.
+// R13: a server that comes back with a certificate of another authority is trusted when that authority arrives.
 func TestAuthorityArrivesInMidRead(t *testing.T) {
 	pki := identity(t)
 	srv := servertest.NGINX(t, servertest.NGINXOptions{PKI: pki})
