@@ -12,7 +12,7 @@ export SHORT
 TAGS = $(if $(filter-out 0,$(CGO_ENABLED)),$(shell test -e /usr/include/xrootd/XrdCl/XrdClFile.hh && command -v g++ >/dev/null && echo xrdcl))
 export GOFLAGS += $(addprefix -tags=,$(TAGS))
 
-.PHONY: help setup setup-demo build test unit race integration fuzz lint checks bench bench-quick bench-scale bench-peers soak kills restart pjdfstest demo ci clean
+.PHONY: help setup setup-demo build test test-long unit race integration fuzz lint checks bench bench-quick bench-scale bench-peers soak kills restart pjdfstest demo ci clean
 
 help:
 	@echo "targets:"
@@ -32,6 +32,11 @@ demo: setup-demo build ## the main job, step by step: DATA=DIR your own files, K
 	@DATA="$(DATA)" KEEP="$(KEEP)" scripts/demo.sh
 
 test: setup lint race fuzz ## everything that must pass: lint, tests with -race, short fuzzing; SHORT=1: without servers
+
+test-long: ## the same, longer: MinIO too (its build takes minutes), 60 kills a test, 30 s a fuzz target
+	@LONG=1 scripts/setup.sh
+	LONG=1 TARN_CRASH_ROUNDS=60 $(GO) test -race -timeout 90m $(PKGS)
+	@GO="$(GO)" FUZZTIME=30s scripts/fuzz.sh
 
 race: setup ## all tests with the race detector, mounts included
 	$(GO) test -race -timeout 20m $(PKGS)

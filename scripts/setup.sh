@@ -57,28 +57,31 @@ if [ ${#missing[@]} -gt 0 ]; then
   fi
 fi
 
-# The S3 server, of which Debian has no package: built once (minutes), and kept in the user's cache, where
-# backends/servertest looks for this version.
-versitygw=v1.8.0
+# S3 servers, of which Debian has no packages: built once (minutes), and kept in the user's cache, where
+# backends/servertest looks for these versions. MinIO, which takes longest, is for LONG.
 servers=${XDG_CACHE_HOME:-$HOME/.cache}/tarn/servers
-if [ -z "${SHORT:-}" ] && [ ! -x "$servers/versitygw@$versitygw/versitygw" ]; then
+build() { # NAME PACKAGE VERSION
+  local at="$servers/$1@$3" tmp
+  [ ! -x "$at/$1" ] || return 0
   mkdir -p "$servers"
   exec 9>"$servers/lock"
   flock 9
-  if [ ! -x "$servers/versitygw@$versitygw/versitygw" ]; then
-    echo "setup: building versitygw $versitygw, an S3 server for tests"
+  if [ ! -x "$at/$1" ]; then
+    echo "setup: building $1 $3, an S3 server for tests"
     tmp=$(mktemp -d "$servers/build.XXXXXX")
-    trap 'rm -rf "$tmp"' EXIT
-    if (cd / && GOBIN=$tmp GOFLAGS='' go install "github.com/versity/versitygw/cmd/versitygw@$versitygw") 2>"$tmp/log"; then
-      mkdir -p "$servers/versitygw@$versitygw"
-      mv "$tmp/versitygw" "$servers/versitygw@$versitygw/versitygw"
+    if (cd / && GOBIN=$tmp GOFLAGS='' go install "$2@$3") 2>"$tmp/log"; then
+      mkdir -p "$at"
+      mv "$tmp/$1" "$at/$1"
     else
       tail -5 "$tmp/log" >&2
-      echo "setup: without versitygw the tests of S3 are skipped" >&2
+      echo "setup: without $1 the tests of it are skipped" >&2
     fi
+    rm -rf "$tmp"
   fi
   exec 9>&-
-fi
+}
+[ -n "${SHORT:-}" ] || build versitygw github.com/versity/versitygw/cmd/versitygw v1.8.0
+[ -z "${LONG:-}" ] || build minio github.com/minio/minio v0.0.0-20260212201848-7aac2a2c5b7c
 
 if [ ! -e /dev/fuse ]; then
   echo "setup: there is no /dev/fuse: load the module with 'modprobe fuse', or give the container --device /dev/fuse --cap-add SYS_ADMIN" >&2

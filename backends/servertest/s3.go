@@ -11,8 +11,11 @@ import (
 	"tarn/integration/needed"
 )
 
-// VersityGW is the version of the S3 server that scripts/setup.sh builds.
-const VersityGW = "v1.8.0"
+// The versions of the S3 servers that scripts/setup.sh builds.
+const (
+	VersityGW = "v1.8.0"
+	MinIORev  = "v0.0.0-20260212201848-7aac2a2c5b7c"
+)
 
 // The account of an S3 server.
 const (
@@ -34,7 +37,7 @@ type S3Options struct {
 func S3(t testing.TB, o S3Options) *Server {
 	t.Helper()
 	needed.Server(t)
-	bin := versitygw()
+	bin := built("versitygw", VersityGW)
 	if bin == "" {
 		needed.Missing(t, "versitygw %s is not built (make setup)", VersityGW)
 	}
@@ -55,16 +58,8 @@ func S3(t testing.TB, o S3Options) *Server {
 	if o.Domain != "" {
 		args = append(args, "--virtual-domain", o.Domain+":"+port(addrs[0]))
 	}
-	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	s.HTTP, s.S3 = "http://"+addrs[0], "s3://"+addrs[0]
-	s.ready = func() bool {
-		resp, err := client.Get(s.HTTP + "/health")
-		if err != nil {
-			return false
-		}
-		resp.Body.Close()
-		return resp.StatusCode == http.StatusOK
-	}
+	s.ready = func() bool { return healthy(s.HTTP + "/health") }
 	if o.PKI != nil {
 		cert, key := filepath.Join(dir, "hostcert.pem"), filepath.Join(dir, "hostkey.pem")
 		o.PKI.Host.Write(t, cert, key)
@@ -83,14 +78,57 @@ func S3(t testing.TB, o S3Options) *Server {
 	return s
 }
 
-// versitygw finds the program where scripts/setup.sh puts it, or in PATH; "" when there is none.
-func versitygw() string {
+// MinIO starts a minio on an empty folder, with a bucket "lake". Its build takes many minutes: who does not want that
+// leaves LONG out of the environment, and the test is skipped.
+func MinIO(t testing.TB) *Server {
+	t.Helper()
+	needed.Server(t)
+	if os.Getenv("LONG") == "" {
+		t.Skip("MinIO is for make test-long")
+	}
+	bin := built("minio", MinIORev)
+	if bin == "" {
+		needed.Missing(t, "minio %s is not built (make test-long)", MinIORev)
+	}
+	dir := folder(t, "minio")
+	s := &Server{t: t, name: "minio", Dir: filepath.Join(dir, "data"), Log: filepath.Join(dir, "log")}
+	must(t, os.MkdirAll(filepath.Join(s.Dir, "lake"), 0o755)) // on one disk a bucket is a folder
+	addrs, ls := listen(t, 2)
+	for _, l := range ls {
+		l.Close()
+	}
+	s.HTTP, s.S3 = "http://"+addrs[0], "s3://"+addrs[0]
+	s.ready = func() bool { return healthy(s.HTTP + "/minio/health/ready") }
+	s.command = func() *exec.Cmd {
+		cmd := exec.Command(bin, "server", "--quiet", "--address", addrs[0], "--console-address", addrs[1], s.Dir)
+		cmd.Dir = dir
+		cmd.Env = []string{"MINIO_ROOT_USER=" + S3Access, "MINIO_ROOT_PASSWORD=" + S3Secret, "MINIO_BROWSER=off", "MINIO_UPDATE=off", "HOME=" + dir}
+		return cmd
+	}
+	t.Cleanup(s.Stop)
+	s.start(nil)
+	return s
+}
+
+// healthy tells whether a server answers with 200 there.
+func healthy(url string) bool {
+	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Get(url)
+	if err != nil {
+		return false
+	}
+	resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}
+
+// built finds a program where scripts/setup.sh puts it, or in PATH; "" when there is none.
+func built(name, version string) string {
 	if cache, err := os.UserCacheDir(); err == nil {
-		if bin := filepath.Join(cache, "tarn", "servers", "versitygw@"+VersityGW, "versitygw"); exists(bin) {
+		if bin := filepath.Join(cache, "tarn", "servers", name+"@"+version, name); exists(bin) {
 			return bin
 		}
 	}
-	bin, err := exec.LookPath("versitygw")
+	bin, err := exec.LookPath(name)
 	if err != nil {
 		return ""
 	}

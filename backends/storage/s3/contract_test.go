@@ -43,10 +43,15 @@ func open(t testing.TB, o Options) *Storage {
 }
 
 func TestContract(t *testing.T) {
-	var n atomic.Int64
 	pki := servertest.NewPKI(t)
-	for name, srv := range map[string]*servertest.Server{"plain": servertest.S3(t, servertest.S3Options{}), "TLS": servertest.S3(t, servertest.S3Options{PKI: pki})} {
+	for name, start := range map[string]func(t testing.TB) *servertest.Server{
+		"plain": func(t testing.TB) *servertest.Server { return servertest.S3(t, servertest.S3Options{}) },
+		"TLS":   func(t testing.TB) *servertest.Server { return servertest.S3(t, servertest.S3Options{PKI: pki}) },
+		"MinIO": servertest.MinIO,
+	} {
 		t.Run(name, func(t *testing.T) {
+			var n atomic.Int64
+			srv := start(t)
 			backendstest.Storage(t, func(t *testing.T) backends.Storage {
 				return open(t, Options{URL: fmt.Sprintf("%s/lake/rse%d", srv.S3, n.Add(1)), Credentials: identity(t, pki, nil)})
 			})
