@@ -90,7 +90,11 @@ func (up *uploader) copyTo(ctx context.Context, u *unsent, r *journal.Record, i 
 	there := func() bool { return r.Copies[i].State == journal.Verified || r.Copies[i].State == journal.Safe }
 	was := there()
 	if !was {
-		release, err := v.lake.Claim(ctx, backends.Info{Inode: u.inode}, r.Copies[i].RSE)
+		var in backends.Info // the inode that the catalogue has: one that is written again with the same bytes keeps its own
+		if err := v.inPlace(ctx, u, func(now backends.Info) error { in = now; return nil }); err != nil {
+			return err
+		}
+		release, err := v.lake.Claim(ctx, in, r.Copies[i].RSE)
 		if err != nil {
 			return err
 		}
@@ -150,7 +154,7 @@ func (up *uploader) goOn(ctx context.Context, u *unsent, reps []backends.Replica
 	if at < 0 {
 		return nil
 	}
-	if !up.removeCopy(ctx, c) {
+	if !up.removeCopy(ctx, c) && reps[at].State == backends.Copying && up.mayBeThere(ctx, c) {
 		return fmt.Errorf("a copy begun at %s cannot be taken back: %w: %w", c.RSE, backends.ErrUnavailable, backends.ErrTemporary)
 	}
 	r.Copies[i].PFN = reps[at].PFN
@@ -158,6 +162,16 @@ func (up *uploader) goOn(ctx context.Context, u *unsent, reps []backends.Replica
 		r.Copies[i].State = journal.Verified
 	}
 	return up.keepCopies(u, r)
+}
+
+// mayBeThere asks about a copy that could not be removed: who may not delete is refused also where nothing is.
+func (up *uploader) mayBeThere(ctx context.Context, c journal.Copy) bool {
+	rse, ok := up.v.lake.RSE(c.RSE)
+	if !ok {
+		return false
+	}
+	_, err := rse.Storage.Stat(ctx, c.PFN)
+	return !isNotExist(err)
 }
 
 // keepCopies notes in the journal what copies there are.
