@@ -86,6 +86,8 @@ type Lake struct {
 
 	recalls *collector
 	meter   *meter
+	races   chan struct{} // one for each rival
+	closing sync.Once
 	onBad   atomic.Pointer[func(backends.DID)]
 
 	mu      sync.Mutex                 // guards the rest; never held across I/O
@@ -130,7 +132,7 @@ func New(o Options) (*Lake, error) {
 	o.Recall.setDefaults()
 	l := &Lake{o: o, byName: map[string]*RSE{}, log: o.Log, now: o.Now,
 		layouts: map[string]backends.Layout{}, down: map[string]failure{}, vain: map[string]time.Time{}, claims: map[claim]chan struct{}{}}
-	l.started, l.meter = l.now(), newMeter(l.now)
+	l.started, l.meter, l.races = l.now(), newMeter(l.now), make(chan struct{}, mostRaces)
 	for _, r := range o.RSEs {
 		switch {
 		case r == nil || r.Name == "":
@@ -160,7 +162,10 @@ func (l *Lake) OnBad(f func(backends.DID)) { l.onBad.Store(&f) }
 // Close cancels the recalls that are under way, gives back what they hold, and waits
 // for the goroutines of the lake. Open tickets end with ErrClosed. The catalogue and
 // the storages are the caller's to close, afterwards.
-func (l *Lake) Close() { l.recalls.close() }
+func (l *Lake) Close() {
+	l.recalls.close()
+	l.closing.Do(l.awaitRaces)
+}
 
 // Catalogue gives what New was given, as do the five methods below.
 func (l *Lake) Catalogue() backends.Catalogue { return l.o.Catalogue }

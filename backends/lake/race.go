@@ -13,13 +13,19 @@ const (
 	leastHedge = time.Second
 	// mostHedges bounds how often the wait doubles.
 	mostHedges = 6
+	// mostRaces is how many rivals a Lake has at a time, those included that still end.
+	mostRaces = 8
+	// raceEnding is how long Close waits for them.
+	raceEnding = 5 * time.Second
 )
 
-// rival is a second read of the same bytes, at another replica.
+// rival is a second read of the same bytes, at another replica. Object.mu guards it until done.
 type rival struct {
-	h    *opened // nil: none could be opened
+	ran  bool    // there was one
+	left bool    // its bytes are of no use any more
+	won  bool    // it has them all, and h is the reader's to close
+	h    *opened // if it won
 	buf  []byte
-	won  bool
 	done chan struct{}
 }
 
@@ -42,10 +48,11 @@ func (o *Object) hedgeAfter(h *opened, n int) time.Duration {
 	return after << min(o.inVain, mostHedges)
 }
 
-// rivalLocked is which of next may race the present replica, -1 for none: a good one, and not on tape.
+// rivalLocked is which of next may race the present replica, -1 for none: a good one, not on tape, and not in a folder:
+// a read there hears of no end.
 func (o *Object) rivalLocked() int {
 	for i, s := range o.next {
-		if s.good() && !s.tape() {
+		if s.good() && !s.tape() && !s.rse.Storage.Traits().Local {
 			return i
 		}
 	}
@@ -65,7 +72,7 @@ func (o *Object) read(ctx context.Context, h *opened, p []byte, off int64) (n in
 	if after := o.hedgeAfter(h, len(p)); after > 0 {
 		t = time.AfterFunc(after, func() {
 			defer close(r.done)
-			if o.run(other, r, len(p), off); r.won {
+			if o.run(other, r, len(p), off) {
 				cancel()
 			}
 		})
@@ -81,66 +88,105 @@ func (o *Object) read(ctx context.Context, h *opened, p []byte, off int64) (n in
 		measure(took, good)
 		return n, h, err
 	}
-	if good {
-		end()
+	if !good {
+		<-r.done
 	}
-	<-r.done
-	switch {
-	case good:
-		measure(took, true)
-		o.vain(r)
+	if good || !r.won {
+		measure(took, good)
+		o.leave(r) // without waiting for it: not every storage ends when its context does
 		return n, h, err
-	case r.won:
-		measure(took, true) // it is at least as slow as that
-		copy(p, r.buf)
-		o.change(h, r.h)
-		return len(p), r.h, nil
 	}
-	measure(0, false)
-	o.vain(r)
-	return n, h, err
+	measure(took, true) // it is at least as slow as that
+	copy(p, r.buf)
+	o.change(h, r.h)
+	return len(p), r.h, nil
 }
 
-// run reads at another replica. One race an Object has at a time; others who wait hear of its end.
-func (o *Object) run(ctx context.Context, r *rival, n int, off int64) {
+// run reads at another replica, and tells whether it won. One race an Object has at a time; others who wait hear of its
+// end.
+func (o *Object) run(ctx context.Context, r *rival, n int, off int64) bool {
 	o.mu.Lock()
 	i := o.rivalLocked()
-	if o.racing || o.closed || i < 0 {
+	if o.racing || o.closed || r.left || i < 0 || !o.l.beginRace() {
 		o.mu.Unlock()
-		return
+		return false
 	}
+	defer o.l.endRace()
 	s := o.next[i]
-	o.racing = true
+	o.racing, r.ran = true, true
 	o.mu.Unlock()
-	defer func() {
-		o.mu.Lock()
-		o.racing = false
-		o.mu.Unlock()
-	}()
-	h, err := o.l.openSource(ctx, o.in, s)
-	if err != nil {
-		return // it is tried again when its turn comes
+	buf := make([]byte, n)
+	h, ok := o.runAt(ctx, s, buf, off)
+	o.mu.Lock()
+	o.racing = false
+	won := ok && !r.left
+	if won {
+		r.won, r.h, r.buf = true, h, buf
 	}
-	r.h, r.buf = newOpened(s, h), make([]byte, n)
-	measure, began := o.l.meter.begin(s.RSE, n), time.Now()
-	got := 0
-	err = o.l.attempt(ctx, func(ctx context.Context) (err error) {
-		got, err = h.ReadAt(ctx, r.buf, off)
-		return err
-	})
-	r.won = got == n && (err == nil || err == io.EOF)
-	measure(time.Since(began), r.won)
+	o.mu.Unlock()
+	if h != nil && !won {
+		o.close(h)
+	}
+	return won
 }
 
-// vain ends a race that did not help.
-func (o *Object) vain(r *rival) {
-	if r.h == nil {
-		return
+// runAt opens s and reads all of p there; h is nil when it could not be opened, which is tried again when its turn
+// comes.
+func (o *Object) runAt(ctx context.Context, s source, p []byte, off int64) (h *opened, ok bool) {
+	b, err := o.l.openSource(ctx, o.in, s)
+	if err != nil {
+		return nil, false
 	}
+	h = newOpened(s, b)
+	measure, began := o.l.meter.begin(s.RSE, len(p)), time.Now()
+	got := 0
+	err = o.l.attempt(ctx, func(ctx context.Context) (err error) {
+		got, err = h.ReadAt(ctx, p, off)
+		return err
+	})
+	ok = got == len(p) && (err == nil || err == io.EOF)
+	measure(time.Since(began), ok)
+	return h, ok
+}
+
+// leave ends a race that did not help; if the rival still reads, it closes what it opened when it ends.
+func (o *Object) leave(r *rival) {
 	o.mu.Lock()
-	o.inVain++
+	r.left = true
+	if r.ran {
+		o.inVain++
+	}
+	won := r.won
 	o.mu.Unlock()
-	o.close(r.h)
+	if won {
+		o.close(r.h)
+	}
+}
+
+// beginRace tells whether there may be one more rival, which calls endRace when it has closed all.
+func (l *Lake) beginRace() bool {
+	select {
+	case l.races <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (l *Lake) endRace() { <-l.races }
+
+// awaitRaces keeps new races from beginning and waits for those under way, but not long for one that hangs.
+func (l *Lake) awaitRaces() {
+	t := time.NewTimer(raceEnding)
+	defer t.Stop()
+	for range cap(l.races) {
+		select {
+		case l.races <- struct{}{}:
+		case <-t.C:
+			l.log.Warn("a read of a slow storage does not end")
+			return
+		}
+	}
 }
 
 // change puts the winner in the place of the one that was too slow, which is tried again after all others.

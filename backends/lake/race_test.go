@@ -210,11 +210,17 @@ func TestRaceInVain(t *testing.T) {
 	})
 }
 
+// folder is on this machine.
+type folder struct{ *paced }
+
+func (folder) Traits() backends.StorageTraits { return backends.StorageTraits{Local: true} }
+
 func TestNoRace(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*lake.Options)
 		rse    string // of the only other copy
-	}{"when it is off": {func(o *lake.Options) { o.Hedge = 0 }, "FAR"}, "by tape": {func(*lake.Options) {}, "TAPE"}} {
+	}{"when it is off": {func(o *lake.Options) { o.Hedge = 0 }, "FAR"}, "by tape": {func(*lake.Options) {}, "TAPE"},
+		"by a folder": {func(*lake.Options) {}, "FOLDER"}} {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRaceRig(t, c.change)
 			defer r.Close()
@@ -225,6 +231,9 @@ func TestNoRace(t *testing.T) {
 					t.Fatal(err)
 				}
 				r.cat.PutReplica(ctx, r.in.DID, "", backends.Replica{RSE: "TAPE", PFN: "TAPE/big", State: backends.Available})
+			}
+			if c.rse == "FOLDER" {
+				r.dFar.Storage = folder{r.far}
 			}
 			o := r.open()
 			defer o.Close()
@@ -288,5 +297,53 @@ func TestChoiceBySpeed(t *testing.T) {
 		}
 		time.Sleep(11 * time.Minute)
 		want("that is long ago", "NEAR")
+	})
+}
+
+// stuck is a storage whose opens take their time, and hear of no context unless they listen.
+type stuck struct {
+	*paced
+	delay   time.Duration
+	listens bool
+}
+
+func (s *stuck) Open(ctx context.Context, path string) (backends.Object, error) {
+	if !s.listens {
+		time.Sleep(s.delay)
+		return s.paced.Open(context.Background(), path)
+	}
+	select {
+	case <-time.After(s.delay):
+		return s.paced.Open(ctx, path)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// Who has its bytes does not wait for a rival that hangs, which ends by itself; Close waits for it, but not for ever.
+func TestRivalThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRaceRig(t)
+		r.dFar.Storage = &stuck{paced: r.far, delay: time.Hour}
+		o := r.open()
+		r.near.set(10 * time.Millisecond)
+		r.step(o, 0)
+		r.near.set(1500 * time.Millisecond)
+		for i := range 3 {
+			if d := r.step(o, i); d != 1500*time.Millisecond {
+				t.Errorf("step %d took %v", i, d)
+			}
+		}
+		o.Close()
+		began := time.Now()
+		r.Close()
+		if d := time.Since(began); d != 5*time.Second {
+			t.Errorf("close took %v", d)
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if opens, closes := r.rig.far.Calls("open"), r.rig.far.Calls("close"); opens != 1 || closes != 1 {
+			t.Errorf("%d opens, %d closes", opens, closes)
+		}
 	})
 }
