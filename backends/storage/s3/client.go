@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"time"
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
@@ -55,6 +56,16 @@ type call struct {
 
 type callKey struct{}
 
+// patience is the key of how much longer than usual a server may be silent.
+type patience struct{}
+
+// patient allows for a server that copies n bytes before it answers.
+func patient(ctx context.Context, n int64) context.Context {
+	return context.WithValue(ctx, patience{}, time.Duration(n/copyRate)*time.Second)
+}
+
+const copyRate = 50 * mib // bytes a second
+
 // ask makes requests through the client library and puts their failure in our words.
 func (s *Storage) ask(ctx context.Context, f func(ctx context.Context) error) error {
 	_, err := s.seen(ctx, f)
@@ -85,7 +96,8 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		c = &call{}
 	}
 	*c = call{}
-	f := wire.Begin(req.Context(), t.s.ctx, wire.Deadlines{Connect: t.s.o.Connect, Stall: t.s.o.Stall})
+	more, _ := req.Context().Value(patience{}).(time.Duration)
+	f := wire.Begin(req.Context(), t.s.ctx, wire.Deadlines{Connect: t.s.o.Connect, Stall: t.s.o.Stall + more})
 	req = req.WithContext(f.Ctx)
 	if req.Body != nil && req.Body != http.NoBody {
 		req.Body = &feed{req.Body, f}

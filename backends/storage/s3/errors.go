@@ -79,8 +79,8 @@ var codes = map[string]error{
 	"InvalidDigest":               errChanged,
 	"XAmzContentSHA256Mismatch":   errChanged,
 	"XAmzContentChecksumMismatch": errChanged,
-	"InvalidPart":                 errChanged,
 
+	"InvalidPart":                errTrouble, // somebody has removed it
 	"IncompleteBody":             errTrouble,
 	"InternalError":              errTrouble,
 	"OperationAborted":           errTrouble,

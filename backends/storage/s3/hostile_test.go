@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -470,37 +471,98 @@ func TestUploadsToLiars(t *testing.T) {
 	}
 }
 
-// The answer to CompleteMultipartUpload is lost, and the object is there.
-func TestLostAnswerOfComplete(t *testing.T) {
-	srv := servertest.S3(t, servertest.S3Options{})
+// through is a storage on srv by way of a proxy that lets spoil handle some requests.
+func through(t *testing.T, srv *servertest.Server, spoil func(w http.ResponseWriter, r *http.Request, pass func() *http.Response) bool) *Storage {
+	t.Helper()
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r2 := r.Clone(r.Context())
-		r2.RequestURI, r2.URL.Scheme, r2.URL.Host = "", "http", strings.TrimPrefix(srv.HTTP, "http://")
-		resp, err := http.DefaultTransport.RoundTrip(r2)
-		if err != nil {
-			panic(http.ErrAbortHandler)
+		pass := func() *http.Response {
+			out := r.Clone(r.Context())
+			out.RequestURI, out.URL.Scheme, out.URL.Host = "", "http", strings.TrimPrefix(srv.HTTP, "http://")
+			resp, err := http.DefaultTransport.RoundTrip(out)
+			if err != nil {
+				panic(http.ErrAbortHandler)
+			}
+			return resp
 		}
+		if spoil(w, r, pass) {
+			return
+		}
+		resp := pass()
 		defer resp.Body.Close()
-		if r.Method == http.MethodPost && r.URL.Query().Has("uploadId") {
-			io.Copy(io.Discard, resp.Body)
-			panic(http.ErrAbortHandler)
-		}
 		for k, v := range resp.Header {
 			w.Header()[k] = v
 		}
 		w.WriteHeader(resp.StatusCode)
 		io.Copy(w, resp.Body)
 	}))
-	defer proxy.Close()
-	s := open(t, Options{URL: "s3" + strings.TrimPrefix(proxy.URL, "http") + "/lake/x", PartSize: 5 * mib})
+	t.Cleanup(proxy.Close)
+	return open(t, Options{URL: "s3" + strings.TrimPrefix(proxy.URL, "http") + "/lake/x", PartSize: 5 * mib})
+}
+
+// The answer to CompleteMultipartUpload is lost, and the object is there.
+func TestLostAnswerOfComplete(t *testing.T) {
+	srv := servertest.S3(t, servertest.S3Options{})
+	lost := 0
+	s := through(t, srv, func(w http.ResponseWriter, r *http.Request, pass func() *http.Response) bool {
+		if r.Method == http.MethodPost && r.URL.Query().Has("uploadId") {
+			lost++
+			pass().Body.Close()
+			panic(http.ErrAbortHandler)
+		}
+		return false
+	})
 	data := backendstest.Bytes(1, 12*mib)
 	if err := store(t.Context(), s, "f", int64(len(data)), data); err != nil {
 		t.Fatal(err)
 	}
 	same(t, s, "f", data)
-	if c, err := s.Checksum(t.Context(), "f"); err != nil || c != backendstest.Sums(data) {
-		t.Errorf("checksum %+v, %v", c, err)
+	if c, err := s.Checksum(t.Context(), "f"); err != nil || c != backendstest.Sums(data) || lost != 1 {
+		t.Errorf("checksum %+v, %v, after %d answers were lost", c, err, lost)
 	}
+}
+
+// A server that is busy, or breaks the connection, costs a part and no more.
+func TestPartsAreSentAgain(t *testing.T) {
+	srv := servertest.S3(t, servertest.S3Options{})
+	for _, size := range []int64{22 * mib, -1} {
+		var seen sync.Map
+		var spoiled atomic.Int64
+		s := through(t, srv, func(w http.ResponseWriter, r *http.Request, pass func() *http.Response) bool {
+			q := r.URL.Query()
+			if r.Method != http.MethodPut && r.Method != http.MethodPost || !q.Has("uploadId") {
+				return false
+			}
+			if _, again := seen.LoadOrStore(q.Get("partNumber"), true); again {
+				return false
+			}
+			if spoiled.Add(1)%2 == 0 {
+				refuse(w, 503, "SlowDown")
+				return true
+			}
+			io.CopyN(io.Discard, r.Body, 2*mib)
+			panic(http.ErrAbortHandler)
+		})
+		data := backendstest.Bytes(1, 22*mib)
+		if err := store(t.Context(), s, "f", size, data); err != nil || spoiled.Load() != 6 {
+			t.Errorf("announced as %d: %v, %d requests were spoiled", size, err, spoiled.Load())
+		}
+		same(t, s, "f", data)
+		if left := uploads(t, s); len(left) > 0 {
+			t.Errorf("uploads are left: %+v", left)
+		}
+	}
+}
+
+// Parts that are too large to be kept are sent while they come.
+func TestLargeParts(t *testing.T) {
+	srv := servertest.S3(t, servertest.S3Options{})
+	s := open(t, Options{URL: srv.S3 + "/lake/x"})
+	s.o.PartSize = 40 * mib
+	data := backendstest.Bytes(1, 90*mib)
+	if err := store(t.Context(), s, "f", int64(len(data)), data); err != nil {
+		t.Fatal(err)
+	}
+	same(t, s, "f", data)
 }
 
 // Keys that are replaced in their file count from the next request on.

@@ -1,13 +1,13 @@
 package s3
 
 import (
-	"bytes"
 	"context"
 	"hash"
 	"hash/crc32"
-	"io"
+	"math/rand/v2"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/minio/minio-go/v7"
 
@@ -34,8 +34,10 @@ type part struct {
 	crc   hash.Hash32
 	block []byte      // that is being filled
 	queue chan []byte // has room for all blocks of the upload; closed when the part is whole
-	kept  [][]byte    // taken from queue by whole
 	begun bool
+
+	mu    sync.Mutex // guards the rest, and its bodies
+	taken [][]byte   // from queue, nil where they were given back
 }
 
 // partSize is that of part n.
@@ -129,8 +131,53 @@ func (c *part) start() error {
 	return nil
 }
 
-// send is the request. Its CRC32C follows the bytes as a trailer, and is of what Write was given.
-func (c *part) send() (minio.CompletePart, error) {
+// attempts is how often what may be had again is tried. The retry decorator does not repeat an upload, since its bytes have
+// gone by; but a server that is busy for one of 10,000 parts is to cost no more than that part.
+const attempts = 4
+
+// again tries f a few times while it fails temporarily.
+func (u *upload) again(ctx context.Context, f func() error) error {
+	begun := time.Now()
+	for n := 1; ; n++ {
+		err := f()
+		wait := max(backends.RetryAfter(err), time.Duration(1<<n)*firstWait)
+		if n == attempts || !backends.IsTemporary(err) || time.Since(begun)+wait > tryFor {
+			return err
+		}
+		u.s.o.Log.Debug("part of an upload is tried again", "at", u.s.at(u.path), "after", wait, "err", err)
+		select {
+		case <-time.After(wait/2 + rand.N(wait/2)):
+		case <-ctx.Done():
+			return err
+		case <-u.s.ctx.Done():
+			return err
+		}
+	}
+}
+
+const (
+	firstWait = 100 * time.Millisecond
+	tryFor    = 15 * time.Second // who is silent for long is left to who has other servers
+)
+
+// send is the request, and its repetition as long as the blocks are kept.
+func (c *part) send() (done minio.CompletePart, err error) {
+	defer c.free()
+	if !c.keeps() {
+		return c.try()
+	}
+	err = c.u.again(c.u.ctx, func() error {
+		done, err = c.try()
+		return err
+	})
+	return done, err
+}
+
+// keeps tells whether the blocks are kept until the server has the part: there is room for those of two.
+func (c *part) keeps() bool { return c.size <= blocks*blockSize/2 }
+
+// try sends the part. Its CRC32C follows the bytes as a trailer, and is of what Write was given.
+func (c *part) try() (minio.CompletePart, error) {
 	u := c.u
 	var opts minio.PutObjectPartOptions
 	b := &partBody{c: c}
@@ -160,116 +207,6 @@ func (c *part) send() (minio.CompletePart, error) {
 		p.ChecksumCRC32C = sum
 	}
 	return p, nil
-}
-
-// partBody reads the blocks of a part as they come. The transport may go on reading after the request has ended.
-type partBody struct {
-	c       *part
-	trailer http.Header // nil: none
-
-	mu    sync.Mutex // guards the rest
-	block []byte     // that is being read
-	rest  []byte     // of block
-	read  int64      // bytes
-	ended bool
-}
-
-func (b *partBody) Read(p []byte) (int, error) {
-	for {
-		if n, err := b.some(p); n > 0 || err != nil {
-			return n, err
-		}
-		select {
-		case block, ok := <-b.c.queue:
-			if !ok { // aborted
-				return 0, io.ErrUnexpectedEOF
-			}
-			b.next(block)
-		case <-b.c.u.ctx.Done():
-			return 0, b.c.u.ctx.Err()
-		}
-	}
-}
-
-// some reads of the block at hand.
-func (b *partBody) some(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	switch {
-	case b.ended:
-		return 0, backends.ErrClosed
-	case b.read == b.c.size:
-		return 0, io.EOF
-	}
-	n := copy(p, b.rest)
-	if b.rest = b.rest[n:]; len(b.rest) == 0 {
-		b.free()
-	}
-	// The trailer is taken with the last byte. The sum is done: the last block came after it.
-	if b.read += int64(n); b.read == b.c.size && b.trailer != nil {
-		b.trailer.Set(crcHeader, crcText(b.c.crc.Sum32()))
-	}
-	return n, nil
-}
-
-// next takes a block.
-func (b *partBody) next(block []byte) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.block, b.rest = block, block; b.ended {
-		b.free()
-	}
-}
-
-// end makes every further Read fail, and tells whether all was read.
-func (b *partBody) end() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.ended = true
-	b.free()
-	return b.read == b.c.size
-}
-
-// free gives the block back.
-func (b *partBody) free() {
-	if b.block == nil {
-		return
-	}
-	if cap(b.block) == blockSize {
-		whole := b.block
-		pool.Put(&whole)
-	}
-	b.block, b.rest = nil, nil
-	<-b.c.u.room
-}
-
-// whole reads a part that was not begun, as often as it is called.
-func (c *part) whole() io.Reader {
-	if c == nil {
-		return bytes.NewReader(nil)
-	}
-	for len(c.queue) > 0 {
-		c.kept = append(c.kept, <-c.queue)
-	}
-	rs := []io.Reader{}
-	for _, b := range c.kept {
-		rs = append(rs, bytes.NewReader(b))
-	}
-	return io.MultiReader(append(rs, bytes.NewReader(c.block))...)
-}
-
-// pool has blocks of blockSize.
-var pool sync.Pool
-
-// getBlock gives an empty one with room for n bytes.
-func getBlock(n int64) []byte {
-	if n < blockSize {
-		return make([]byte, 0, n)
-	}
-	if b, ok := pool.Get().(*[]byte); ok {
-		return (*b)[:0]
-	}
-	return make([]byte, 0, blockSize)
 }
 
 var _ backends.Upload = (*upload)(nil)

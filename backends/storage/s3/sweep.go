@@ -10,25 +10,31 @@ import (
 	"tarn/backends"
 )
 
-// abort removes the parts of a multipart upload. A part that was on its way may arrive after the first attempt, so the
-// server is asked once more (API Reference, AbortMultipartUpload).
+// abort removes the parts of a multipart upload. One that is still being stored may come after the first attempt, or make
+// it fail, so the server is asked again (API Reference, AbortMultipartUpload).
 func (s *Storage) abort(ctx context.Context, key, id string) error {
-	for range 3 {
+	for n := time.Duration(1); ; n *= 2 {
 		err := s.ask(ctx, func(ctx context.Context) error {
 			return s.core.AbortMultipartUpload(ctx, s.bucket, key, id)
 		})
-		if err != nil && !errors.Is(err, backends.ErrNotExist) {
+		if err == nil {
+			var parts minio.ListObjectPartsResult
+			if parts, err = s.partsOf(ctx, key, id, 0); err == nil && len(parts.ObjectParts) > 0 {
+				err = down("parts of an aborted upload stay on the server")
+			}
+		}
+		switch {
+		case errors.Is(err, backends.ErrNotExist):
+			return nil
+		case !backends.IsTemporary(err) || n > 16:
 			return err
 		}
-		parts, err := s.partsOf(ctx, key, id, 0)
-		if errors.Is(err, backends.ErrNotExist) || err == nil && len(parts.ObjectParts) == 0 {
-			return nil
-		}
-		if err != nil {
+		select {
+		case <-time.After(n * firstWait):
+		case <-ctx.Done():
 			return err
 		}
 	}
-	return down("parts of an aborted upload stay on the server")
 }
 
 func (s *Storage) partsOf(ctx context.Context, key, id string, after int) (parts minio.ListObjectPartsResult, err error) {

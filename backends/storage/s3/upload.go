@@ -256,16 +256,22 @@ func (u *upload) complete(ctx context.Context, sums backends.Checksums) error {
 		opts.UserMetadata = map[string]string{crcHeader: crcText(u.crc.Sum32()), typeHeader: "FULL_OBJECT"}
 	}
 	var info minio.UploadInfo
-	err := u.s.ask(ctx, func(ctx context.Context) (err error) {
-		info, err = u.s.core.CompleteMultipartUpload(ctx, u.s.bucket, u.key(), u.id, u.parts, opts)
+	first := true
+	err := u.again(ctx, func() error {
+		err := u.s.ask(patient(ctx, u.h.Size()), func(ctx context.Context) (err error) {
+			info, err = u.s.core.CompleteMultipartUpload(ctx, u.s.bucket, u.key(), u.id, u.parts, opts)
+			return err
+		})
+		if lost := !first && errors.Is(err, backends.ErrNotExist); lost || backends.IsTemporary(err) {
+			// The answer may have been lost, not the effect.
+			if a, herr := u.s.head(ctx, u.path); herr == nil && a.Size == u.h.Size() && a.ETag == u.etag() {
+				info = minio.UploadInfo{ETag: a.ETag}
+				err = u.s.abort(ctx, u.key(), u.id) // where the same bytes were there before
+			}
+		}
+		first = false
 		return err
 	})
-	if backends.IsTemporary(err) || errors.Is(err, backends.ErrNotExist) {
-		// The answer may have been lost, not the effect.
-		if a, herr := u.s.head(ctx, u.path); herr == nil && a.Size == u.h.Size() && a.ETag == u.etag() {
-			info, err = minio.UploadInfo{ETag: a.ETag}, nil
-		}
-	}
 	if err != nil {
 		return err
 	}

@@ -173,14 +173,17 @@ func TestLeftOversAreSwept(t *testing.T) {
 	defer begin(other).Abort()
 	dead := open(t, Options{URL: srv.S3 + "/lake/x", PartSize: 5 * mib})
 	begin(dead)
+	if _, err := dead.Create(t.Context(), "g", 12*mib); err != nil { // and has sent nothing of this one
+		t.Fatal(err)
+	}
 	dead.cancel() // it dies without a word
 	mine := begin(s)
 	defer mine.Abort()
-	if n, err := s.Clean(t.Context()); n != 0 || err != nil || len(uploads(t, s)) != 2 {
+	if n, err := s.Clean(t.Context()); n != 0 || err != nil || len(uploads(t, s)) != 3 {
 		t.Errorf("young: %d, %v", n, err)
 	}
 	later.Store(int64(25 * time.Hour))
-	if n, err := s.Clean(t.Context()); n != 1 || err != nil || len(uploads(t, s)) != 1 || len(uploads(t, other)) != 1 {
+	if n, err := s.Clean(t.Context()); n != 2 || err != nil || len(uploads(t, s)) != 1 || len(uploads(t, other)) != 1 {
 		t.Errorf("old: %d, %v; %d and %d are left", n, err, len(uploads(t, s)), len(uploads(t, other)))
 	}
 	if _, err := mine.Write(backendstest.Bytes(2, 6*mib)); err != nil {
