@@ -349,9 +349,9 @@ func TestListingsOfLiars(t *testing.T) {
 	}
 }
 
-// A folder of 100,000 files is listed as it comes, in the order of names, in a memory that its size does not matter to.
+// A folder of many files is listed as it comes, in the order of names, in a memory that its size does not matter to.
 func TestLongListing(t *testing.T) {
-	const n = 100_000
+	const n = many
 	var requests atomic.Int64
 	s := liar(t, func(w http.ResponseWriter, r *http.Request) {
 		requests.Add(1)
