@@ -83,6 +83,21 @@ func (e *LaterError) Error() string {
 // Unwrap gives the failure.
 func (e *LaterError) Unwrap() error { return e.Err }
 
+// AnsweredError is a temporary failure of one file or folder that its server told of: the server itself is well.
+type AnsweredError struct{ Err error }
+
+// Error is that of the failure.
+func (e *AnsweredError) Error() string { return e.Err.Error() }
+
+// Unwrap gives the failure.
+func (e *AnsweredError) Unwrap() error { return e.Err }
+
+// IsAnswered tells whether an error has an AnsweredError in it.
+func IsAnswered(err error) bool {
+	var a *AnsweredError
+	return errors.As(err, &a)
+}
+
 // RetryAfter tells how long a server wants to be left alone; 0: it did not say.
 func RetryAfter(err error) time.Duration {
 	var l *LaterError

@@ -11,8 +11,8 @@
 // The breaker opens after Options.Failures temporary failures (backends.ErrTemporary, or no answer
 // within the caller's time) with no success between them. For Options.Open every call fails at once
 // with backends.ErrHeldOff, which is temporary and unavailable too, so that reads go on elsewhere.
-// Then one call tries; its result closes the breaker or opens it anew. What a server says of a file,
-// such as backends.ErrNotExist, is a success: it answers.
+// Then one call tries; its result closes the breaker or opens it anew. What a server says of a file
+// or folder, such as backends.ErrNotExist or a backends.AnsweredError, is a success: it answers.
 package endpoint
 
 import (
@@ -152,9 +152,9 @@ func newEndpoint(door string, o Options, l Limits) *Endpoint {
 	return e
 }
 
-// isFailure tells what counts against a server.
+// isFailure tells what counts against a server. What it says of one folder does not: there may be others behind the door.
 func isFailure(err error) bool {
-	return errors.Is(err, context.DeadlineExceeded) || backends.IsTemporary(err) && !errors.Is(err, backends.ErrBusy)
+	return errors.Is(err, context.DeadlineExceeded) || backends.IsTemporary(err) && !errors.Is(err, backends.ErrBusy) && !backends.IsAnswered(err)
 }
 
 // saysNothing tells what speaks neither for a server nor against it: somebody else ended the call, or

@@ -176,6 +176,7 @@ func TestWhatCounts(t *testing.T) {
 		{"refused", backends.ErrPermission, false},
 		{"full", backends.ErrNoSpace, false},
 		{"corrupt", backends.ErrCorrupt, false},
+		{"a folder that is not there", &backends.OpError{Err: &backends.AnsweredError{Err: fault.ErrTemporary}}, false},
 		{"locked file", errors.Join(backends.ErrBusy, backends.ErrTemporary), false},
 		{"called off", context.Canceled, false},
 		{"no such host", backends.ErrUnavailable, false},
@@ -209,6 +210,29 @@ func TestWhatCounts(t *testing.T) {
 	if err := stat(t.Context(), at(endpoint.Limits{}).Storage(f), 20); !errors.Is(err, backends.ErrHeldOff) {
 		t.Error("calls that were called off hid the failures between them")
 	}
+}
+
+// A folder that is not there is no reason to leave its neighbour alone, nor the only one to try a server that was away.
+func TestNeighbours(t *testing.T) {
+	f, g := fault.NewStorage(disk(t)), fault.NewStorage(disk(t))
+	backendstest.Put(t, g, "f", []byte("x"))
+	synctest.Test(t, func(t *testing.T) {
+		e := at(endpoint.Limits{})
+		sick, well, ctx := e.Storage(f), e.Storage(g), t.Context()
+		f.On("Stat", fault.Always(&backends.AnsweredError{Err: fault.ErrTemporary}))
+		g.On("Stat", fault.Always(fault.ErrTemporary))
+		if err := stat(ctx, well, 6); !errors.Is(err, backends.ErrHeldOff) {
+			t.Fatal(err)
+		}
+		g.Reset()
+		time.Sleep(3 * time.Second)
+		if err := stat(ctx, sick, 20); !backends.IsAnswered(err) {
+			t.Errorf("the folder that is not there: %v", err)
+		}
+		if err := stat(ctx, well, 1); err != nil {
+			t.Errorf("its neighbour: %v", err)
+		}
+	})
 }
 
 // A read that fails in an open file counts, as do bytes and ends of uploads.

@@ -135,7 +135,7 @@ var errShort = fmt.Errorf("the file ends before the size it was opened with: %w"
 func cut(err error) error {
 	var r *replyError
 	if errors.As(err, &r) && !broken(err) {
-		return fmt.Errorf("the transfer broke off: the server says %q: %w, %w", r.reply.String(), backends.ErrUnavailable, backends.ErrTemporary)
+		return &backends.AnsweredError{Err: fmt.Errorf("the transfer broke off: the server says %q: %w", r.reply.String(), errTrouble)}
 	}
 	return err
 }

@@ -34,12 +34,18 @@ func (e *replyError) Error() string {
 	return fmt.Sprintf("the server says %q: %v", e.reply.String(), e.word)
 }
 
-func (e *replyError) Unwrap() []error {
-	if e.word == backends.ErrUnavailable {
-		return []error{e.word, backends.ErrTemporary}
+func (e *replyError) Unwrap() error {
+	switch {
+	case e.word != backends.ErrUnavailable:
+		return e.word
+	case e.reply.code == 421 || e.reply.code == 425: // RFC 959, 4.2.2: no service, no data connection
+		return errTrouble
 	}
-	return []error{e.word}
+	return &backends.AnsweredError{Err: errTrouble}
 }
+
+// errTrouble is what may be over soon.
+var errTrouble = fmt.Errorf("%w, %w", backends.ErrUnavailable, backends.ErrTemporary)
 
 // globusErrors are the words of "GlobusError: v=1 c=WORD".
 var globusErrors = map[string]error{
@@ -132,7 +138,7 @@ func network(what string, err error) error {
 	default:
 		err = errors.New(err.Error()) // nothing of the local system's errors may be taken for the storage's
 	}
-	return brokenError{fmt.Errorf("%s: %w: %w, %w", what, err, backends.ErrUnavailable, backends.ErrTemporary)}
+	return brokenError{fmt.Errorf("%s: %w: %w", what, err, errTrouble)}
 }
 
 // opError is the edge of the backend.

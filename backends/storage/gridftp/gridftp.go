@@ -227,9 +227,9 @@ func (s *Storage) present(ctx context.Context, ss *session) error {
 	var r *replyError
 	switch {
 	case errors.As(err, &r) && !broken(err):
-		return fmt.Errorf("%s cannot be seen (%v): %w, %w", what, err, backends.ErrUnavailable, backends.ErrTemporary)
+		return &backends.AnsweredError{Err: fmt.Errorf("%s cannot be seen (%v): %w", what, err, errTrouble)}
 	case err == nil && s.o.Marker == "" && !f.isDir():
-		return fmt.Errorf("%s is no folder: %w, %w", what, backends.ErrUnavailable, backends.ErrTemporary)
+		return &backends.AnsweredError{Err: fmt.Errorf("%s is no folder: %w", what, errTrouble)}
 	}
 	return err
 }

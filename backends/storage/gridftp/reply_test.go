@@ -112,6 +112,12 @@ func TestWords(t *testing.T) {
 			t.Errorf("%q: %v, want %v", in, refused(r), want)
 		}
 	}
+	for code, one := range map[int]bool{421: false, 425: false, 426: true, 451: true} {
+		err := refused(reply{code: code, lines: []string{"x"}})
+		if !backends.IsTemporary(err) || backends.IsAnswered(err) != one {
+			t.Errorf("%d: %v, with one file alone: %v", code, err, backends.IsAnswered(err))
+		}
+	}
 	if total, free, ok := parseUsage("USAGE 1 FREE 20 TOTAL 30"); !ok || total != 30 || free != 20 {
 		t.Errorf("usage: %d %d %v", total, free, ok)
 	}

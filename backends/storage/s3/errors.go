@@ -38,6 +38,9 @@ func (e *serverError) Unwrap() error { return e.word }
 // errTrouble is what may be over soon.
 var errTrouble = fmt.Errorf("%w, %w", backends.ErrUnavailable, backends.ErrTemporary)
 
+// errAnswered is trouble with one object.
+var errAnswered = &backends.AnsweredError{Err: errTrouble}
+
 // errChanged is what has changed on its way to the server.
 var errChanged = fmt.Errorf("the bytes changed on their way: %w", backends.ErrCorrupt)
 
@@ -80,10 +83,10 @@ var codes = map[string]error{
 	"XAmzContentSHA256Mismatch":   errChanged,
 	"XAmzContentChecksumMismatch": errChanged,
 
-	"InvalidPart":                errTrouble, // somebody has removed it
-	"IncompleteBody":             errTrouble,
-	"InternalError":              errTrouble,
-	"OperationAborted":           errTrouble,
+	"InvalidPart":                errAnswered, // somebody has removed it
+	"IncompleteBody":             errAnswered,
+	"InternalError":              errAnswered,
+	"OperationAborted":           errAnswered,
 	"RequestTimeout":             errTrouble,
 	"ServiceUnavailable":         errTrouble,
 	"SlowDown":                   errTrouble,
@@ -96,7 +99,7 @@ var codes = map[string]error{
 	"XMinioServerNotInitialized": errTrouble,
 }
 
-// statuses are for what has no code that we know. All others are trouble of the server.
+// statuses are for what has no code that we know. All others are trouble with the object.
 var statuses = map[int]error{
 	http.StatusUnauthorized:                 backends.ErrPermission,
 	http.StatusForbidden:                    backends.ErrPermission,
@@ -108,6 +111,9 @@ var statuses = map[int]error{
 	http.StatusInsufficientStorage:          backends.ErrNoSpace,
 	http.StatusRequestTimeout:               errTrouble,
 	http.StatusTooManyRequests:              errTrouble,
+	http.StatusBadGateway:                   errTrouble,
+	http.StatusServiceUnavailable:           errTrouble,
+	http.StatusGatewayTimeout:               errTrouble,
 }
 
 // words says what went wrong in a request: what the transport saw, or what the server says.
@@ -151,7 +157,7 @@ func (s *Storage) refused(c *call, e minio.ErrorResponse) error {
 	case slices.Contains([]string{"PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}, e.Code):
 		return wrong("the bucket %s is in another region or at another host: %s", s.bucket, out.text)
 	case out.word == nil && status >= 500:
-		out.word = errTrouble
+		out.word = errAnswered
 	case out.word == nil:
 		out.word = backends.ErrUnavailable
 	}

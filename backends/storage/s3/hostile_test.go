@@ -77,6 +77,9 @@ func TestErrorsByClass(t *testing.T) {
 		if !errors.Is(err, c.want) || backends.IsTemporary(err) != c.temp || !strings.Contains(fmt.Sprint(err), c.words) || strings.Contains(err.Error(), servertest.S3Secret) {
 			t.Errorf("%s: %v", c.code, err)
 		}
+		if backends.IsAnswered(err) != (c.status == 500) {
+			t.Errorf("%s: trouble with one object alone: %v", c.code, backends.IsAnswered(err))
+		}
 		if after := backends.RetryAfter(err); (after == 7*time.Second) != c.temp {
 			t.Errorf("%s: again after %v", c.code, after)
 		}

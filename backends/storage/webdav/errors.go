@@ -39,7 +39,7 @@ func (e *statusError) Unwrap() error { return e.word }
 // errTrouble is what may be over soon.
 var errTrouble = fmt.Errorf("%w, %w", backends.ErrUnavailable, backends.ErrTemporary)
 
-// words are what the statuses mean that mean the same everywhere. All others are trouble of the server.
+// words are what the statuses mean that mean the same everywhere. All others are trouble with the file.
 var words = map[int]error{
 	http.StatusUnauthorized:          backends.ErrPermission,
 	http.StatusForbidden:             backends.ErrPermission,
@@ -55,6 +55,9 @@ var words = map[int]error{
 	http.StatusRequestTimeout:        errTrouble,
 	http.StatusTooEarly:              errTrouble,
 	http.StatusTooManyRequests:       errTrouble,
+	http.StatusBadGateway:            errTrouble,
+	http.StatusServiceUnavailable:    errTrouble,
+	http.StatusGatewayTimeout:        errTrouble,
 }
 
 // refused turns a status into an error, with what the server says and, for who was refused, what may
@@ -63,7 +66,7 @@ func (s *Storage) refused(resp *http.Response, token string) error {
 	e := &statusError{status: resp.StatusCode, text: plainText(resp, token), word: words[resp.StatusCode]}
 	switch {
 	case e.word == nil && resp.StatusCode >= 500:
-		e.word = errTrouble
+		e.word = &backends.AnsweredError{Err: errTrouble} // with this file: its neighbour may be on another disk
 	case e.word == nil:
 		e.word = backends.ErrUnavailable
 	case e.word == backends.ErrPermission:

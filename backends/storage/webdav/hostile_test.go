@@ -228,12 +228,12 @@ func TestStatuses(t *testing.T) {
 	for status, want := range map[int]error{
 		401: backends.ErrPermission, 403: backends.ErrPermission, 404: backends.ErrNotExist, 410: backends.ErrNotExist,
 		400: backends.ErrUnavailable, 408: backends.ErrTemporary, 423: backends.ErrBusy, 429: backends.ErrTemporary,
-		500: backends.ErrTemporary, 502: backends.ErrTemporary, 503: backends.ErrTemporary, 504: backends.ErrTemporary,
+		500: backends.ErrTemporary, 599: backends.ErrTemporary, 502: backends.ErrTemporary, 503: backends.ErrTemporary, 504: backends.ErrTemporary,
 		507: backends.ErrNoSpace, 200: backends.ErrNotSupported,
 	} {
 		s := liar(t, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(status) })
-		if _, err := s.Stat(t.Context(), "f"); !errors.Is(err, want) {
-			t.Errorf("status %d: %v, want %v", status, err, want)
+		if _, err := s.Stat(t.Context(), "f"); !errors.Is(err, want) || backends.IsAnswered(err) != (status == 500 || status == 599) {
+			t.Errorf("status %d: %v (with this file alone: %v), want %v", status, err, backends.IsAnswered(err), want)
 		}
 	}
 	full := liar(t, func(w http.ResponseWriter, r *http.Request) {

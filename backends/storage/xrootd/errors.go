@@ -67,11 +67,16 @@ var serverWords = map[uint32]error{
 	xAuthFailed: backends.ErrPermission,
 }
 
-// passing are those of ErrUnavailable that may be over soon.
-var passing = map[uint32]bool{
-	xFileNotOpen: true, xIOError: true, xNoMemory: true, xServerError: true, xNoServer: true, xCancelled: true, xOverloaded: true,
-	xNoReplicas: true, xTimedOut: true,
+// trouble is what may be over soon.
+var trouble = []error{backends.ErrUnavailable, backends.ErrTemporary}
+
+// passing are those of ErrUnavailable that may be over soon, in one file or in the whole server.
+var passing = map[uint32][]error{
+	xFileNotOpen: answered, xIOError: answered, xServerError: answered, xNoServer: answered, xCancelled: answered, xNoReplicas: answered,
+	xNoMemory: trouble, xOverloaded: trouble, xTimedOut: trouble,
 }
+
+var answered = []error{&backends.AnsweredError{Err: fmt.Errorf("%w: %w", backends.ErrUnavailable, backends.ErrTemporary)}}
 
 // failure is an answer that is no success.
 type failure struct {
@@ -122,7 +127,6 @@ func (s *Storage) failed(a answer) error {
 	}
 	f := &failure{code: uint32(a.code), errno: a.errno, host: a.host}
 	text := printable(a.text)
-	unavailable := []error{backends.ErrUnavailable, backends.ErrTemporary}
 	say := func(words []error, format string, args ...any) *failure {
 		f.what, f.words = fmt.Sprintf(format, args...), words
 		for _, w := range words {
@@ -140,29 +144,29 @@ func (s *Storage) failed(a answer) error {
 			return say([]error{word}, "the server says %q: %s", text, s.hint())
 		case word != nil:
 			return say([]error{word}, "the server says %q", text)
-		case !passing[a.errno]:
-			unavailable = unavailable[:1]
+		case passing[a.errno] != nil:
+			return say(passing[a.errno], "the server says %q (%d)", text, a.errno)
 		}
-		return say(unavailable, "the server says %q (%d)", text, a.errno)
+		return say(trouble[:1], "the server says %q (%d)", text, a.errno)
 	case errAuth:
 		return say([]error{backends.ErrPermission}, "the server and we have no way to authenticate in common that works (%s): %s", text, s.hint())
 	case errInvalidAddr:
-		return say(unavailable[:1], "the host of %s does not resolve", s.end.addr)
+		return say(trouble[:1], "the host of %s does not resolve", s.end.addr)
 	case errTLS:
-		return say(unavailable, "TLS with %s failed: is its certificate of an authority that X509_CERT_DIR or the system has, and for this name? (%s)", s.end.addr, text)
+		return say(trouble, "TLS with %s failed: is its certificate of an authority that X509_CERT_DIR or the system has, and for this name? (%s)", s.end.addr, text)
 	case errExpired, errSocketTimeout:
-		return say(unavailable, "no answer in time")
+		return say(trouble, "no answer in time")
 	case errNotSupported, errQuery:
 		return say([]error{backends.ErrNotSupported}, "%s", text)
 	case errRedirectLimit:
-		return say(unavailable[:1], "the server sends us round in a circle")
+		return say(trouble[:1], "the server sends us round in a circle")
 	case errDataError, errChecksum:
-		return say(unavailable, "the bytes were damaged on their way")
+		return say(trouble, "the bytes were damaged on their way")
 	}
 	if a.errno > 0 && a.errno < 1000 {
-		return say(unavailable, "%s (error %d of libXrdCl)", syscall.Errno(a.errno).Error(), a.code)
+		return say(trouble, "%s (error %d of libXrdCl)", syscall.Errno(a.errno).Error(), a.code)
 	}
-	return say(unavailable, "no connection, or it was lost (error %d of libXrdCl) %s", a.code, text)
+	return say(trouble, "no connection, or it was lost (error %d of libXrdCl) %s", a.code, text)
 }
 
 func (s *Storage) hint() string {

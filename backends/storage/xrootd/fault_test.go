@@ -278,6 +278,16 @@ func TestFolderAway(t *testing.T) {
 	}
 	_, err := s.Stat(t.Context(), "f")
 	isDown(t, "stat", err)
+	if !backends.IsAnswered(err) {
+		t.Errorf("the server is taken for away, too: %v", err)
+	}
+	for errno, one := range map[uint32]bool{xServerError: true, xIOError: true, xOverloaded: false, xTimedOut: false} {
+		err := s.failed(answer{code: errResponse, errno: errno})
+		isDown(t, "failed", err)
+		if backends.IsAnswered(err) != one {
+			t.Errorf("%v: with one file alone: %v", err, backends.IsAnswered(err))
+		}
+	}
 	wantErr(t, "create", func() error { _, err := s.Create(t.Context(), "h/g", 1); return err }(), backends.ErrUnavailable)
 	if err := os.Rename(dir+".away", dir); err != nil {
 		t.Fatal(err)

@@ -214,9 +214,9 @@ func (s *Storage) present(ctx context.Context) error {
 	i, err := s.lookRemote(ctx, what)
 	switch {
 	case errors.Is(err, backends.ErrNotExist) || errors.Is(err, backends.ErrNotDir):
-		return down("%s is not there", what)
+		return &backends.AnsweredError{Err: down("%s is not there", what)}
 	case err == nil && s.o.Marker == "" && i.flags&isDir == 0:
-		return down("%s is no folder", what)
+		return &backends.AnsweredError{Err: down("%s is no folder", what)}
 	}
 	return err
 }
