@@ -61,10 +61,11 @@ type patience struct{}
 
 // patient allows for a server that copies n bytes before it answers.
 func patient(ctx context.Context, n int64) context.Context {
-	return context.WithValue(ctx, patience{}, time.Duration(n/copyRate)*time.Second)
+	return context.WithValue(ctx, patience{}, copying(n))
 }
 
-const copyRate = 50 * mib // bytes a second
+// copying is how long a server may take to copy n bytes: 10 MB/s are expected at least.
+func copying(n int64) time.Duration { return time.Duration(n/10_000) * time.Millisecond }
 
 // ask makes requests through the client library and puts their failure in our words.
 func (s *Storage) ask(ctx context.Context, f func(ctx context.Context) error) error {

@@ -1,6 +1,8 @@
 package s3
 
 import (
+	"bytes"
+	"context"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -479,7 +481,7 @@ func through(t *testing.T, srv *servertest.Server, spoil func(w http.ResponseWri
 	t.Helper()
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		pass := func() *http.Response {
-			out := r.Clone(r.Context())
+			out := r.Clone(context.WithoutCancel(r.Context())) // a server goes on when nobody waits
 			out.RequestURI, out.URL.Scheme, out.URL.Host = "", "http", strings.TrimPrefix(srv.HTTP, "http://")
 			resp, err := http.DefaultTransport.RoundTrip(out)
 			if err != nil {
@@ -500,6 +502,51 @@ func through(t *testing.T, srv *servertest.Server, spoil func(w http.ResponseWri
 	}))
 	t.Cleanup(proxy.Close)
 	return open(t, Options{URL: "s3" + strings.TrimPrefix(proxy.URL, "http") + "/lake/x", PartSize: 5 * mib})
+}
+
+// silent takes d for each CompleteMultipartUpload, counts them and HEADs, and answers with status unless that is 0.
+func silent(d time.Duration, status int, completes, heads *atomic.Int64) func(http.ResponseWriter, *http.Request, func() *http.Response) bool {
+	return func(w http.ResponseWriter, r *http.Request, pass func() *http.Response) bool {
+		switch {
+		case r.Method == http.MethodHead:
+			heads.Add(1)
+		case r.Method == http.MethodPost && r.URL.Query().Has("uploadId"):
+			completes.Add(1)
+			body, _ := io.ReadAll(r.Body)
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			time.Sleep(d)
+			if status != 0 {
+				time.AfterFunc(d, func() { pass().Body.Close() })
+				w.WriteHeader(status)
+				return true
+			}
+		}
+		return false
+	}
+}
+
+// A server that is silent while it copies the parts is waited for, and what it publishes later is a success.
+func TestCompleteIsSlow(t *testing.T) {
+	srv := servertest.S3(t, servertest.S3Options{})
+	data := backendstest.Bytes(1, 12*mib) // 1.2 s more than Stall
+	for _, c := range []struct {
+		name   string
+		takes  time.Duration
+		status int
+		heads  bool
+	}{
+		{"it copies", 1700 * time.Millisecond, 0, false},
+		{"it is very slow", 3500 * time.Millisecond, 0, true},
+		{"so says a gateway", 1200 * time.Millisecond, http.StatusGatewayTimeout, true},
+	} {
+		var completes, heads atomic.Int64
+		s := through(t, srv, silent(c.takes, c.status, &completes, &heads))
+		s.o.Stall = time.Second
+		if err := store(t.Context(), s, c.name, int64(len(data)), data); err != nil || completes.Load() != 1 || heads.Load() > 0 != c.heads {
+			t.Errorf("%s: %v, after %d requests and %d looks", c.name, err, completes.Load(), heads.Load())
+		}
+		same(t, s, c.name, data)
+	}
 }
 
 // The answer to CompleteMultipartUpload is lost, and the object is there.

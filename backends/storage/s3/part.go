@@ -157,6 +157,7 @@ func (u *upload) again(ctx context.Context, f func() error) error {
 
 const (
 	firstWait = 100 * time.Millisecond
+	maxWait   = 5 * time.Second
 	tryFor    = 15 * time.Second // who is silent for long is left to who has other servers
 )
 

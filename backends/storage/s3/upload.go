@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"hash"
 	"hash/crc32"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -258,14 +259,19 @@ func (u *upload) complete(ctx context.Context, sums backends.Checksums) error {
 	var info minio.UploadInfo
 	first := true
 	err := u.again(ctx, func() error {
-		err := u.s.ask(patient(ctx, u.h.Size()), func(ctx context.Context) (err error) {
+		asked := time.Now()
+		c, err := u.s.seen(patient(ctx, u.h.Size()), func(ctx context.Context) (err error) {
 			info, err = u.s.core.CompleteMultipartUpload(ctx, u.s.bucket, u.key(), u.id, u.parts, opts)
 			return err
 		})
 		if lost := !first && errors.Is(err, backends.ErrNotExist); lost || backends.IsTemporary(err) {
-			// The answer may have been lost, not the effect.
-			if a, herr := u.s.head(ctx, u.path); herr == nil && a.Size == u.h.Size() && a.ETag == u.etag() {
-				info = minio.UploadInfo{ETag: a.ETag}
+			// The answer may have been lost, not the effect; or it is still to come, if that was waited for.
+			var more time.Duration
+			if unanswered := c.err != nil || c.status == http.StatusGatewayTimeout; unanswered && time.Since(asked) >= min(u.s.o.Stall, tryFor) {
+				more = u.s.o.Stall + copying(u.h.Size())
+			}
+			if etag, ok := u.appears(ctx, more); ok {
+				info = minio.UploadInfo{ETag: etag}
 				err = u.s.abort(ctx, u.key(), u.id) // where the same bytes were there before
 			}
 		}
@@ -283,6 +289,29 @@ func (u *upload) complete(ctx context.Context, sums backends.Checksums) error {
 		u.s.o.Log.Debug("no checksums are kept with an object", "at", u.s.at(u.path), "err", err)
 	}
 	return nil
+}
+
+// appears tells whether the object of the parts is there, or comes within d from a server that answers.
+func (u *upload) appears(ctx context.Context, d time.Duration) (etag string, ok bool) {
+	end := time.Now().Add(d)
+	for wait := firstWait; ; wait = min(2*wait, maxWait) {
+		var a minio.ObjectInfo
+		err := u.again(ctx, func() (err error) {
+			a, err = u.s.head(ctx, u.path)
+			return err
+		})
+		switch {
+		case err == nil && a.Size == u.h.Size() && a.ETag == u.etag():
+			return a.ETag, true
+		case err != nil && !errors.Is(err, backends.ErrNotExist), time.Now().Add(wait).After(end):
+			return "", false
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		case <-u.s.ctx.Done():
+		}
+	}
 }
 
 // verify looks at what the server has made of the bytes, unless it has told their checksum. An object with another
