@@ -217,15 +217,19 @@ func TestFailOverInMidRead(t *testing.T) {
 		{"cut", func(_ *servertest.Server, at *door) { at.Stop() }, 10 * time.Second},
 		{"cut after some bytes", func(_ *servertest.Server, at *door) { at.poison("limit_data", map[string]any{"bytes": 300_000}) }, 10 * time.Second},
 		{"reset", func(_ *servertest.Server, at *door) { at.poison("reset_peer", map[string]any{"timeout": 100}) }, 10 * time.Second},
-		{"silent", func(_ *servertest.Server, at *door) { at.poison("timeout", map[string]any{"timeout": 0}) }, 20 * time.Second},
-		{"slowed", func(_ *servertest.Server, at *door) { at.poison("bandwidth", map[string]any{"rate": 10}) }, 20 * time.Second},
+		{"silent", func(_ *servertest.Server, at *door) { at.poison("timeout", map[string]any{"timeout": 0}) }, 10 * time.Second},
+		{"slowed", func(_ *servertest.Server, at *door) { at.poison("bandwidth", map[string]any{"rate": 10}) }, 10 * time.Second},
 		{"stopped", func(one *servertest.Server, _ *door) { one.Pause() }, 20 * time.Second},
 		{"killed", func(one *servertest.Server, _ *door) { one.Kill() }, 10 * time.Second},
 	} {
 		for protocol, start := range map[string]setUp{"WebDAV": webdavPair, "root": rootPair} {
 			t.Run(protocol+", "+c.name, func(t *testing.T) {
 				t.Parallel()
-				p, one, at := start(t, "reads: {hedge: 0}")
+				settings := "reads: {hedge: 0, failover: 5s}"
+				if c.name == "stopped" {
+					settings = "reads: {hedge: 0}" // the 15 s that are promised
+				}
+				p, one, at := start(t, settings)
 				pause := p.read(func() { c.trouble(one, at) })
 				t.Logf("the longest pause was %v", pause)
 				if pause > c.most {
@@ -334,6 +338,7 @@ func TestServerRestartsInMidRead(t *testing.T) {
 
 // R3, R13: who waits for a server can be killed, and so can the mount.
 func TestWaitingReaderCanBeKilled(t *testing.T) {
+	t.Parallel()
 	srv := servertest.NGINX(t, servertest.NGINXOptions{})
 	p := newPair(t, "", srv.HTTP)
 	srv.Kill()
@@ -365,6 +370,7 @@ func TestWaitingReaderCanBeKilled(t *testing.T) {
 
 // R13: the wait ends.
 func TestPatienceEndsWithEIO(t *testing.T) {
+	t.Parallel()
 	srv := servertest.NGINX(t, servertest.NGINXOptions{})
 	p := newPair(t, "reads: {patience: 8s}", srv.HTTP)
 	p.expect("is unavailable")
