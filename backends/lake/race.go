@@ -3,6 +3,7 @@ package lake
 import (
 	"context"
 	"io"
+	"slices"
 	"time"
 
 	"tarn/backends"
@@ -22,6 +23,7 @@ const (
 // rival is a second read of the same bytes, at another replica. Object.mu guards it until done.
 type rival struct {
 	ran  bool    // there was one
+	rse  string  // where
 	left bool    // its bytes are of no use any more
 	won  bool    // it has them all, and h is the reader's to close
 	h    *opened // if it won
@@ -88,18 +90,28 @@ func (o *Object) read(ctx context.Context, h *opened, p []byte, off int64) (n in
 		measure(took, good)
 		return n, h, err
 	}
-	if !good {
-		<-r.done
+	if !good && o.await(ctx, r) {
+		measure(took, true) // it is at least as slow as that
+		copy(p, r.buf)
+		o.change(h, r.h)
+		return len(p), r.h, nil
 	}
-	if good || !r.won {
-		measure(took, good)
-		o.leave(r) // without waiting for it: not every storage ends when its context does
-		return n, h, err
+	measure(took, good)
+	o.leave(r, good) // without waiting for it: not every storage ends when its context does
+	return n, h, err
+}
+
+// await tells whether r wins; after a failure it is not waited for any longer than a read should take.
+func (o *Object) await(ctx context.Context, r *rival) bool {
+	t := time.NewTimer(leastHedge)
+	defer t.Stop()
+	select {
+	case <-r.done:
+		return r.won
+	case <-t.C:
+	case <-ctx.Done():
 	}
-	measure(took, true) // it is at least as slow as that
-	copy(p, r.buf)
-	o.change(h, r.h)
-	return len(p), r.h, nil
+	return false
 }
 
 // run reads at another replica, and tells whether it won. One race an Object has at a time; others who wait hear of its
@@ -113,12 +125,15 @@ func (o *Object) run(ctx context.Context, r *rival, n int, off int64) bool {
 	}
 	defer o.l.endRace()
 	s := o.next[i]
-	o.racing, r.ran = true, true
+	o.racing, r.ran, r.rse = true, true, s.RSE
 	o.mu.Unlock()
 	buf := make([]byte, n)
 	h, ok := o.runAt(ctx, s, buf, off)
 	o.mu.Lock()
 	o.racing = false
+	if !ok && !r.left {
+		o.lastLocked(s.RSE)
+	}
 	won := ok && !r.left
 	if won {
 		r.won, r.h, r.buf = true, h, buf
@@ -149,12 +164,26 @@ func (o *Object) runAt(ctx context.Context, s source, p []byte, off int64) (h *o
 	return h, ok
 }
 
-// leave ends a race that did not help; if the rival still reads, it closes what it opened when it ends.
-func (o *Object) leave(r *rival) {
+// lastLocked lets a replica be tried after the others.
+func (o *Object) lastLocked(rse string) {
+	i := slices.IndexFunc(o.next, func(s source) bool { return s.RSE == rse })
+	if i < 0 {
+		return
+	}
+	s := o.next[i]
+	o.next = append(slices.Delete(slices.Clone(o.next), i, i+1), s)
+}
+
+// leave ends a race that did not help; if the rival still reads, it closes what it opened when it ends. Without the
+// reader having its bytes it is tried after the others.
+func (o *Object) leave(r *rival, good bool) {
 	o.mu.Lock()
 	r.left = true
 	if r.ran {
 		o.inVain++
+		if !good {
+			o.lastLocked(r.rse)
+		}
 	}
 	won := r.won
 	o.mu.Unlock()

@@ -347,3 +347,64 @@ func TestRivalThatHangs(t *testing.T) {
 		}
 	})
 }
+
+// Races with a rival that cannot be opened become rare too.
+func TestRivalThatCannotBeOpened(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRaceRig(t)
+		defer r.Close()
+		o := r.open()
+		defer o.Close()
+		r.rig.far.Fail(down)
+		for range 5 {
+			r.near.set(10 * time.Millisecond)
+			for range 40 {
+				r.step(o, 0)
+			}
+			r.near.set(3 * time.Second)
+			r.step(o, 0)
+		}
+		if n := r.rig.far.Calls("open"); n < 1 || n > 2 {
+			t.Errorf("%d races", n)
+		}
+	})
+}
+
+// A failure does not wait for a rival that hangs, or that fails; the next replica is another one.
+func TestFailOverPastRival(t *testing.T) {
+	for name, rival := range map[string]*stuck{
+		"hangs":          {delay: time.Hour},
+		"hangs, listens": {delay: time.Hour, listens: true},
+		"fails":          {},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRaceRig(t)
+			defer r.Close()
+			r.rig.tape.Put("TAPE/big", r.data)
+			r.tape.Set("TAPE/big", backends.OnlineAndNearline)
+			r.cat.PutReplica(ctx, r.in.DID, "", backends.Replica{RSE: "TAPE", PFN: "TAPE/big", State: backends.Available})
+			r.tTape.Distance = 5
+			o := r.open()
+			defer o.Close()
+			r.near.set(10 * time.Millisecond)
+			r.step(o, 0)
+			rival.paced = r.far
+			r.dFar.Storage = rival
+			r.near.set(1500 * time.Millisecond)
+			reads := func(op, _ string) error {
+				if op == "read" {
+					return backends.ErrTemporary
+				}
+				return nil
+			}
+			r.rig.near.Fail(reads)
+			if name == "fails" {
+				r.rig.far.Fail(reads)
+			}
+			if d := r.step(o, 1); d > 2500*time.Millisecond || o.RSE() != "TAPE" {
+				t.Errorf("%s: %v, from %s", name, d, o.RSE())
+			}
+			time.Sleep(rival.delay) // it ends
+		})
+	}
+}
