@@ -11,7 +11,8 @@
 // The breaker opens after Options.Failures temporary failures (backends.ErrTemporary, or no answer
 // within the caller's time) with no success between them. For Options.Open every call fails at once
 // with backends.ErrHeldOff, which is temporary and unavailable too, so that reads go on elsewhere.
-// Then one call tries; its result closes the breaker or opens it anew. What a server says of a file
+// Then one call tries; its result closes the breaker or opens it anew. While it takes longer than that, too, one
+// more tries each time. What a server says of a file
 // or folder, such as backends.ErrNotExist or a backends.AnsweredError, is a success: it answers.
 package endpoint
 
@@ -127,6 +128,7 @@ type Endpoint struct {
 	since    time.Time  // of the present state; zero: it never changed
 	told     bool       // the last change was logged
 	state    gobreaker.State
+	trial    *trial    // the last one; nil: there was none
 	failures int       // without a success between them
 	why      string    // the last of them
 	whyTime  time.Time //
@@ -171,6 +173,9 @@ type turn struct {
 	done func(error)
 }
 
+// errNothing speaks neither for a server nor against it.
+var errNothing = context.Canceled
+
 // enter asks the breaker, and waits until a turn of sem is free.
 func (e *Endpoint) enter(ctx context.Context, sem *semaphore.Weighted) (*turn, error) {
 	if e.breaker.State() == gobreaker.StateOpen {
@@ -184,7 +189,7 @@ func (e *Endpoint) enter(ctx context.Context, sem *semaphore.Weighted) (*turn, e
 			return nil, fmt.Errorf("wait for one of %d turns at %s: %w", e.limits.Concurrent, e.door, err)
 		}
 	}
-	done, err := e.breaker.Allow()
+	done, err := e.allow()
 	if err != nil {
 		if sem != nil {
 			sem.Release(1)
@@ -193,6 +198,40 @@ func (e *Endpoint) enter(ctx context.Context, sem *semaphore.Weighted) (*turn, e
 	}
 	e.active.Add(1)
 	return &turn{e, sem, done}, nil
+}
+
+// trial is the one request that the half-open breaker lets through. The first to end of those who share it decides.
+type trial struct {
+	done  func(error)
+	last  time.Time // one began
+	calls int       // under way
+}
+
+// allow asks the breaker, which may have to wait for hours for the one that tries: others join it, one each Options.Open.
+func (e *Endpoint) allow() (func(error), error) {
+	done, err := e.breaker.Allow()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case err == nil && e.state != gobreaker.StateHalfOpen:
+		return done, nil
+	case err == nil:
+		e.trial = &trial{done: done}
+	case !errors.Is(err, gobreaker.ErrTooManyRequests) || e.trial == nil || time.Since(e.trial.last) < e.o.Open:
+		return nil, err
+	}
+	t := e.trial
+	t.last = time.Now()
+	t.calls++
+	return func(err error) {
+		e.mu.Lock()
+		t.calls--
+		others := t.calls > 0
+		e.mu.Unlock()
+		if !others || !saysNothing(err) {
+			t.done(err)
+		}
+	}, nil
 }
 
 // gave tells the breaker what came of the call, once.

@@ -119,48 +119,6 @@ func TestBreaker(t *testing.T) {
 	})
 }
 
-// One call tries, however many come at once.
-func TestHalfOpenLetsOneTry(t *testing.T) {
-	f := fault.NewStorage(disk(t))
-	backendstest.Put(t, f, "f", nil)
-	synctest.Test(t, func(t *testing.T) {
-		s, ctx := at(endpoint.Limits{}).Storage(f), t.Context()
-		f.On("Stat", fault.Always(fault.ErrTemporary))
-		stat(ctx, s, 5)
-		time.Sleep(6 * time.Second)
-		f.Reset()
-		f.On("Stat", func(string) error { time.Sleep(time.Second); return nil })
-		var wg sync.WaitGroup
-		held := make([]bool, 20)
-		for i := range held {
-			wg.Go(func() { held[i] = errors.Is(stat(ctx, s, 1), backends.ErrHeldOff) })
-		}
-		wg.Wait()
-		n := 0
-		for _, h := range held {
-			if h {
-				n++
-			}
-		}
-		if n != 19 || f.Calls("Stat") != 1 {
-			t.Errorf("%d of 20 held off, %d calls", n, f.Calls("Stat"))
-		}
-		// Who tries and is called off says nothing: the next one tries.
-		f.Reset()
-		f.On("Stat", fault.Always(fault.ErrTemporary))
-		stat(ctx, s, 5)
-		time.Sleep(6 * time.Second)
-		f.Reset()
-		f.On("Stat", fault.Nth(1, context.Canceled))
-		if err := stat(ctx, s, 1); !errors.Is(err, context.Canceled) {
-			t.Errorf("called off: %v", err)
-		}
-		if err := stat(ctx, s, 1); err != nil {
-			t.Errorf("the next: %v", err)
-		}
-	})
-}
-
 func TestWhatCounts(t *testing.T) {
 	f := fault.NewStorage(disk(t))
 	backendstest.Put(t, f, "f", nil)

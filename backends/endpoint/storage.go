@@ -101,11 +101,12 @@ func (s *Storage) Create(ctx context.Context, path string, size int64) (backends
 		return nil, err
 	}
 	u, err := s.inner.Create(ctx, path, size)
-	t.gave(err) // now, since the upload may take hours
 	if err != nil {
+		t.gave(err)
 		t.end()
 		return nil, s.e.refused(err)
 	}
+	t.gave(errNothing) // some storages have sent nothing yet, and Commit may come hours later
 	return &upload{inner: u, e: s.e, ctx: ctx, end: sync.OnceFunc(t.end)}, nil
 }
 
