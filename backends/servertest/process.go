@@ -53,6 +53,8 @@ type Server struct {
 	Tape string
 	// Keytab is what clients log in with by sss; "" when there is no such login.
 	Keytab string
+	// Cluster is its cmsd, a process of its own; nil when it is in no cluster.
+	Cluster *Server
 	// Log is the file of its messages.
 	Log string
 

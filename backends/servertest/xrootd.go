@@ -25,6 +25,9 @@ type XRootDOptions struct {
 	Login []string
 	// Redirect makes it a redirector, without anything of its own, to this one.
 	Redirect *Server
+	// Manager makes it the manager of a cluster (cmsd), with nothing of its own: clients are sent to those whose Of it is.
+	Manager bool
+	Of      *Server
 	// NoChecksums makes it know none.
 	NoChecksums bool
 	// Tape makes /tape a buffer in front of Server.Tape: what lies only there is offline, and brought within a second
@@ -80,6 +83,9 @@ http.header2cgi Authorization authz
 	}
 	if o.Tape {
 		tape(t, s, &c, uid, gid)
+	}
+	if o.Manager || o.Of != nil {
+		cluster(t, s, o, &c, uid, gid)
 	}
 	if o.Redirect != nil {
 		// By path is for what opens or looks, which leaves others out.
@@ -148,6 +154,42 @@ http.exthandler xrdtpc libXrdHttpTPC.so
 	t.Cleanup(s.Stop)
 	s.start(ls)
 	return s
+}
+
+// cluster configures a node of one and starts its cmsd, which has the same configuration but for the port.
+func cluster(t testing.TB, s *Server, o XRootDOptions, c *strings.Builder, uid, gid int) {
+	if _, err := exec.LookPath("cmsd"); err != nil {
+		needed.Missing(t, "cmsd is not installed (package xrootd-server)")
+	}
+	dir := filepath.Dir(s.Dir)
+	addrs, ls := listen(t, 1)
+	s.Cluster = &Server{t: t, name: "cmsd", Dir: s.Dir, Log: filepath.Join(dir, "cmsd.log"), addrs: addrs}
+	role, manager := "manager", addrs[0]
+	if o.Of != nil {
+		role, manager = "server", o.Of.Cluster.addrs[0]
+	}
+	fmt.Fprintf(c, `all.role %s
+all.manager %s
+cms.allow host *
+cms.delay startup 1 servers 1 lookup 1 drop 2 hold 1
+cms.space min 1m 1m
+`, role, manager)
+	conf := filepath.Join(dir, "cmsd.cfg")
+	text := strings.Replace(c.String(), "xrd.port "+port(s.addrs[0]), "xrd.port "+port(addrs[0]), 1)
+	must(t, os.WriteFile(conf, []byte(strings.Replace(text, "xrd.protocol http", "# ", 1)), 0o644))
+	s.Cluster.command = func() *exec.Cmd {
+		run := append(as(uid, gid, "sh", "-c", `LISTEN_PID=$$ exec "$@"`, "-"), "cmsd", "-I", "v4", "-n", "test", "-c", conf)
+		cmd := exec.Command(run[0], run[1:]...)
+		cmd.Dir = dir
+		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "LISTEN_FDS=1"}
+		return cmd
+	}
+	s.Cluster.ready = func() bool {
+		b, _ := os.ReadFile(s.Cluster.Log)
+		return strings.Contains(string(b), "------ cmsd test@") && dials(addrs[0])
+	}
+	t.Cleanup(s.Cluster.Stop)
+	s.Cluster.start(ls)
 }
 
 // logins configures those of the root protocol.

@@ -95,6 +95,15 @@ func isServer(err error, code uint32) bool {
 	return errors.As(err, &f) && f.code == errResponse && f.errno == code
 }
 
+// unfound tells whether an answer is that of a manager which found no server with the file (XrdCmsNode, XrdCmsFinder).
+// It has the code of a file that does not exist, and means that or a server that is away: only the words are its own.
+func unfound(a answer) bool {
+	return a.code == errResponse && a.errno == xNotFound && (strings.HasPrefix(a.text, "No servers ") || strings.HasPrefix(a.text, "Unable to access file"))
+}
+
+// absent tells that as far as anybody knows there is no such file, where one that comes back is only in the way.
+func absent(err error) bool { return errors.Is(err, backends.ErrNotExist) || isServer(err, xNotFound) }
+
 // broken tells that the connection or the open file is gone: a new one may help.
 func broken(err error) bool {
 	var f *failure
@@ -138,6 +147,8 @@ func (s *Storage) failed(a answer) error {
 	case errResponse:
 		word := serverWords[a.errno]
 		switch {
+		case unfound(a):
+			return say(answered, "the server says %q, of one that is away or a file that is not there", text)
 		case a.errno == xTLSRequired:
 			return say([]error{word}, "the server wants TLS, which roots:// has (%s)", text)
 		case word == backends.ErrPermission:

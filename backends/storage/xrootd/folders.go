@@ -29,7 +29,7 @@ func (s *Storage) makeFolder(ctx context.Context, dir string) error {
 		return nil
 	}
 	_, err := s.ask(ctx, s.o.Timeout, fsMkdir, s.remote(dir), "")
-	if errors.Is(err, backends.ErrNotExist) && path.Dir(dir) != "." {
+	if absent(err) && path.Dir(dir) != "." {
 		s.forget(path.Dir(dir))
 		if err := s.makeFolder(ctx, path.Dir(dir)); err != nil {
 			return err

@@ -65,7 +65,7 @@ func (s *Storage) Create(ctx context.Context, p string, size int64) (backends.Up
 		switch {
 		case err == nil && i.flags&isDir != 0:
 			return backends.ErrIsDir
-		case err != nil && !errors.Is(err, backends.ErrNotExist):
+		case err != nil && !absent(err):
 			return err
 		}
 		u.over = err == nil
@@ -356,7 +356,7 @@ func (u *upload) publish(ctx context.Context, at info) error {
 	s, to := u.s, u.s.remote(u.path)
 	remove := func() error {
 		_, err := s.ask(ctx, s.o.Timeout, fsRm, to, "")
-		if errors.Is(err, backends.ErrNotExist) {
+		if absent(err) {
 			return nil
 		}
 		return err

@@ -1,0 +1,56 @@
+//go:build xrdcl && cgo
+
+package xrootd
+
+import (
+	"testing"
+
+	"tarn/backends/backendstest"
+	"tarn/backends/servertest"
+)
+
+// cluster is a manager with n servers, and a storage on it.
+func cluster(t *testing.T, n int, o Options) (*Storage, []*servertest.Server) {
+	t.Helper()
+	manager := servertest.XRootD(t, servertest.XRootDOptions{Manager: true})
+	var nodes []*servertest.Server
+	for range n {
+		nodes = append(nodes, servertest.XRootD(t, servertest.XRootDOptions{Of: manager}))
+	}
+	o.URL = manager.Root + "//data"
+	s := storage(t, o)
+	eventually(t, "a cluster", func() bool { _, err := s.Stat(t.Context(), ""); return err == nil })
+	return s, nodes
+}
+
+// write puts a file on a node, past the manager.
+func write(t *testing.T, node *servertest.Server, p string, data []byte) {
+	t.Helper()
+	backendstest.Put(t, storage(t, Options{URL: node.Root + "//data"}), p, data)
+}
+
+// A node that is away takes its files with it, which the manager tells as if they had never been.
+func TestNodeAway(t *testing.T) {
+	s, nodes := cluster(t, 2, Options{})
+	write(t, nodes[1], "f", []byte("x"))
+	eventually(t, "the file", func() bool { _, err := s.Stat(t.Context(), "f"); return err == nil })
+	nodes[1].Kill()
+	nodes[1].Cluster.Kill()
+	eventually(t, "the manager's finding", func() bool {
+		_, err := s.Stat(t.Context(), "f")
+		return err == nil || isServer(err, xNotFound)
+	})
+	for range 3 {
+		_, err := s.Stat(t.Context(), "f")
+		isDown(t, "stat", err)
+		_, err = s.Open(t.Context(), "f")
+		isDown(t, "open", err)
+		isDown(t, "remove", s.Remove(t.Context(), "f"))
+		_, err = s.Checksum(t.Context(), "f")
+		isDown(t, "checksum", err)
+	}
+	nodes[1].Cluster.Start()
+	nodes[1].Start()
+	eventually(t, "the file again", func() bool { _, err := s.Stat(t.Context(), "f"); return err == nil })
+	wantErr(t, "remove", s.Remove(t.Context(), "f"), nil)
+}
