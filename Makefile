@@ -39,13 +39,13 @@ test-long: ## the same, longer: MinIO too (its build takes minutes), 60 kills a 
 	@GO="$(GO)" FUZZTIME=30s scripts/fuzz.sh
 
 race: setup ## all tests with the race detector, mounts included
-	$(GO) test -race -timeout 20m $(PKGS)
+	$(GO) test -race -timeout 30m $(PKGS)
 
 unit: ## all tests but those that mount, without the race detector
 	$(GO) test -short $$($(GO) list ./... | grep -v /integration)
 
 integration: setup ## the tests that mount
-	$(GO) test -race -timeout 20m ./integration/...
+	$(GO) test -race -timeout 30m ./integration/...
 
 fuzz: ## each fuzz target for FUZZTIME (3s)
 	@GO="$(GO)" FUZZTIME="$(FUZZTIME)" scripts/fuzz.sh
