@@ -3,6 +3,7 @@
 package xrootd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -163,8 +164,10 @@ func (s *Storage) failed(a answer) error {
 		return say([]error{backends.ErrPermission}, "the server and we have no way to authenticate in common that works (%s): %s", text, s.hint())
 	case errInvalidAddr:
 		return say(trouble[:1], "the host of %s does not resolve", s.end.addr)
+	case errConnection:
+		return say(trouble, "no connection")
 	case errTLS:
-		return say(trouble, "TLS with %s failed: is its certificate of an authority that X509_CERT_DIR or the system has, and for this name? (%s)", s.end.addr, text)
+		return say(trouble, "TLS with %s failed: is its certificate of an authority that X509_CERT_DIR or the system has, and for this name?", s.end.addr)
 	case errExpired, errSocketTimeout:
 		return say(trouble, "no answer in time")
 	case errNotSupported, errQuery:
@@ -177,7 +180,7 @@ func (s *Storage) failed(a answer) error {
 	if a.errno > 0 && a.errno < 1000 {
 		return say(trouble, "%s (error %d of libXrdCl)", syscall.Errno(a.errno).Error(), a.code)
 	}
-	return say(trouble, "no connection, or it was lost (error %d of libXrdCl) %s", a.code, text)
+	return say(trouble, "the connection was lost (%s)", cmp.Or(text, fmt.Sprintf("error %d of libXrdCl", a.code)))
 }
 
 func (s *Storage) hint() string {
