@@ -59,7 +59,7 @@ func S3(t testing.TB, o S3Options) *Server {
 		args = append(args, "--virtual-domain", o.Domain+":"+port(addrs[0]))
 	}
 	s.HTTP, s.S3 = "http://"+addrs[0], "s3://"+addrs[0]
-	s.ready = func() bool { return healthy(s.HTTP + "/health") }
+	s.ready = func() bool { return status(s.HTTP+"/health") == http.StatusOK }
 	if o.PKI != nil {
 		cert, key := filepath.Join(dir, "hostcert.pem"), filepath.Join(dir, "hostkey.pem")
 		o.PKI.Host.Write(t, cert, key)
@@ -98,7 +98,8 @@ func MinIO(t testing.TB) *Server {
 		l.Close()
 	}
 	s.HTTP, s.S3 = "http://"+addrs[0], "s3://"+addrs[0]
-	s.ready = func() bool { return healthy(s.HTTP + "/minio/health/ready") }
+	// Its health is good before it knows its accounts; somebody without a name is refused then, and not told to come again.
+	s.ready = func() bool { return status(s.HTTP+"/lake/") == http.StatusForbidden }
 	s.command = func() *exec.Cmd {
 		cmd := exec.Command(bin, "server", "--quiet", "--address", addrs[0], "--console-address", addrs[1], s.Dir)
 		cmd.Dir = dir
@@ -110,15 +111,15 @@ func MinIO(t testing.TB) *Server {
 	return s
 }
 
-// healthy tells whether a server answers with 200 there.
-func healthy(url string) bool {
+// status is what a server answers there; 0: nothing.
+func status(url string) int {
 	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Get(url)
 	if err != nil {
-		return false
+		return 0
 	}
 	resp.Body.Close()
-	return resp.StatusCode == http.StatusOK
+	return resp.StatusCode
 }
 
 // built finds a program where scripts/setup.sh puts it, or in PATH; "" when there is none.
