@@ -42,13 +42,18 @@ func open(t testing.TB, o Options) *Storage {
 	return s
 }
 
-func TestContract(t *testing.T) {
-	pki := servertest.NewPKI(t)
-	for name, start := range map[string]func(t testing.TB) *servertest.Server{
+// servers are those that the protocol is tested against.
+func servers(pki *servertest.PKI) map[string]func(testing.TB) *servertest.Server {
+	return map[string]func(t testing.TB) *servertest.Server{
 		"plain": func(t testing.TB) *servertest.Server { return servertest.S3(t, servertest.S3Options{}) },
 		"TLS":   func(t testing.TB) *servertest.Server { return servertest.S3(t, servertest.S3Options{PKI: pki}) },
 		"MinIO": servertest.MinIO,
-	} {
+	}
+}
+
+func TestContract(t *testing.T) {
+	pki := servertest.NewPKI(t)
+	for name, start := range servers(pki) {
 		t.Run(name, func(t *testing.T) {
 			var n atomic.Int64
 			srv := start(t)

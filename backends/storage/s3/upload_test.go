@@ -58,30 +58,31 @@ func uploads(t *testing.T, s *Storage) (out []minio.ObjectMultipartInfo) {
 
 func TestUploads(t *testing.T) {
 	pki := servertest.NewPKI(t)
-	for name, srv := range map[string]*servertest.Server{"plain": servertest.S3(t, servertest.S3Options{}), "TLS": servertest.S3(t, servertest.S3Options{PKI: pki})} {
-		s := open(t, Options{URL: srv.S3 + "/lake/x", Credentials: identity(t, pki, nil), PartSize: 5 * mib})
-		for _, n := range []int{0, 1, blockSize, 5*mib - 1, 5 * mib, 5*mib + 1, 10 * mib, 23*mib + 17} {
-			for _, size := range []int64{int64(n), -1} {
-				t.Run(fmt.Sprintf("%s, %d announced as %d", name, n, size), func(t *testing.T) {
+	for name, start := range servers(pki) {
+		t.Run(name, func(t *testing.T) {
+			s := open(t, Options{URL: start(t).S3 + "/lake/x", Credentials: identity(t, pki, nil), PartSize: 5 * mib})
+			for _, n := range []int{0, 1, blockSize, 5*mib - 1, 5 * mib, 5*mib + 1, 10 * mib, 23*mib + 17} {
+				for _, size := range []int64{int64(n), -1} {
 					data := backendstest.Bytes(uint64(n), n)
 					if err := store(t.Context(), s, "d/f", size, data); err != nil {
-						t.Fatal(err)
+						t.Errorf("%d announced as %d: %v", n, size, err)
+						continue
 					}
 					same(t, s, "d/f", data)
 					if c, err := s.Checksum(t.Context(), "d/f"); err != nil || c != backendstest.Sums(data) {
-						t.Errorf("checksum %+v, %v", c, err)
+						t.Errorf("%d announced as %d: checksum %+v, %v", n, size, c, err)
 					}
 					// The server has compared the whole.
 					info, err := s.core.StatObject(t.Context(), s.bucket, s.prefix+"d/f", minio.StatObjectOptions{Checksum: true})
 					if n > 0 && (err != nil || info.ChecksumCRC32C == "") {
-						t.Errorf("%+v, %v", info, err)
+						t.Errorf("%d announced as %d: %+v, %v", n, size, info, err)
 					}
-				})
+				}
 			}
-		}
-		if left := uploads(t, s); len(left) > 0 {
-			t.Errorf("%s: uploads are left: %+v", name, left)
-		}
+			if left := uploads(t, s); len(left) > 0 {
+				t.Errorf("uploads are left: %+v", left)
+			}
+		})
 	}
 }
 
