@@ -69,7 +69,7 @@ TARN_<SECTION>_<KEY> in the environment overrides both, and --set KEY=VALUE all.
 		Subcommands: []*cli.Command{
 			{
 				Name: "check", Usage: "report every fault of a lake file", ArgsUsage: "[LAKE]",
-				Description: "Hosts of URLs that do not exist are faults, too; mount refuses the same. A name server that does not\nanswer is no fault of the file.",
+				Description: "Hosts of URLs that do not exist are faults, too; mount only warns of them, and refuses the others. A name\nserver that does not answer is no fault of the file.",
 				Action: func(c *cli.Context) error {
 					cfg, err := s.configArg(c, s.loadResolved)
 					if err != nil {

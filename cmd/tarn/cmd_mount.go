@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -68,14 +69,13 @@ Examples:
 			if err != nil {
 				return err
 			}
-			if os.Getenv(readyEnv) == "" {
-				o.cfg, err = s.loadResolved(c.Context, file)
-			} else {
-				// Started by a tarn that has looked. A daemon that is started again needs no name server.
-				o.cfg, err = s.load(file)
-			}
-			if err != nil {
+			if o.cfg, err = s.load(file); err != nil {
 				return err
+			}
+			if os.Getenv(readyEnv) == "" { // else it was started by a tarn that has looked
+				for _, f := range o.cfg.Unresolved(c.Context, net.DefaultResolver.LookupHost) {
+					s.t.note("the mount goes on without it: %s", f) // a lake must come up while one of its sites is away
+				}
 			}
 			if o.point, err = filepath.Abs(args[1]); err != nil {
 				return fmt.Errorf("mount: %w", err)

@@ -258,7 +258,8 @@ func noHosts(t *testing.T) {
 	}()
 }
 
-// All that is wrong with the protocols of a lake is told at once, by check and by mount in the same words.
+// All that is wrong with the protocols of a lake is told at once, by check and by mount in the same words. Mount goes on
+// without hosts that do not exist.
 func TestFaultsOfProtocols(t *testing.T) {
 	noHosts(t)
 	t.Setenv("TARN_LAKE", "")
@@ -285,7 +286,13 @@ scopes: [{name: s}]
 		}
 		said[args[0]] = b.String()
 	}
-	if said["config"] != said["mount"] {
+	var same []string
+	for l := range strings.Lines(said["config"]) {
+		if !strings.Contains(l, "does not resolve") {
+			same = append(same, l)
+		}
+	}
+	if strings.Replace(strings.Join(same, ""), "6 faults", "4 faults", 1) != said["mount"] {
 		t.Errorf("check says\n%s\nmount says\n%s", said["config"], said["mount"])
 	}
 	for _, want := range []string{

@@ -49,7 +49,12 @@ type mounted struct {
 func mountDemo(t *testing.T, args ...string) mounted {
 	t.Helper()
 	needFUSE(t)
-	m := mounted{tester: newDemoLake(t), point: filepath.Join(t.TempDir(), "mnt")}
+	return mountLake(t, newDemoLake(t), args...)
+}
+
+func mountLake(t *testing.T, lake tester, args ...string) mounted {
+	t.Helper()
+	m := mounted{tester: lake, point: filepath.Join(t.TempDir(), "mnt")}
 	if err := os.Mkdir(m.point, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -75,10 +80,37 @@ func mountDemo(t *testing.T, args ...string) mounted {
 	return m
 }
 
-func (m mounted) mount(args ...string) {
+// mount gives what is said on stderr.
+func (m mounted) mount(args ...string) (said string) {
 	m.t.Helper()
 	m.t.Setenv("TARN_TEST_IS_TARN", "1")
-	m.ok(append([]string{"mount", m.lake, m.point}, args...)...)
+	_, said, err := m.run(append([]string{"mount", m.lake, m.point}, args...)...)
+	if err != nil {
+		m.t.Fatalf("mount: %v\n%s", err, said)
+	}
+	return said
+}
+
+// A lake comes up while the host of one of its sites has no name.
+func TestMountWithoutAHost(t *testing.T) {
+	needFUSE(t)
+	lake := newDemoLake(t)
+	noHosts(t)
+	writeTree(t, lake.lake, map[string]string{"lake.local.yaml": "rses: [{name: AWAY, protocols: [{url: \"davs://no-such-door.example.org/x\"}]}]\n"})
+	m := mountLake(t, lake)
+	if err := os.WriteFile(filepath.Join(m.point, "user.ada/f"), []byte("hello"), 0o644); err != nil {
+		t.Error(err)
+	}
+	m.ok("umount", m.point)
+	said := m.mount()
+	if want := "the mount goes on without it: lake.local.yaml:1: rses"; !strings.Contains(said, want) || !strings.Contains(said, "the host no-such-door.example.org does not resolve") {
+		t.Errorf("it says %q", said)
+	}
+	if b, err := os.ReadFile(filepath.Join(m.point, "user.ada/f")); string(b) != "hello" {
+		t.Errorf("%q, %v", b, err)
+	}
+	m.ok("umount", m.point)
+	m.fails(control.CodeFatal, []string{"does not resolve"}, "config", "check")
 }
 
 func TestMountServesAndUnmounts(t *testing.T) {

@@ -24,6 +24,14 @@ func LoadResolved(ctx context.Context, lookup Lookup, file string, settings ...S
 	return load(file, func(j judge) { j.hosts(ctx, lookup) }, settings)
 }
 
+// Unresolved are the faults that only LoadResolved finds, for who goes on with them.
+func (c *Config) Unresolved(ctx context.Context, lookup Lookup) []Fault {
+	bad := &Error{File: c.file}
+	judge{c, bad}.hosts(ctx, lookup)
+	bad.sort()
+	return bad.Faults
+}
+
 // hosts asks for each host once, many at a time.
 func (j judge) hosts(ctx context.Context, lookup Lookup) {
 	ctx, cancel := context.WithTimeout(ctx, lookupTime)
