@@ -82,6 +82,9 @@ func (s *Storage) clean(ctx context.Context) {
 	dir := s.remote(uploads)
 	found, err := s.entries(ctx, dir)
 	for _, e := range found {
+		if strings.HasSuffix(e.name, kept) {
+			continue // may be all there is of a file, and is as old as that
+		}
 		if err == nil && !e.unknown && e.flags&isDir == 0 && now.Sub(e.mtime) >= stale && !strings.ContainsRune(e.name, '/') {
 			_, err = s.ask(ctx, s.o.Timeout, fsRm, dir+"/"+e.name, "")
 			if errors.Is(err, backends.ErrNotExist) {

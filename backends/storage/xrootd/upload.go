@@ -23,8 +23,6 @@ const (
 	// window is how many writes of an upload are out at once, writeSize how much each carries.
 	window    = 8
 	writeSize = 2 << 20
-	// renames is how often others may put something in the way of a rename, one after the other.
-	renames = 32
 )
 
 // upload is one file on its way: writes that are out side by side, the next one being filled.
@@ -32,6 +30,7 @@ type upload struct {
 	s    *Storage
 	path string
 	tmp  string // on the server; "" once it is published
+	old  string // on the server, where what had the name is kept meanwhile; "" when nothing is
 	size int64  // announced; -1: not
 	ctx  context.Context
 	file *counted
@@ -343,61 +342,6 @@ func (u *upload) readBack(ctx context.Context, at info, algs []string) (backends
 	o := &object{s: u.s, path: path.Join(uploads, path.Base(u.tmp)), was: at, opening: make(chan struct{}, 1)}
 	defer o.Close()
 	return checksum.Object(ctx, o, algs...)
-}
-
-// publish moves the file to its place. What is there goes a moment before: XRootD would give the old file, as long as
-// anybody has it open, to whoever opens the new one, unless it was removed; and other servers do not replace.
-func (u *upload) publish(ctx context.Context, at info) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	ctx, cancel := backends.Outlive(ctx, cleanupTime) // a server whose client has gone still moves it
-	defer cancel()
-	s, to := u.s, u.s.remote(u.path)
-	remove := func() error {
-		_, err := s.ask(ctx, s.o.Timeout, fsRm, to, "")
-		if absent(err) {
-			return nil
-		}
-		return err
-	}
-	if u.over {
-		if err := remove(); err != nil {
-			return err
-		}
-	}
-	made := false
-	for range renames {
-		_, err := s.ask(ctx, s.o.Timeout, fsMv, u.tmp, to)
-		if err == nil {
-			u.tmp = ""
-			return nil
-		}
-		if ctx.Err() != nil {
-			return err
-		}
-		there, lerr := s.lookRemote(ctx, to)
-		switch {
-		case lerr == nil && there.same(at):
-			u.tmp = "" // the answer was lost on its way
-			return nil
-		case errors.Is(err, backends.ErrExist) && lerr == nil && there.flags&isDir != 0:
-			return backends.ErrIsDir
-		case errors.Is(err, backends.ErrExist):
-			if err := remove(); err != nil {
-				return err
-			}
-		case errors.Is(err, backends.ErrNotExist) && !made: // somebody removed the empty parent
-			made = true
-			s.forget(path.Dir(u.path))
-			if err := s.makeFolder(ctx, path.Dir(u.path)); err != nil {
-				return err
-			}
-		default:
-			return err
-		}
-	}
-	return fmt.Errorf("others write there all the time: %w, %w", backends.ErrBusy, backends.ErrTemporary)
 }
 
 // Abort removes what was written, unless Commit has published it.
