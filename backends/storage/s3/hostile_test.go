@@ -1,8 +1,6 @@
 package s3
 
 import (
-	"bytes"
-	"context"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -13,13 +11,11 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"tarn/backends"
-	"tarn/backends/backendstest"
 	"tarn/backends/credential"
 	"tarn/backends/servertest"
 )
@@ -474,145 +470,6 @@ func TestUploadsToLiars(t *testing.T) {
 			t.Errorf("%s: %v", c.name, err)
 		}
 	}
-}
-
-// through is a storage on srv by way of a proxy that lets spoil handle some requests.
-func through(t *testing.T, srv *servertest.Server, spoil func(w http.ResponseWriter, r *http.Request, pass func() *http.Response) bool) *Storage {
-	t.Helper()
-	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		pass := func() *http.Response {
-			out := r.Clone(context.WithoutCancel(r.Context())) // a server goes on when nobody waits
-			out.RequestURI, out.URL.Scheme, out.URL.Host = "", "http", strings.TrimPrefix(srv.HTTP, "http://")
-			resp, err := http.DefaultTransport.RoundTrip(out)
-			if err != nil {
-				panic(http.ErrAbortHandler)
-			}
-			return resp
-		}
-		if spoil(w, r, pass) {
-			return
-		}
-		resp := pass()
-		defer resp.Body.Close()
-		for k, v := range resp.Header {
-			w.Header()[k] = v
-		}
-		w.WriteHeader(resp.StatusCode)
-		io.Copy(w, resp.Body)
-	}))
-	t.Cleanup(proxy.Close)
-	return open(t, Options{URL: "s3" + strings.TrimPrefix(proxy.URL, "http") + "/lake/x", PartSize: 5 * mib})
-}
-
-// silent takes d for each CompleteMultipartUpload, counts them and HEADs, and answers with status unless that is 0.
-func silent(d time.Duration, status int, completes, heads *atomic.Int64) func(http.ResponseWriter, *http.Request, func() *http.Response) bool {
-	return func(w http.ResponseWriter, r *http.Request, pass func() *http.Response) bool {
-		switch {
-		case r.Method == http.MethodHead:
-			heads.Add(1)
-		case r.Method == http.MethodPost && r.URL.Query().Has("uploadId"):
-			completes.Add(1)
-			body, _ := io.ReadAll(r.Body)
-			r.Body = io.NopCloser(bytes.NewReader(body))
-			time.Sleep(d)
-			if status != 0 {
-				time.AfterFunc(d, func() { pass().Body.Close() })
-				w.WriteHeader(status)
-				return true
-			}
-		}
-		return false
-	}
-}
-
-// A server that is silent while it copies the parts is waited for, and what it publishes later is a success.
-func TestCompleteIsSlow(t *testing.T) {
-	srv := servertest.S3(t, servertest.S3Options{})
-	data := backendstest.Bytes(1, 12*mib) // 1.2 s more than Stall
-	for _, c := range []struct {
-		name   string
-		takes  time.Duration
-		status int
-		heads  bool
-	}{
-		{"it copies", 1700 * time.Millisecond, 0, false},
-		{"it is very slow", 3500 * time.Millisecond, 0, true},
-		{"so says a gateway", 1200 * time.Millisecond, http.StatusGatewayTimeout, true},
-	} {
-		var completes, heads atomic.Int64
-		s := through(t, srv, silent(c.takes, c.status, &completes, &heads))
-		s.o.Stall = time.Second
-		if err := store(t.Context(), s, c.name, int64(len(data)), data); err != nil || completes.Load() != 1 || heads.Load() > 0 != c.heads {
-			t.Errorf("%s: %v, after %d requests and %d looks", c.name, err, completes.Load(), heads.Load())
-		}
-		same(t, s, c.name, data)
-	}
-}
-
-// The answer to CompleteMultipartUpload is lost, and the object is there.
-func TestLostAnswerOfComplete(t *testing.T) {
-	srv := servertest.S3(t, servertest.S3Options{})
-	lost := 0
-	s := through(t, srv, func(w http.ResponseWriter, r *http.Request, pass func() *http.Response) bool {
-		if r.Method == http.MethodPost && r.URL.Query().Has("uploadId") {
-			lost++
-			pass().Body.Close()
-			panic(http.ErrAbortHandler)
-		}
-		return false
-	})
-	data := backendstest.Bytes(1, 12*mib)
-	if err := store(t.Context(), s, "f", int64(len(data)), data); err != nil {
-		t.Fatal(err)
-	}
-	same(t, s, "f", data)
-	if c, err := s.Checksum(t.Context(), "f"); err != nil || c != backendstest.Sums(data) || lost != 1 {
-		t.Errorf("checksum %+v, %v, after %d answers were lost", c, err, lost)
-	}
-}
-
-// A server that is busy, or breaks the connection, costs a part and no more.
-func TestPartsAreSentAgain(t *testing.T) {
-	srv := servertest.S3(t, servertest.S3Options{})
-	for _, size := range []int64{22 * mib, -1} {
-		var seen sync.Map
-		var spoiled atomic.Int64
-		s := through(t, srv, func(w http.ResponseWriter, r *http.Request, pass func() *http.Response) bool {
-			q := r.URL.Query()
-			if r.Method != http.MethodPut && r.Method != http.MethodPost || !q.Has("uploadId") {
-				return false
-			}
-			if _, again := seen.LoadOrStore(q.Get("partNumber"), true); again {
-				return false
-			}
-			if spoiled.Add(1)%2 == 0 {
-				refuse(w, 503, "SlowDown")
-				return true
-			}
-			io.CopyN(io.Discard, r.Body, 2*mib)
-			panic(http.ErrAbortHandler)
-		})
-		data := backendstest.Bytes(1, 22*mib)
-		if err := store(t.Context(), s, "f", size, data); err != nil || spoiled.Load() != 6 {
-			t.Errorf("announced as %d: %v, %d requests were spoiled", size, err, spoiled.Load())
-		}
-		same(t, s, "f", data)
-		if left := uploads(t, s); len(left) > 0 {
-			t.Errorf("uploads are left: %+v", left)
-		}
-	}
-}
-
-// Parts that are too large to be kept are sent while they come.
-func TestLargeParts(t *testing.T) {
-	srv := servertest.S3(t, servertest.S3Options{})
-	s := open(t, Options{URL: srv.S3 + "/lake/x"})
-	s.o.PartSize = 40 * mib
-	data := backendstest.Bytes(1, 90*mib)
-	if err := store(t.Context(), s, "f", int64(len(data)), data); err != nil {
-		t.Fatal(err)
-	}
-	same(t, s, "f", data)
 }
 
 // Keys that are replaced in their file count from the next request on.

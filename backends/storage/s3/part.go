@@ -24,8 +24,8 @@ const (
 	maxPart  = 5 << 30
 )
 
-// part is one of a multipart upload, or the whole of a small file. It is sent while it is filled; one of an upload of
-// unknown size, whose length is to be told first, when it is full.
+// part is one of a multipart upload, or the whole of a small file. It is sent when it is full, since a request that waits for
+// a slow writer is ended by servers; one that is too large to be kept is sent while it is filled.
 type part struct {
 	u     *upload
 	n     int // from 1
@@ -60,7 +60,7 @@ func (u *upload) fill(p []byte) (int, error) {
 			return 0, wrong("an upload has at most %d parts: announce its size, so that they are larger", maxParts)
 		}
 		u.cur = &part{u: u, n: u.begun, size: u.partSize(u.begun), crc: crc32.New(castagnoli), queue: make(chan []byte, blocks)}
-		if u.id != "" && u.size >= 0 {
+		if u.id != "" && !u.cur.keeps() {
 			if err := u.cur.start(); err != nil {
 				return 0, err
 			}
