@@ -2,6 +2,7 @@ package s3
 
 import (
 	"bytes"
+	"hash"
 	"io"
 	"net/http"
 	"sync"
@@ -13,6 +14,7 @@ import (
 type partBody struct {
 	c       *part
 	trailer http.Header // nil: none
+	md5     hash.Hash   // of what was read, if there is no trailer
 
 	// Guarded by c.mu.
 	block int   // that is being read
@@ -54,6 +56,9 @@ func (b *partBody) some(p []byte) (n int, err error) {
 		return 0, nil
 	}
 	n = copy(p, c.taken[b.block][b.off:])
+	if b.trailer == nil {
+		b.md5.Write(p[:n])
+	}
 	if b.off += n; b.off == len(c.taken[b.block]) {
 		if !c.keeps() {
 			c.give(b.block)

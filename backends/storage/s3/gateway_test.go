@@ -3,7 +3,10 @@ package s3
 import (
 	"bytes"
 	"context"
+	"crypto/md5"
 	"crypto/tls"
+	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -14,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"tarn/backends"
 	"tarn/backends/backendstest"
 	"tarn/backends/servertest"
 )
@@ -208,4 +212,61 @@ func TestSlowWriter(t *testing.T) {
 		t.Fatal(err)
 	}
 	same(t, s, "f", data)
+}
+
+// Of a server that compares no CRC32C the parts are proved by sha256 and md5, or no checksums are kept.
+func TestWithoutCRC32C(t *testing.T) {
+	pki := servertest.NewPKI(t)
+	srv := servertest.S3(t, servertest.S3Options{})
+	for _, c := range []struct {
+		name    string
+		changed bool // on its way
+		blind   bool // the server does not compare
+		kms     bool
+	}{
+		{"good", false, false, false},
+		{"encrypted", false, false, true},
+		{"changed, and encrypted", true, false, true},
+		{"changed, and stored", true, true, false},
+	} {
+		data := backendstest.Bytes(1, 12*mib)
+		s := behind(t, pki, srv, func(w http.ResponseWriter, r *http.Request, pass func() *http.Response) bool {
+			q := r.URL.Query()
+			switch {
+			case q.Has("uploads") && r.Header.Get("x-amz-checksum-algorithm") != "":
+				refuse(w, http.StatusNotImplemented, "NotImplemented")
+				return true
+			case !q.Has("partNumber"):
+				return false
+			case c.kms:
+				w.Header().Set("x-amz-server-side-encryption", "aws:kms")
+			}
+			if c.changed {
+				body, _ := io.ReadAll(r.Body)
+				body[len(body)/2] ^= 4
+				r.Body = io.NopCloser(bytes.NewReader(body))
+				if c.blind {
+					w.Header().Set("ETag", fmt.Sprintf("%q", fmt.Sprintf("%x", md5.Sum(body))))
+					return true
+				}
+			}
+			return false
+		})
+		err := store(t.Context(), s, c.name, int64(len(data)), data)
+		if c.changed {
+			if _, serr := s.Stat(t.Context(), c.name); !errors.Is(err, backends.ErrCorrupt) || !errors.Is(serr, backends.ErrNotExist) {
+				t.Errorf("%s: %v; then %v", c.name, err, serr)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		same(t, s, c.name, data)
+		sums, err := s.Checksum(t.Context(), c.name)
+		if none := errors.Is(err, backends.ErrNotSupported); none != c.kms || !none && (err != nil || sums != backendstest.Sums(data)) {
+			t.Errorf("%s: checksum %+v, %v", c.name, sums, err)
+		}
+	}
 }

@@ -2,10 +2,15 @@ package s3
 
 import (
 	"context"
+	"crypto/md5"
+	"crypto/sha256"
+	"encoding/hex"
 	"hash"
 	"hash/crc32"
+	"io"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -35,6 +40,7 @@ type part struct {
 	block []byte      // that is being filled
 	queue chan []byte // has room for all blocks of the upload; closed when the part is whole
 	begun bool
+	sha   string // its sha256, once it is full, where the server compares no CRC32C
 
 	mu    sync.Mutex // guards the rest, and its bodies
 	taken [][]byte   // from queue, nil where they were given back
@@ -167,6 +173,11 @@ func (c *part) send() (done minio.CompletePart, err error) {
 	if !c.keeps() {
 		return c.try()
 	}
+	if !c.u.sums {
+		h := sha256.New()
+		io.Copy(h, c.whole())
+		c.sha = hex.EncodeToString(h.Sum(nil))
+	}
 	err = c.u.again(c.u.ctx, func() error {
 		done, err = c.try()
 		return err
@@ -177,19 +188,22 @@ func (c *part) send() (done minio.CompletePart, err error) {
 // keeps tells whether the blocks are kept until the server has the part: there is room for those of two.
 func (c *part) keeps() bool { return c.size <= blocks*blockSize/2 }
 
-// try sends the part. Its CRC32C follows the bytes as a trailer, and is of what Write was given.
+// try sends the part. Its CRC32C follows the bytes as a trailer, and is of what Write was given. To a server that does not
+// compare it the sha256 of what is kept goes ahead, and the ETag is to be the md5.
 func (c *part) try() (minio.CompletePart, error) {
 	u := c.u
 	var opts minio.PutObjectPartOptions
-	b := &partBody{c: c}
+	b := &partBody{c: c, md5: md5.New()}
 	defer b.end()
 	if u.sums {
 		b.trailer = http.Header{http.CanonicalHeaderKey(crcHeader): {crcText(0)}}
 		// What follows signed chunks is written in two ways by AWS's documentation, of which each server knows one.
 		opts.Trailer, opts.DisableContentSha256 = b.trailer, true
+	} else {
+		opts.Sha256Hex = c.sha
 	}
 	var got minio.ObjectPart
-	err := u.s.ask(u.ctx, func(ctx context.Context) (err error) {
+	seen, err := u.s.seen(u.ctx, func(ctx context.Context) (err error) {
 		got, err = u.s.core.PutObjectPart(ctx, u.s.bucket, u.key(), u.id, c.n, b, c.size, opts)
 		return err
 	})
@@ -204,10 +218,24 @@ func (c *part) try() (minio.CompletePart, error) {
 		return minio.CompletePart{}, errChanged
 	}
 	p := minio.CompletePart{PartNumber: c.n, ETag: got.ETag}
-	if b.trailer != nil {
+	switch {
+	case b.trailer != nil:
 		p.ChecksumCRC32C = sum
+	case !isMD5(got.ETag, seen.header):
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		u.unproved = true
+	case !strings.EqualFold(got.ETag, hex.EncodeToString(b.md5.Sum(nil))):
+		return minio.CompletePart{}, errChanged
 	}
 	return p, nil
+}
+
+// isMD5 tells whether the ETag of a part is its md5, as it is unless keys of KMS or the client encrypt it (API Reference, "Object").
+func isMD5(etag string, h http.Header) bool {
+	_, err := hex.DecodeString(etag)
+	sse := h.Get("x-amz-server-side-encryption")
+	return err == nil && len(etag) == 2*md5.Size && (sse == "" || sse == "AES256") && h.Get("x-amz-server-side-encryption-customer-algorithm") == ""
 }
 
 var _ backends.Upload = (*upload)(nil)

@@ -10,7 +10,8 @@
 // The scheme s3s is S3 over TLS, s3 over plain HTTP. The first part of the path is the bucket, which must be there;
 // what is below the rest of it belongs to the storage. Small files are one PUT at Commit, others a multipart upload
 // whose parts go while the bytes come. Either way a CRC32C goes with the bytes, so that a server refuses what has
-// changed on its way, and nothing is to be seen before Commit. adler32, md5 and sha256 are kept with the object: as user
+// changed on its way; of one that does not know it the ETags of the parts are compared. Nothing is to be seen before
+// Commit. adler32, md5 and sha256 are kept with the object: as user
 // metadata where it was one PUT, else as tags, since the metadata of a multipart upload is told before its bytes.
 //
 // Redirects are not followed: keys sign for one host.
