@@ -270,3 +270,51 @@ func TestWithoutCRC32C(t *testing.T) {
 		}
 	}
 }
+
+// A HEAD that fails does not make a failure of what is published, and what is removed is no later object.
+func TestLookAtWhatIsPublished(t *testing.T) {
+	srv := servertest.S3(t, servertest.S3Options{})
+	direct := open(t, Options{URL: srv.S3 + "/lake/x"})
+	data, later := backendstest.Bytes(1, mib), backendstest.Bytes(2, mib)
+	for _, c := range []struct {
+		name  string
+		sum   string // that the server tells of what it was sent
+		later bool   // somebody else writes there before it is looked at
+		want  error
+		left  []byte
+	}{
+		{"no checksum", "", false, nil, data},
+		{"another checksum", crcText(1), false, backends.ErrCorrupt, nil},
+		{"another checksum, and a later object", crcText(1), true, backends.ErrCorrupt, later},
+	} {
+		var heads atomic.Int64
+		s := through(t, srv, func(w http.ResponseWriter, r *http.Request, pass func() *http.Response) bool {
+			switch {
+			case r.Method == http.MethodHead && heads.Add(1) <= 4:
+				w.WriteHeader(http.StatusServiceUnavailable)
+			case r.Method == http.MethodPut:
+				resp := pass()
+				resp.Body.Close()
+				w.Header().Set("ETag", resp.Header.Get("ETag"))
+				w.Header().Set("x-amz-checksum-crc32c", c.sum)
+				if c.later {
+					if err := store(t.Context(), direct, c.name, int64(len(later)), later); err != nil {
+						t.Error(err)
+					}
+				}
+				w.WriteHeader(resp.StatusCode)
+			default:
+				return false
+			}
+			return true
+		})
+		if err := store(t.Context(), s, c.name, int64(len(data)), data); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		if c.left != nil {
+			same(t, direct, c.name, c.left)
+		} else if _, err := direct.Stat(t.Context(), c.name); !errors.Is(err, backends.ErrNotExist) {
+			t.Errorf("%s: stat: %v", c.name, err)
+		}
+	}
+}

@@ -139,15 +139,18 @@ func (c *part) start() error {
 
 // attempts is how often what may be had again is tried. The retry decorator does not repeat an upload, since its bytes have
 // gone by; but a server that is busy for one of 10,000 parts is to cost no more than that part.
-const attempts = 4
+const (
+	attempts = 4
+	looks    = 7 // at what was published: about as long as tryFor
+)
 
-// again tries f a few times while it fails temporarily.
-func (u *upload) again(ctx context.Context, f func() error) error {
+// again tries f up to most times while it fails temporarily.
+func (u *upload) again(ctx context.Context, most int, f func() error) error {
 	begun := time.Now()
 	for n := 1; ; n++ {
 		err := f()
 		wait := max(backends.RetryAfter(err), time.Duration(1<<n)*firstWait)
-		if n == attempts || !backends.IsTemporary(err) || time.Since(begun)+wait > tryFor {
+		if n == most || !backends.IsTemporary(err) || time.Since(begun)+wait > tryFor {
 			return err
 		}
 		u.s.o.Log.Debug("part of an upload is tried again", "at", u.s.at(u.path), "after", wait, "err", err)
@@ -178,7 +181,7 @@ func (c *part) send() (done minio.CompletePart, err error) {
 		io.Copy(h, c.whole())
 		c.sha = hex.EncodeToString(h.Sum(nil))
 	}
-	err = c.u.again(c.u.ctx, func() error {
+	err = c.u.again(c.u.ctx, attempts, func() error {
 		done, err = c.try()
 		return err
 	})

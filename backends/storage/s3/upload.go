@@ -259,7 +259,7 @@ func (u *upload) complete(ctx context.Context, sums backends.Checksums) error {
 	}
 	var info minio.UploadInfo
 	first := true
-	err := u.again(ctx, func() error {
+	err := u.again(ctx, attempts, func() error {
 		asked := time.Now()
 		c, err := u.s.seen(patient(ctx, u.h.Size()), func(ctx context.Context) (err error) {
 			info, err = u.s.core.CompleteMultipartUpload(ctx, u.s.bucket, u.key(), u.id, u.parts, opts)
@@ -300,11 +300,7 @@ func (u *upload) complete(ctx context.Context, sums backends.Checksums) error {
 func (u *upload) appears(ctx context.Context, d time.Duration) (etag string, ok bool) {
 	end := time.Now().Add(d)
 	for wait := firstWait; ; wait = min(2*wait, maxWait) {
-		var a minio.ObjectInfo
-		err := u.again(ctx, func() (err error) {
-			a, err = u.s.head(ctx, u.path)
-			return err
-		})
+		a, err := u.look(ctx)
 		switch {
 		case err == nil && a.Size == u.h.Size() && a.ETag == u.etag():
 			return a.ETag, true
@@ -322,22 +318,28 @@ func (u *upload) appears(ctx context.Context, d time.Duration) (etag string, ok 
 // verify looks at what the server has made of the bytes, unless it has told their checksum. An object with another
 // ETag is a later one.
 func (u *upload) verify(ctx context.Context, info minio.UploadInfo) error {
-	switch info.ChecksumCRC32C {
-	case crcText(u.crc.Sum32()):
-		return nil
-	case "":
-		a, err := u.s.head(ctx, u.path)
-		if err != nil || a.ETag != info.ETag || a.Size == u.h.Size() {
-			return err
-		}
-		err = fmt.Errorf("the server has %d bytes of %d: %w", a.Size, u.h.Size(), backends.ErrCorrupt)
-		return errors.Join(err, u.s.remove(ctx, u.path))
-	}
-	if strings.Contains(info.ChecksumCRC32C, "-") { // of the parts' checksums, which were compared
+	sum := info.ChecksumCRC32C
+	if sum == crcText(u.crc.Sum32()) || strings.Contains(sum, "-") { // that is of the parts' checksums, which were compared
 		return nil
 	}
-	err := fmt.Errorf("the server has other bytes than were sent: %w", backends.ErrCorrupt)
-	return errors.Join(err, u.s.remove(ctx, u.path))
+	a, err := u.look(ctx)
+	if sum == "" && (err != nil || a.ETag != info.ETag || a.Size == u.h.Size()) {
+		return err
+	}
+	bad := fmt.Errorf("the server has other bytes than the %d that were sent: %w", u.h.Size(), backends.ErrCorrupt)
+	if err == nil && a.ETag == info.ETag {
+		bad = errors.Join(bad, u.s.remove(ctx, u.path))
+	}
+	return bad
+}
+
+// look asks for what is at the path. A server that fails for a moment is asked again: what is published is to be known.
+func (u *upload) look(ctx context.Context) (a minio.ObjectInfo, err error) {
+	err = u.again(ctx, looks, func() (err error) {
+		a, err = u.s.head(ctx, u.path)
+		return err
+	})
+	return a, err
 }
 
 // etag is that of the object which most servers make of the parts.
