@@ -326,32 +326,3 @@ func (e *Endpoint) State() backends.EndpointState {
 	}
 	return s
 }
-
-func limiter(perSecond int64) *rate.Limiter {
-	if perSecond <= 0 {
-		return nil
-	}
-	// A tenth of a second at once, and enough for a network's packet.
-	return rate.NewLimiter(rate.Limit(perSecond), int(max(perSecond/10, 64<<10)))
-}
-
-// pace waits until n bytes may go, or, with the bytes gone already, until they were due. They are paid for in any
-// case, so whoever does not wait for them makes the next one wait.
-func (e *Endpoint) pace(ctx context.Context, l *rate.Limiter, n int) {
-	if l == nil {
-		return
-	}
-	var wait time.Duration
-	for now := time.Now(); n > 0; n -= l.Burst() {
-		wait = l.ReserveN(now, min(n, l.Burst())).DelayFrom(now)
-	}
-	if wait <= 0 {
-		return
-	}
-	t := time.NewTimer(wait)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
-}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -340,24 +341,63 @@ func TestBandwidth(t *testing.T) {
 				t.Error("other bytes")
 			}
 		})
-		// Whoever cannot wait has his bytes all the same, at his deadline, and the next one pays.
-		o, err := s.Open(t.Context(), "f")
+	})
+}
+
+// A limit holds when more is asked for than there is time for, and leaves no debts.
+func TestBandwidthIsKept(t *testing.T) {
+	f := fault.NewStorage(disk(t))
+	backendstest.Put(t, f, "f", backendstest.Bytes(1, 4<<20))
+	synctest.Test(t, func(t *testing.T) {
+		e := at(endpoint.Limits{Read: 1 << 20, Concurrent: 2})
+		o, err := e.Storage(f).Open(t.Context(), "f")
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer o.Close()
-		took("a read that cannot wait", time.Second, func() {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		read := func(size int, within time.Duration) (int, error) {
+			ctx, cancel := context.WithTimeout(t.Context(), within)
 			defer cancel()
-			if n, err := o.ReadAt(ctx, make([]byte, 3<<20), 0); n != 3<<20 || err != nil {
-				t.Errorf("%d bytes, %v", n, err)
-			}
-		})
-		took("the next", 3*time.Second, func() {
-			if _, err := o.ReadAt(t.Context(), make([]byte, 1<<20), 0); err != nil {
-				t.Error(err)
-			}
-		})
+			return o.ReadAt(ctx, make([]byte, size), 0)
+		}
+		if n, err := read(3<<20, time.Second); n != 0 || !errors.Is(err, context.DeadlineExceeded) || f.Calls("ReadAt") != 0 {
+			t.Errorf("a read that cannot wait: %d bytes, %v, %d calls", n, err, f.Calls("ReadAt"))
+		}
+		began := time.Now()
+		var sum atomic.Int64
+		var wg sync.WaitGroup
+		for range 16 {
+			wg.Go(func() {
+				for time.Since(began) < 10*time.Minute {
+					n, _ := read(4<<20, 15*time.Second)
+					sum.Add(int64(n))
+					if n := e.State().Active; n > 2 {
+						t.Errorf("%d calls at a time", n)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		if perSecond := float64(sum.Load()) / time.Since(began).Seconds(); perSecond < 0.8*(1<<20) || perSecond > 1.05*(1<<20) {
+			t.Errorf("%.0f bytes a second", perSecond)
+		}
+		began = time.Now()
+		if n, err := read(1, 15*time.Second); n != 1 || err != nil || time.Since(began) > 100*time.Millisecond {
+			t.Errorf("one byte after that: %d, %v, after %v", n, err, time.Since(began))
+		}
+		// Whoever goes before his turn has come gives it back.
+		ctx, cancel := context.WithCancel(t.Context())
+		wg.Go(func() { o.ReadAt(ctx, make([]byte, 4<<20), 0) })
+		synctest.Wait()
+		cancel()
+		wg.Wait()
+		began = time.Now()
+		if n, err := read(1<<20, 15*time.Second); n != 1<<20 || err != nil || time.Since(began) > 1500*time.Millisecond {
+			t.Errorf("after one that went: %d, %v, after %v", n, err, time.Since(began))
+		}
+		if st := e.State(); st.State != backends.EndpointClosed || st.Failures != 0 || st.Active != 0 {
+			t.Errorf("%+v", st)
+		}
 	})
 }
 

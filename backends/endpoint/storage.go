@@ -76,21 +76,38 @@ type object struct {
 	e *Endpoint
 }
 
-// ReadAt pays for bytes when it has them: what fails costs nothing, and what was read is given even to whoever cannot
-// wait until it is due.
+// ReadAt pays for bytes before it reads them, within its turn, a piece at a time. Whoever cannot wait for all of them
+// reads nothing.
 func (o *object) ReadAt(ctx context.Context, p []byte, off int64) (n int, err error) {
 	t, err := o.e.enter(ctx, o.e.calls)
 	if err != nil {
 		return 0, err
 	}
-	n, err = o.Object.ReadAt(ctx, p, off)
+	l := o.e.read
+	f, ok := book(ctx, l, int(max(min(int64(len(p)), o.Size()-off), 0)))
+	if !ok {
+		t.gave(errNothing)
+		t.end()
+		return 0, o.e.late(ctx, l)
+	}
+	defer t.end()
+	defer f.leave()
+	for {
+		if err := f.next(ctx); err != nil {
+			t.gave(errNothing)
+			return n, err
+		}
+		var m int
+		m, err = o.Object.ReadAt(ctx, p[n:n+piece(l, len(p)-n)], off+int64(n))
+		if n += m; err != nil || m == 0 || n == len(p) {
+			break
+		}
+	}
 	if err == io.EOF {
 		t.gave(nil)
 	} else {
 		t.gave(err)
 	}
-	t.end()
-	o.e.pace(ctx, o.e.read, n)
 	return n, o.e.refused(err)
 }
 
@@ -119,12 +136,9 @@ type upload struct {
 
 func (u *upload) Write(p []byte) (n int, err error) {
 	for len(p) > 0 && err == nil {
-		some := p
-		if l := u.e.write; l != nil {
-			some = p[:min(len(p), l.Burst())]
-		}
-		if u.e.pace(u.ctx, u.e.write, len(some)); u.ctx.Err() != nil {
-			return n, u.ctx.Err()
+		some := p[:piece(u.e.write, len(p))]
+		if err := u.e.pay(u.ctx, u.e.write, len(some)); err != nil {
+			return n, err
 		}
 		var m int
 		m, err = u.inner.Write(some)
