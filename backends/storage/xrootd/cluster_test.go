@@ -3,7 +3,9 @@
 package xrootd
 
 import (
+	"os"
 	"testing"
+	"time"
 
 	"tarn/backends/backendstest"
 	"tarn/backends/servertest"
@@ -53,4 +55,30 @@ func TestNodeAway(t *testing.T) {
 	nodes[1].Start()
 	eventually(t, "the file again", func() bool { _, err := s.Stat(t.Context(), "f"); return err == nil })
 	wantErr(t, "remove", s.Remove(t.Context(), "f"), nil)
+}
+
+// Nodes with the same file give it other ids and times; a manager sends who looks to one, and who opens to another.
+func TestCopiesOnNodes(t *testing.T) {
+	s, nodes := cluster(t, 2, Options{})
+	data := []byte("the same")
+	for i, n := range nodes {
+		write(t, n, "f", data)
+		then := time.Now().Add(-time.Duration(i) * time.Hour)
+		if err := os.Chtimes(n.Path("/data/f"), then, then); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ids := map[string]bool{}
+	eventually(t, "both nodes", func() bool {
+		i, err := s.look(t.Context(), "f")
+		if err == nil {
+			ids[i.id] = true
+		}
+		return len(ids) == 2
+	})
+	for range 5 {
+		if err := readAt(t.Context(), openIt(t, s, "f"), data, 0, len(data)); err != nil {
+			t.Errorf("read: %v", err)
+		}
+	}
 }

@@ -117,7 +117,18 @@ func TestReplacedDuringRestart(t *testing.T) {
 	if err := os.Rename(file+".new", file); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Chtimes(file, o.was.mtime, o.was.mtime); err != nil {
+		t.Fatal(err)
+	}
 	srv.Start()
+	err := readAt(t.Context(), o, data, 1000, 1000)
+	wantErr(t, "read of another copy, or another file", err, backends.ErrUnavailable)
+	if backends.IsTemporary(err) {
+		t.Errorf("read: %v is not for trying again", err)
+	}
+	if err := os.Chtimes(file, o.was.mtime, o.was.mtime.Add(time.Second)); err != nil {
+		t.Fatal(err)
+	}
 	wantErr(t, "read of another file", readAt(t.Context(), o, data, 1000, 1000), backends.ErrStale)
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)

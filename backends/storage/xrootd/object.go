@@ -43,14 +43,15 @@ func (s *Storage) Open(ctx context.Context, p string) (backends.Object, error) {
 		case i.flags&isOther != 0:
 			return fmt.Errorf("it is no plain file: %w", backends.ErrNotSupported)
 		}
-		for range 3 {
+		for try := range 3 {
 			if o.file, o.was, err = s.openFile(ctx, s.remote(p), false, s.o.Timeout); err != nil {
 				return err
 			}
-			if o.was.same(i) {
+			// It may have been replaced meanwhile, or the server gives the file that somebody has open and that had the
+			// name before. But caches and managers may have another id and time for a name than for what they open.
+			if o.was.size == i.size && (o.was.same(i) || try > 0) {
 				return nil
 			}
-			// It was replaced meanwhile, or the server gives the file that somebody has open and that had the name before.
 			o.file.drop()
 			if i, err = s.look(ctx, p); err != nil {
 				return err
@@ -173,6 +174,9 @@ func (o *object) take(ctx context.Context, end time.Time) (*counted, error) {
 	}
 	if !now.same(o.was) {
 		o.s.leave(file)
+		if now.size == o.was.size && now.mtime.Equal(o.was.mtime) { // it may be another copy of it
+			return nil, fmt.Errorf("the server has another file of this size and time now: %w", backends.ErrUnavailable)
+		}
 		return nil, fmt.Errorf("the file: %w", backends.ErrStale)
 	}
 	o.mu.Lock()

@@ -339,8 +339,15 @@ func (u *upload) verify(ctx context.Context, want backends.Checksums) (none back
 
 // readBack computes digests of what the server has.
 func (u *upload) readBack(ctx context.Context, at info, algs []string) (backends.Checksums, error) {
-	o := &object{s: u.s, path: path.Join(uploads, path.Base(u.tmp)), was: at, opening: make(chan struct{}, 1)}
+	file, now, err := u.s.openFile(ctx, u.tmp, false, u.s.o.Timeout)
+	if err != nil {
+		return backends.Checksums{}, err
+	}
+	o := &object{s: u.s, path: path.Join(uploads, path.Base(u.tmp)), was: now, file: file, opening: make(chan struct{}, 1)}
 	defer o.Close()
+	if now.size != at.size {
+		return backends.Checksums{}, fmt.Errorf("the server opens %d bytes of the %d sent: %w", now.size, at.size, backends.ErrCorrupt)
+	}
 	return checksum.Object(ctx, o, algs...)
 }
 
