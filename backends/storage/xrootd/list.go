@@ -4,6 +4,7 @@ package xrootd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -48,8 +49,16 @@ func (s *Storage) List(ctx context.Context, dir string) iter.Seq2[backends.Attr,
 				return
 			}
 			if e.unknown {
-				if e.info, err = s.look(ctx, p); err != nil {
+				err := s.do(ctx, "list", p, func() (err error) {
+					e.info, err = s.look(ctx, p)
+					return err
+				})
+				if errors.Is(err, backends.ErrNotExist) {
 					continue // it went meanwhile
+				}
+				if err != nil {
+					yield(backends.Attr{}, err)
+					return
 				}
 			}
 			if e.flags&(isOther|offline) == isOther {
