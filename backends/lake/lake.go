@@ -63,7 +63,8 @@ type Options struct {
 	// this much before the next one is tried; default 15 s.
 	ReadTimeout time.Duration
 	// Patience is how long a reader waits when every replica failed in a way that may pass, while all are
-	// tried again and again. Storages on this machine are not waited for. Default 0.
+	// tried again and again; it counts from the beginning of the first call that failed, until bytes are read.
+	// Storages on this machine are not waited for. Default 0.
 	Patience time.Duration
 	// Hedge is how many times as long as usual a read may take before another disk replica is read beside it,
 	// the first one to give the bytes being read from then on. At least a second passes, and a third of ReadTimeout

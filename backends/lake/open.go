@@ -30,6 +30,9 @@ type Object struct {
 	closed  bool
 
 	patience
+	waiting bool // it is being opened, which may take patience
+	probing bool // a replica is open when it has given a byte
+
 	racing bool // another replica races the present one
 	inVain int  // races that did not help
 }
@@ -56,9 +59,26 @@ var _ backends.Object = (*Object)(nil)
 // collection, ErrStale for a content that was replaced and purged. An empty file needs
 // no replica.
 //
-// With Options.Patience, Open and the reads wait so long before they say ErrUnavailable.
+// With Options.Patience, Open waits so long before it says ErrUnavailable; reads do not wait.
 func (l *Lake) Open(ctx context.Context, in backends.Info) (*Object, error) {
 	return l.openFrom(ctx, in, "", l.o.Patience)
+}
+
+// Reopen opens in anew after the reads of an Object of it failed. It waits as Open does, but only what is left of
+// Options.Patience since the first of them began, and for a replica that gives bytes, not only one that can be opened.
+func (l *Lake) Reopen(ctx context.Context, in backends.Info, last *Object) (*Object, error) {
+	last.mu.Lock()
+	p, reasons := last.patience, last.reasons
+	waits := len(last.next) == 0 && len(p.passing) > 0 && !last.offline && !last.crowded
+	last.mu.Unlock()
+	if p.limit == 0 || !waits {
+		return l.Open(ctx, in)
+	}
+	o := &Object{l: l, in: in, patience: p, reasons: reasons, doubt: true, waiting: true, probing: true}
+	if err := o.first(ctx); err != nil {
+		return nil, err
+	}
+	return o, nil
 }
 
 // openFrom is Open without the replica at one RSE.
@@ -70,8 +90,8 @@ func (l *Lake) openFrom(ctx context.Context, in backends.Info, without string, p
 		}
 		return nil, fmt.Errorf("open %s: %w", in.DID, err)
 	}
-	o := &Object{l: l, in: in}
-	o.limit, o.without = patience, without
+	o := &Object{l: l, in: in, waiting: true}
+	o.limit, o.without, o.since = patience, without, l.now()
 	if in.Size == 0 {
 		return o, nil
 	}
@@ -79,13 +99,22 @@ func (l *Lake) openFrom(ctx context.Context, in backends.Info, without string, p
 	if o.next, err = o.candidates(ctx); err != nil {
 		return nil, fmt.Errorf("open %s: %w", in.DID, err)
 	}
-	h, err := o.handle(ctx)
-	if err != nil {
+	if err := o.first(ctx); err != nil {
 		return nil, err
 	}
-	o.release(h)
-	o.rounds, o.since = 0, time.Time{} // nobody else has it yet
 	return o, nil
+}
+
+// first opens the replica that is read first.
+func (o *Object) first(ctx context.Context) error {
+	h, err := o.handle(ctx)
+	if err != nil {
+		return err
+	}
+	o.release(h)
+	o.waiting, o.probing = false, false // nobody else has it yet
+	o.ready()
+	return nil
 }
 
 // candidates are the replicas as they are now, in the order in which they are to be tried.
@@ -120,7 +149,7 @@ func (o *Object) Served() []string {
 
 // ReadAt reads from the current replica. On an error, a short read, or no answer within
 // Options.ReadTimeout it goes on with the next one; after the last the error is as
-// that of Open, and stays.
+// that of Open, and stays, without waiting: see Reopen.
 func (o *Object) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, fmt.Errorf("read %s at %d: negative offset", o.in.DID, off)
@@ -137,6 +166,7 @@ func (o *Object) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 		if err != nil {
 			return 0, err
 		}
+		began := o.l.now()
 		n, by, err := o.read(ctx, h, p[:want], off)
 		o.release(h)
 		if int64(n) == want && (err == nil || err == io.EOF) {
@@ -152,7 +182,7 @@ func (o *Object) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 		if err == nil || err == io.EOF {
 			err = fmt.Errorf("%d of %d bytes at offset %d: %w", n, want, off, io.ErrUnexpectedEOF)
 		}
-		o.failed(h, err)
+		o.failed(h, err, began)
 	}
 }
 
@@ -160,14 +190,15 @@ func (o *Object) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 func (o *Object) gave(h *opened) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.rounds, o.since = 0, time.Time{}
+	o.rounds, o.since, o.spent = 0, time.Time{}, 0
+	o.passing = nil
 	if len(o.served) == 0 || !slices.Contains(o.served, h.RSE) {
 		o.served = append(o.served, h.RSE)
 	}
 }
 
-// failed takes h out of use.
-func (o *Object) failed(h *opened, err error) {
+// failed takes h out of use after a read that began then.
+func (o *Object) failed(h *opened, err error, began time.Time) {
 	o.mu.Lock()
 	idle := false
 	defer func() {
@@ -178,6 +209,7 @@ func (o *Object) failed(h *opened, err error) {
 	}()
 	if o.cur == h {
 		idle = o.leaveLocked()
+		o.beginLocked(began)
 		o.noteLocked(h.source, err)
 		o.l.noteDown(h.RSE, err)
 		o.l.log.Warn("read failed, trying the next replica", "did", o.in.DID, "rse", h.RSE, "pfn", h.PFN, "err", err)
@@ -235,7 +267,7 @@ func (o *Object) handle(ctx context.Context) (*opened, error) {
 			case <-ctx.Done():
 				return nil, fmt.Errorf("open %s: %w", o.in.DID, ctx.Err())
 			}
-		case len(o.next) == 0 && !o.waitsLocked():
+		case len(o.next) == 0 && !(o.waiting && o.waitsLocked()):
 			defer o.mu.Unlock()
 			return nil, o.verdictLocked()
 		case len(o.next) == 0:
@@ -298,7 +330,12 @@ func (o *Object) try(ctx context.Context, s source) (*opened, string, error) {
 		}
 		return nil, why, errors.New(why)
 	}
-	h, err := o.l.openSource(ctx, o.in, s)
+	own, cancel := o.attemptContext(ctx)
+	defer cancel()
+	h, err := o.l.openSource(own, o.in, s)
+	if err == nil && o.probing {
+		err = o.probe(own, s, h)
+	}
 	if err == nil {
 		return newOpened(s, h), "", nil
 	}

@@ -1,9 +1,11 @@
 package lake
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
@@ -15,10 +17,11 @@ type patience struct {
 	limit   time.Duration // 0: none
 	without string        // the RSE that is left out
 
-	passing []string  // RSEs that failed in this round in a way that may pass
-	rounds  int       // since something was read
-	since   time.Time // the first of them ended
-	until   time.Time // the last one may begin
+	passing []string      // RSEs that failed in this round in a way that may pass
+	rounds  int           // since something was read
+	since   time.Time     // the first call that failed began; zero: none did since a replica could be opened
+	spent   time.Duration // before since
+	allowed time.Duration // from since on, when rounds > 0: limit, or less
 }
 
 // Waits between rounds.
@@ -30,6 +33,8 @@ const (
 	// longer is how many times ReadTimeout a replica gets when there is no other: it may be slow, and the
 	// storages notice for themselves when nothing moves.
 	longer = 10
+	// leastAttempt is what an attempt gets when patience is about to end.
+	leastAttempt = time.Second
 )
 
 // noteLocked remembers whether waiting for a replica may help: it is reached over a network, and is not there
@@ -49,14 +54,13 @@ func (o *Object) waitsLocked() bool {
 	switch {
 	case o.limit == 0 || len(o.passing) == 0 || o.offline || o.crowded:
 		return false
-	case o.since.IsZero():
-		o.since = o.l.now()
-		o.until = o.since.Add(o.limit)
+	case o.rounds == 0:
+		o.allowed = o.limit
 		if o.l.inVain(o.passing) {
-			o.until = o.since.Add(min(o.limit, vainLimit))
+			o.allowed = min(o.limit, vainLimit)
 		}
-		return true
-	case o.l.now().Before(o.until):
+	}
+	if o.l.now().Sub(o.since) < o.allowed {
 		return true
 	}
 	o.l.noteInVain(o.passing)
@@ -85,9 +89,9 @@ func (l *Lake) inVain(rses []string) bool {
 // roundLocked waits a little and begins with all replicas anew. It is called with o.mu held, and gives it up.
 func (o *Object) roundLocked(ctx context.Context) error {
 	if o.rounds == 0 {
-		o.l.log.Warn("no replica can be read, waiting for one", "did", o.in.DID, "for", o.until.Sub(o.since), "why", words(o.reasons))
+		o.l.log.Warn("no replica can be read, waiting for one", "did", o.in.DID, "for", o.allowed, "why", words(o.reasons))
 	}
-	wait := min(roundMin<<min(o.rounds, 10), roundMax)
+	wait := min(roundMin<<min(o.rounds, 10), roundMax, o.allowed-o.l.now().Sub(o.since))
 	o.rounds++
 	done := make(chan struct{})
 	o.opening = done
@@ -116,12 +120,59 @@ func (o *Object) roundLocked(ctx context.Context) error {
 	return nil
 }
 
-// timeout is how long one attempt may take now.
-func (o *Object) timeout() time.Duration {
+// beginLocked counts time from the beginning of a call that failed.
+func (o *Object) beginLocked(at time.Time) {
+	if o.since.IsZero() {
+		o.since = at.Add(-o.spent)
+	}
+}
+
+// ready stops the clock until the next call: a reader may take its time.
+func (o *Object) ready() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.limit > 0 && (o.rounds > 0 || len(o.next) == 0) {
-		return longer * o.l.o.ReadTimeout
+	o.spent, o.since = o.l.now().Sub(o.since), time.Time{}
+}
+
+// attemptContext bounds an attempt of a later round: patience ends in the middle of one.
+func (o *Object) attemptContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.limit == 0 || o.rounds == 0 { // each replica gets its time
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, max(o.allowed-o.l.now().Sub(o.since), leastAttempt))
+}
+
+// probe closes h, with an error, unless it gives a byte.
+func (o *Object) probe(ctx context.Context, s source, h backends.Object) error {
+	err := o.l.attempt(ctx, func(ctx context.Context) error {
+		n, err := h.ReadAt(ctx, make([]byte, 1), 0)
+		if n == 1 {
+			return nil
+		}
+		return cmp.Or(err, io.ErrUnexpectedEOF)
+	})
+	if err == nil {
+		return nil
+	}
+	h.Close()
+	if ctx.Err() == nil {
+		o.l.noteDown(s.RSE, err)
+	}
+	return fmt.Errorf("read: %w: %w", backends.ErrUnavailable, err)
+}
+
+// timeout is how long a read in h may take now.
+func (o *Object) timeout(h *opened) time.Duration {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.limit > 0 && (o.rounds > 0 || len(o.next) == 0) && !o.l.inVain([]string{h.RSE}) {
+		left := o.limit - o.spent
+		if !o.since.IsZero() {
+			left = o.limit - o.l.now().Sub(o.since)
+		}
+		return max(min(longer*o.l.o.ReadTimeout, left), leastAttempt)
 	}
 	return o.l.o.ReadTimeout
 }

@@ -84,12 +84,23 @@ func TestPatience(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				defer o.Close()
+				defer func() { o.Close() }()
 				p := make([]byte, 10)
 				for range 2 { // each time anew
+					r.near.Fail(nil)
+					if _, err := o.ReadAt(ctx, p, 0); err != nil {
+						t.Fatal(err)
+					}
 					began = time.Now()
 					r.near.Fail(until(50*time.Second, c.err))
-					_, err = o.ReadAt(ctx, p, 0)
+					if _, err = o.ReadAt(ctx, p, 0); err == nil || time.Since(began) > 0 { // a reader may hold what others want
+						t.Fatalf("read: %v after %v", err, time.Since(began))
+					}
+					o.Close()
+					if o2, again := r.Reopen(ctx, in, o); again == nil {
+						o = o2
+						_, err = o.ReadAt(ctx, p, 0)
+					}
 					if took := time.Since(began); c.waits != (err == nil) || c.waits && (took < 50*time.Second || took > 55*time.Second) {
 						t.Fatalf("read: %v after %v", err, took)
 					}
@@ -180,4 +191,69 @@ func TestSlowAndAlone(t *testing.T) {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}
 	})
+}
+
+// A server that says what it has, and then gives nothing or fails, uses up one patience over all openings.
+func TestOnePatience(t *testing.T) {
+	for name, c := range map[string]struct {
+		delay time.Duration
+		most  time.Duration
+	}{"stalls": {time.Hour, time.Minute}, "fails late": {20 * time.Second, time.Minute}, "fails": {0, time.Minute}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRaceRig(t, patient)
+				defer r.Close()
+				r.cat.DropReplica(ctx, r.in.DID, "FAR")
+				r.near.set(c.delay)
+				r.rig.near.Fail(func(op, _ string) error {
+					if op == "read" {
+						return laketest.ErrDown
+					}
+					return nil
+				})
+				fetch := func() (took time.Duration) {
+					began := time.Now()
+					o, err := r.Open(ctx, r.in)
+					for range 5 {
+						if err != nil {
+							break
+						}
+						if _, err = o.ReadAt(ctx, make([]byte, raceStep), 0); err == nil {
+							t.Fatal("it gave bytes")
+						}
+						o.Close()
+						o, err = r.Reopen(ctx, r.in, o)
+					}
+					if !errors.Is(err, backends.ErrUnavailable) {
+						t.Errorf("%v", err)
+					}
+					return time.Since(began)
+				}
+				if d := fetch(); d < c.most-time.Second || d > c.most+2*time.Second {
+					t.Errorf("the first took %v", d)
+				}
+				if d := fetch(); d > 20*time.Second {
+					t.Errorf("the next took %v", d)
+				}
+				// A pause of the reader does not count.
+				r.rig.near.Fail(nil)
+				r.near.set(0)
+				time.Sleep(time.Minute)
+				o := r.open()
+				time.Sleep(time.Hour)
+				began := time.Now()
+				r.rig.near.Fail(until(50*time.Second, laketest.ErrDown))
+				if _, err := o.ReadAt(ctx, make([]byte, raceStep), 0); err == nil {
+					t.Error("read")
+				}
+				o.Close()
+				o, err := r.Reopen(ctx, r.in, o)
+				if d := time.Since(began); err != nil || d < 50*time.Second {
+					t.Fatalf("%v after %v", err, d)
+				}
+				r.step(o, 0)
+				o.Close()
+			})
+		})
+	}
 }

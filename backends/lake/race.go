@@ -80,7 +80,7 @@ func (o *Object) read(ctx context.Context, h *opened, p []byte, off int64) (n in
 		})
 	}
 	measure, began := o.l.meter.begin(h.RSE, len(p)), time.Now()
-	err = attemptWithin(own, o.timeout(), func(ctx context.Context) (err error) {
+	err = attemptWithin(own, o.timeout(h), func(ctx context.Context) (err error) {
 		n, err = h.ReadAt(ctx, p, off)
 		return err
 	})

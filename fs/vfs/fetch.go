@@ -72,7 +72,13 @@ func (v *FS) fetcher(n *Node, in backends.Info) cache.Fetch {
 				}
 			}
 		}
-		src, err := v.openSource(ctx, n, in)
+		open := v.lake.Open
+		if failed := last; bad != nil && failed != nil { // its patience is that of the whole fetch
+			open = func(ctx context.Context, in backends.Info) (*lake.Object, error) {
+				return v.lake.Reopen(ctx, in, failed.Object)
+			}
+		}
+		src, err := v.openSource(ctx, n, in, open)
 		if err != nil {
 			return nil, err
 		}
@@ -105,7 +111,8 @@ func (v *FS) current(n *Node, in backends.Info) backends.Info {
 	return in
 }
 
-func (v *FS) openSource(ctx context.Context, n *Node, in backends.Info) (*source, error) {
+// openSource opens the content in of n, by open at first.
+func (v *FS) openSource(ctx context.Context, n *Node, in backends.Info, open func(context.Context, backends.Info) (*lake.Object, error)) (*source, error) {
 	if v.opt.RecallTimeout > 0 {
 		var stop context.CancelFunc
 		ctx, stop = context.WithTimeout(ctx, v.opt.RecallTimeout)
@@ -118,7 +125,8 @@ func (v *FS) openSource(ctx context.Context, n *Node, in backends.Info) (*source
 		moved := func(err error) bool {
 			return try < 3 && errors.Is(err, backends.ErrStale) && v.current(n, in).DID != in.DID
 		}
-		o, err := v.lake.Open(ctx, in)
+		o, err := open(ctx, in)
+		open = v.lake.Open
 		if err == nil {
 			return &source{o, ticket}, nil
 		}
