@@ -191,7 +191,7 @@ func (o *Object) gave(h *opened) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.rounds, o.since, o.spent = 0, time.Time{}, 0
-	o.passing = nil
+	o.passing, o.reasons, o.offline, o.crowded = nil, nil, false, false // what is said later is of later
 	if len(o.served) == 0 || !slices.Contains(o.served, h.RSE) {
 		o.served = append(o.served, h.RSE)
 	}

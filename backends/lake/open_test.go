@@ -422,3 +422,31 @@ func TestNewRefusesWhatDoesNotFit(t *testing.T) {
 		}
 	}
 }
+
+// What kept a replica from being read is no reason any more once another one has given bytes.
+func TestReasonsAreForgotten(t *testing.T) {
+	r := newRig(t)
+	reads := func(err error) func(string, string) error {
+		return func(op, _ string) error {
+			if op == "read" {
+				return err
+			}
+			return nil
+		}
+	}
+	in := r.file("a", "NEAR", "TAPE", "FAR")
+	o, err := r.Open(ctx, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	r.near.Fail(reads(backends.ErrTooManyFiles))
+	if got, err := readAll(o); err != nil || !bytes.Equal(got, content("a")) || o.RSE() != "FAR" {
+		t.Fatalf("%d bytes from %s, %v", len(got), o.RSE(), err)
+	}
+	r.far.Fail(reads(laketest.ErrDown))
+	_, err = readAll(o)
+	if !errors.Is(err, backends.ErrUnavailable) || errors.Is(err, backends.ErrTooManyFiles) || errors.Is(err, backends.ErrOffline) || strings.Contains(err.Error(), "NEAR") {
+		t.Errorf("%v", err)
+	}
+}

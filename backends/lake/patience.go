@@ -116,7 +116,7 @@ func (o *Object) roundLocked(ctx context.Context) error {
 		return fmt.Errorf("open %s: %w", o.in.DID, err)
 	}
 	o.next, o.reasons = next, nil
-	o.passing, o.offline, o.doubt = nil, false, false
+	o.passing, o.offline, o.doubt, o.crowded = nil, false, false, false
 	return nil
 }
 
