@@ -68,7 +68,7 @@ type Options struct {
 	Patience time.Duration
 	// Hedge is how many times as long as usual a read may take before another disk replica is read beside it,
 	// the first one to give the bytes being read from then on. At least a second passes, and a third of ReadTimeout
-	// where nothing is known yet. Default 0: never.
+	// where nothing is known yet. There are eight at a time, and none for Copy. Default 0: never.
 	Hedge float64
 	// Recall tunes what happens after the hold window.
 	Recall RecallOptions

@@ -35,7 +35,7 @@ type rival struct {
 // doubles it.
 func (o *Object) hedgeAfter(h *opened, n int) time.Duration {
 	k := o.l.o.Hedge
-	if k <= 0 {
+	if k <= 0 || o.without != "" { // nobody waits for the bytes of a copy
 		return 0
 	}
 	after := o.l.o.ReadTimeout / 3 // nothing is known of the RSE

@@ -408,3 +408,45 @@ func TestFailOverPastRival(t *testing.T) {
 		})
 	}
 }
+
+// The load that races add has a bound over all files, and copies add none.
+func TestRacesAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRaceRig(t)
+		defer r.Close()
+		var open []*lake.Object
+		for range 12 {
+			o := r.open()
+			defer o.Close()
+			open = append(open, o)
+		}
+		r.near.set(10 * time.Millisecond)
+		r.step(open[0], 0)
+		r.near.set(3 * time.Second)
+		r.far.set(time.Hour)
+		for range 2 { // the next find room again
+			before := r.far.opens.Load()
+			var wg sync.WaitGroup
+			for _, o := range open {
+				wg.Go(func() { r.step(o, 0) })
+			}
+			wg.Wait()
+			if n := r.far.opens.Load() - before; n != 8 {
+				t.Errorf("%d races at a time", n)
+			}
+			r.near.set(10 * time.Millisecond)
+			for range 80 { // it is unusual again
+				r.step(open[0], 0)
+			}
+			r.near.set(6 * time.Second)
+			synctest.Wait()
+		}
+		races := r.far.opens.Load()
+		if _, err := r.Copy(ctx, r.in, r.tTape, nil); err != nil {
+			t.Fatal(err)
+		}
+		if n := r.far.opens.Load() - races; n != 0 {
+			t.Errorf("%d races by a copy", n)
+		}
+	})
+}
