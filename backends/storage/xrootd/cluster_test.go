@@ -3,10 +3,12 @@
 package xrootd
 
 import (
+	"errors"
 	"os"
 	"testing"
 	"time"
 
+	"tarn/backends"
 	"tarn/backends/backendstest"
 	"tarn/backends/servertest"
 )
@@ -80,5 +82,17 @@ func TestCopiesOnNodes(t *testing.T) {
 		if err := readAt(t.Context(), openIt(t, s, "f"), data, 0, len(data)); err != nil {
 			t.Errorf("read: %v", err)
 		}
+	}
+}
+
+// A manager has no folders of its own: what it lists is not what there is.
+func TestListOfManager(t *testing.T) {
+	s, nodes := cluster(t, 1, Options{})
+	write(t, nodes[0], "d/f", []byte("x"))
+	for _, dir := range []string{"", "d"} {
+		err := errors.New("nothing")
+		for _, err = range s.List(t.Context(), dir) {
+		}
+		wantErr(t, "list", err, backends.ErrNotSupported)
 	}
 }

@@ -124,6 +124,8 @@ const (
 	fsList     = C.tarn_xrd_list
 	fsChecksum = C.tarn_xrd_checksum
 	fsSpace    = C.tarn_xrd_space
+	fsConfig   = C.tarn_xrd_config
+	fsLocate   = C.tarn_xrd_locate
 )
 
 func (c *counted) fs(what int, path, to string, d time.Duration, f done) {

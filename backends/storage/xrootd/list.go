@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,7 +17,7 @@ import (
 	"tarn/backends"
 )
 
-// List reads the whole folder, to sort it. What no path of ours can name is left out, as are devices and the like.
+// List reads the whole folder, to sort it; ErrNotSupported where the server knows only which others have files (cmsd). What no path of ours can name is left out, as are devices and the like.
 func (s *Storage) List(ctx context.Context, dir string) iter.Seq2[backends.Attr, error] {
 	return func(yield func(backends.Attr, error) bool) {
 		var found []entry
@@ -26,6 +28,9 @@ func (s *Storage) List(ctx context.Context, dir string) iter.Seq2[backends.Attr,
 			}
 			if i.flags&isDir == 0 {
 				return backends.ErrNotDir
+			}
+			if err := s.listable(ctx, s.remote(dir)); err != nil {
+				return err
 			}
 			found, err = s.entries(ctx, s.remote(dir))
 			return err
@@ -76,6 +81,39 @@ type entry struct {
 	name    string
 	unknown bool
 	info
+}
+
+// listable is nil where a listing is that of all servers behind the one of the URL. A manager that has no name space of its own
+// (cmsd) lists an empty folder, and does not tell which of its servers are away.
+func (s *Storage) listable(ctx context.Context, remote string) error {
+	a, err := s.ask(ctx, s.o.Timeout, fsConfig, "role", "")
+	var f *failure
+	if errors.As(err, &f) && f.code == errResponse { // one that does not know its role is no cmsd's
+		return nil
+	}
+	if err != nil || !strings.Contains(a.text, "manager") {
+		return err
+	}
+	if a, err = s.ask(ctx, s.o.Timeout, fsLocate, "*"+remote, ""); err != nil {
+		return err
+	}
+	host, port, err := net.SplitHostPort(s.end.addr)
+	if err != nil {
+		return err
+	}
+	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return down("the host of %s does not resolve", s.end.addr)
+	}
+	for at := range strings.SplitSeq(strings.TrimRight(a.text, "\x00"), "\x00") {
+		h, p, err := net.SplitHostPort(at)
+		ip, _ := netip.ParseAddr(h)
+		own := func(mine netip.Addr) bool { return mine.Unmap() == ip.Unmap() }
+		if err != nil || p != port || h != host && !slices.ContainsFunc(ips, own) {
+			return fmt.Errorf("it is a manager, and its folders are at %s and maybe others: %w", printable(at), backends.ErrNotSupported)
+		}
+	}
+	return nil
 }
 
 // entries are those of a folder, in the server's order. The library reads them whole.

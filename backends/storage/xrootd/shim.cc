@@ -49,6 +49,8 @@ class Answer : public ResponseHandler {
 		PageInfo *page = nullptr;
 		Buffer *buffer = nullptr;
 		DirectoryList *entries = nullptr;
+		LocationInfo *places = nullptr;
+		o->Get(places);
 		o->Get(info);
 		o->Get(page);
 		o->Get(buffer);
@@ -61,6 +63,11 @@ class Answer : public ResponseHandler {
 			text.assign(buffer->GetBuffer(), buffer->GetSize());
 		} else if (entries != nullptr) {
 			list(*entries);
+		} else if (places != nullptr) { // each with a NUL at its end
+			for (auto p = places->Begin(); p != places->End(); ++p) {
+				text += p->GetAddress();
+				text += '\0';
+			}
 		}
 	}
 
@@ -148,6 +155,13 @@ void tarn_xrd_fs(void *fs, int what, const char *path, const char *to, uint16_t 
 		break;
 	case tarn_xrd_list:
 		s = f.DirList(path, DirListFlags::Stat, a, seconds);
+		break;
+	case tarn_xrd_locate:
+		s = f.Locate(path, OpenFlags::Refresh, a, seconds);
+		break;
+	case tarn_xrd_config:
+		b.FromString(path);
+		s = f.Query(QueryCode::Config, b, a, seconds);
 		break;
 	case tarn_xrd_checksum:
 	case tarn_xrd_space:

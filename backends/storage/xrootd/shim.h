@@ -28,7 +28,8 @@ extern void tarnXrdAnswer(uintptr_t call, tarn_xrd_answer *a);
 const char *tarn_xrd_version(void);
 void tarn_xrd_init(int connect, int again, int request);
 
-enum { tarn_xrd_stat, tarn_xrd_rm, tarn_xrd_rmdir, tarn_xrd_mkdir, tarn_xrd_mv, tarn_xrd_list, tarn_xrd_checksum, tarn_xrd_space };
+enum { tarn_xrd_stat, tarn_xrd_rm, tarn_xrd_rmdir, tarn_xrd_mkdir, tarn_xrd_mv, tarn_xrd_list, tarn_xrd_checksum, tarn_xrd_space,
+       tarn_xrd_config, tarn_xrd_locate };
 
 void *tarn_xrd_fs_new(const char *url);
 void tarn_xrd_fs_delete(void *fs);

@@ -14,7 +14,7 @@
 // the top of the prefix, is synced, compared there with the server's own checksum, and moved to its place by Commit.
 //
 // A manager (cmsd) that finds no server with a file may mean that the file does not exist or that its server is away: that is
-// ErrUnavailable, never ErrNotExist.
+// ErrUnavailable, never ErrNotExist. Its List is ErrNotSupported.
 //
 // A proxy is the one of Options.Credentials. Tokens (ztn), keytabs (sss), and the trusted authorities (X509_CERT_DIR) are
 // taken by the library from the environment of the process.
