@@ -85,6 +85,17 @@ func TestCopiesOnNodes(t *testing.T) {
 	}
 }
 
+// What is written through a manager is there at once for all, also where it was asked for before.
+func TestCommitThroughManager(t *testing.T) {
+	s, _ := cluster(t, 1, Options{})
+	for _, name := range []string{"a", "b", "c/d"} {
+		backendstest.Put(t, s, name, []byte("x"))
+		_, err := s.lookRemote(t.Context(), s.remote(name))
+		wantErr(t, "stat, as the manager remembers it", err, nil)
+		openIt(t, s, name)
+	}
+}
+
 // A manager has no folders of its own: what it lists is not what there is.
 func TestListOfManager(t *testing.T) {
 	s, nodes := cluster(t, 1, Options{})

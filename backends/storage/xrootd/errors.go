@@ -102,8 +102,13 @@ func unfound(a answer) bool {
 	return a.code == errResponse && a.errno == xNotFound && (strings.HasPrefix(a.text, "No servers ") || strings.HasPrefix(a.text, "Unable to access file"))
 }
 
+// nowhere tells that a manager found no server with a file, or remembers that it did.
+func nowhere(err error) bool {
+	return isServer(err, xNotFound) && !errors.Is(err, backends.ErrNotExist)
+}
+
 // absent tells that as far as anybody knows there is no such file, where one that comes back is only in the way.
-func absent(err error) bool { return errors.Is(err, backends.ErrNotExist) || isServer(err, xNotFound) }
+func absent(err error) bool { return errors.Is(err, backends.ErrNotExist) || nowhere(err) }
 
 // broken tells that the connection or the open file is gone: a new one may help.
 func broken(err error) bool {

@@ -44,7 +44,11 @@ func (s *Storage) Open(ctx context.Context, p string) (backends.Object, error) {
 			return fmt.Errorf("it is no plain file: %w", backends.ErrNotSupported)
 		}
 		for try := range 3 {
-			if o.file, o.was, err = s.openFile(ctx, s.remote(p), false, s.o.Timeout); err != nil {
+			o.file, o.was, err = s.openFile(ctx, s.remote(p), false, s.o.Timeout)
+			if nowhere(err) && try == 0 && s.refresh(ctx, s.remote(p)) == nil {
+				continue
+			}
+			if err != nil {
 				return err
 			}
 			// It may have been replaced meanwhile, or the server gives the file that somebody has open and that had the

@@ -33,10 +33,18 @@ func (u *upload) publish(ctx context.Context, at info) error {
 	} else {
 		u.discard()
 	}
-	if err == nil {
-		u.tmp = ""
+	if err != nil {
+		return err
 	}
-	return err
+	u.tmp = ""
+	if u.fresh {
+		short, cancel := context.WithTimeout(context.Background(), cleanupTime)
+		defer cancel()
+		if err := u.s.refresh(short, u.s.remote(u.path)); err != nil {
+			u.s.o.Log.Debug("refresh", "at", u.s.at(u.path), "err", err) // whoever opens it asks again
+		}
+	}
+	return nil
 }
 
 // move puts aside what is there, and the file in its place.

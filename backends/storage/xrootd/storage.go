@@ -229,6 +229,12 @@ func (s *Storage) lookRemote(ctx context.Context, remote string) (info, error) {
 	return a.info, err
 }
 
+// refresh lets a manager ask its servers for a path again: it remembers for long what they did not have.
+func (s *Storage) refresh(ctx context.Context, remote string) error {
+	_, err := s.ask(ctx, s.o.Timeout, fsLocate, remote, "")
+	return err
+}
+
 // throughFile tells whether an element of an absolute path before the last is a file.
 func (s *Storage) throughFile(ctx context.Context, remote string) bool {
 	for dir := path.Dir(remote); len(dir) > len(s.end.prefix); dir = path.Dir(dir) {
@@ -243,6 +249,9 @@ func (s *Storage) throughFile(ctx context.Context, remote string) bool {
 // look is what a path is. One that goes through a file is not there for whoever looks for something.
 func (s *Storage) look(ctx context.Context, p string) (info, error) {
 	i, err := s.lookRemote(ctx, s.remote(p))
+	if nowhere(err) && s.refresh(ctx, s.remote(p)) == nil {
+		i, err = s.lookRemote(ctx, s.remote(p))
+	}
 	if errors.Is(err, backends.ErrNotDir) {
 		err = fmt.Errorf("%v: %w", err, backends.ErrNotExist)
 	}

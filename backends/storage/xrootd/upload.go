@@ -27,19 +27,20 @@ const (
 
 // upload is one file on its way: writes that are out side by side, the next one being filled.
 type upload struct {
-	s    *Storage
-	path string
-	tmp  string // on the server; "" once it is published
-	old  string // on the server, where what had the name is kept meanwhile; "" when nothing is
-	size int64  // announced; -1: not
-	ctx  context.Context
-	file *counted
-	h    *checksum.Hasher
-	fill *buffer // n bytes of it are used
-	sent int64   // offset of the first byte of fill
-	err  error   // sticky: a failed write cannot be followed by a good commit
-	over bool    // there was a file of this name at Create
-	done bool
+	s     *Storage
+	path  string
+	tmp   string // on the server; "" once it is published
+	old   string // on the server, where what had the name is kept meanwhile; "" when nothing is
+	size  int64  // announced; -1: not
+	ctx   context.Context
+	file  *counted
+	h     *checksum.Hasher
+	fill  *buffer // n bytes of it are used
+	sent  int64   // offset of the first byte of fill
+	err   error   // sticky: a failed write cannot be followed by a good commit
+	over  bool    // there was a file of this name at Create
+	fresh bool    // a manager remembers that there was none
+	done  bool
 
 	room chan *buffer // a token for each write that is not out, with its buffer or nil
 	left int          // tokens that settle did not take yet
@@ -67,7 +68,7 @@ func (s *Storage) Create(ctx context.Context, p string, size int64) (backends.Up
 		case err != nil && !absent(err):
 			return err
 		}
-		u.over = err == nil
+		u.over, u.fresh = err == nil, nowhere(err)
 		if s.o.Marker != "" {
 			if err := s.present(ctx); err != nil {
 				return err
