@@ -147,3 +147,24 @@ func TestReplaceCutShort(t *testing.T) {
 		})
 	}
 }
+
+// What a crash left is removed after a day, but for what was put aside: it may be all there is of a file, and is as old as that.
+func TestLeftAside(t *testing.T) {
+	srv, s, _, _ := rig(t, Options{}, 1)
+	dir := srv.Path(s.remote(uploads))
+	then := time.Now().Add(-2 * stale)
+	for _, name := range []string{"a", "b" + kept} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(filepath.Join(dir, name), then, then); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again := storage(t, s.o)
+	again.clean(t.Context())
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) != 1 || left[0].Name() != "b"+kept {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
