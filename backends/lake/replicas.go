@@ -51,8 +51,8 @@ func (s source) tape() bool { return s.rse != nil && s.rse.Tape != nil }
 func (s source) good() bool { return s.rse != nil && s.State == backends.Available }
 
 // sources orders replicas as Open tries them: those that may be read first, by the RSE
-// having failed lately, domain (LAN first), being much slower than the best of those that were measured, with what
-// is read there now, distance, kind (disk first) and name.
+// having failed lately, domain (LAN first), being a server much slower than the best of those that were measured, with
+// what is read there now, distance, kind (disk first) and name.
 func (l *Lake) sources(replicas []backends.Replica) []source {
 	out := make([]source, 0, len(replicas))
 	late, speeds, best := map[string]bool{}, map[string]Speed{}, map[bool]float64{}
@@ -60,7 +60,7 @@ func (l *Lake) sources(replicas []backends.Replica) []source {
 		s := source{r, l.byName[r.RSE]}
 		out = append(out, s)
 		_, late[r.RSE] = l.lately(r.RSE)
-		if s.good() {
+		if s.good() && !s.rse.Storage.Traits().Local { // disks of this machine are as fast as what else they do lets them
 			speeds[r.RSE] = l.meter.speed(r.RSE)
 			best[s.rse.LAN] = max(best[s.rse.LAN], speeds[r.RSE].effective())
 		}
