@@ -9,7 +9,6 @@ import (
 	"path"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"tarn/backends"
@@ -24,7 +23,6 @@ type unsent struct {
 	entry *journal.Entry
 	id    string
 	inode uint64
-	held  atomic.Bool // its upload waits for a close
 
 	// guarded by FS.mu: where it stands in FS.names; "" once registered or unlinked
 	at string

@@ -161,24 +161,9 @@ func (up *uploader) stillOpen(u *unsent) bool {
 	return false
 }
 
-// closed lets u, which was held back while it was open, go now: the kernel tells of a close's end only after the
-// close has returned.
-func (up *uploader) closed(u *unsent) {
-	if !u.held.Swap(false) {
-		return
-	}
-	up.mu.Lock()
-	if _, queued := up.queue[u]; queued {
-		up.queue[u] = time.Now()
-	}
-	up.mu.Unlock()
-	up.kick()
-}
-
 // one carries u as far as it goes now; again: it shall be tried once more after wait.
 func (up *uploader) one(ctx context.Context, u *unsent) (again bool, wait time.Duration) {
 	if up.stillOpen(u) {
-		u.held.Store(true)
 		return true, max(up.v.opt.Delay, 250*time.Millisecond)
 	}
 	ctx, stop := context.WithCancel(ctx)
