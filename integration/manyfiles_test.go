@@ -54,7 +54,7 @@ func TestDaemonOutOfDescriptors(t *testing.T) {
 	needTools(t, "prlimit")
 	s := newSite(t, "journal: {delay: 50ms}\n")
 	s.expect("too many open files")
-	s.mountWith([]string{"prlimit", "--nofile=68:68"})
+	s.mountWith([]string{"prlimit", "--nofile=72:72"})
 	dir := s.path("ctao/few")
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)

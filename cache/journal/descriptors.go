@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -46,6 +47,9 @@ type handle struct {
 }
 
 const spareFiles = 4
+
+// othersTime is how long a close waits for a descriptor that others have.
+const othersTime = time.Second
 
 func newDescriptors(fsys FS, maxClean, maxDirty int) *descriptors {
 	d := &descriptors{fs: fsys, maxClean: maxClean, maxDirty: maxDirty}
@@ -349,14 +353,20 @@ func (d *descriptors) open(name string, flag int) (File, error) {
 }
 
 // openRecord is open for what Sync, Seal and Update need, with a few descriptors held
-// back for it: a close(2) must not fail because others have opened too many.
+// back for it: a close(2) must not fail because others have opened too many. Others may be quicker to take what is
+// given up for it: they are waited for, for a moment.
 func (d *descriptors) openRecord(name string, flag int) (File, error) {
 	f, err := d.open(name, flag)
-	for exhausted(err) {
+	for end := time.Now().Add(othersTime); exhausted(err); {
 		d.mu.Lock()
 		if len(d.spare) == 0 {
 			d.mu.Unlock()
-			return nil, err
+			if time.Now().After(end) {
+				return nil, err
+			}
+			time.Sleep(10 * time.Millisecond)
+			f, err = d.open(name, flag)
+			continue
 		}
 		s := d.spare[len(d.spare)-1]
 		d.spare = d.spare[:len(d.spare)-1]
