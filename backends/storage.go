@@ -72,6 +72,14 @@ type Upload interface {
 	Abort() error
 }
 
+// ThirdParty is a Storage whose server can exchange files with another one, so that the bytes do not come by here.
+type ThirdParty interface {
+	// CopyTo makes the servers copy a file of size bytes to dst of another storage, which appears there whole and verified
+	// as by Upload.Commit, or never. ErrNotSupported when these two storages cannot: then nothing was done, and the bytes
+	// have to be carried. progress, which may be nil, hears how many bytes have arrived, as far as the servers tell.
+	CopyTo(ctx context.Context, src string, to Storage, dst string, size int64, want Checksums, progress func(int64)) (Checksums, error)
+}
+
 // EndpointState is how it stands with one door of a server.
 type EndpointState struct {
 	Endpoint   string    `json:"endpoint"`        // scheme://host:port

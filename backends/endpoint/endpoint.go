@@ -11,9 +11,9 @@
 // The breaker opens after Options.Failures temporary failures (backends.ErrTemporary, or no answer
 // within the caller's time) with no success between them. For Options.Open every call fails at once
 // with backends.ErrHeldOff, which is temporary and unavailable too, so that reads go on elsewhere.
-// Then one call tries; its result closes the breaker or opens it anew. While it takes longer than that, too, one
-// more tries each time. What a server says of a file
-// or folder, such as backends.ErrNotExist or a backends.AnsweredError, is a success: it answers.
+// Then one call tries; its result closes the breaker or opens it anew. While it takes longer than
+// that, too, one more tries each time. What a server says of a file or folder, such as
+// backends.ErrNotExist or a backends.AnsweredError, is a success: it answers.
 package endpoint
 
 import (

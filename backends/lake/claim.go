@@ -6,9 +6,10 @@ import (
 	"tarn/backends"
 )
 
-// claim is the making of one copy: of the file with this inode, at this RSE.
+// claim is the making of one copy at an RSE: of the file with this inode, or, where the catalogue has none, of the DID.
 type claim struct {
 	inode uint64
+	did   backends.DID
 	rse   string
 }
 
@@ -16,7 +17,10 @@ type claim struct {
 // is called. Two that do so at once would move the bytes twice, and the catalogue would know of one of them. Who
 // has the claim looks at the replicas first: the one it waited for may have made the copy.
 func (l *Lake) Claim(ctx context.Context, in backends.Info, rse string) (release func(), err error) {
-	c := claim{in.Inode, rse}
+	c := claim{inode: in.Inode, rse: rse}
+	if c.inode == 0 {
+		c.did = in.DID
+	}
 	for {
 		l.mu.Lock()
 		other := l.claims[c]

@@ -222,7 +222,6 @@ func (l *Lake) awaitRaces() {
 func (o *Object) change(slow, fast *opened) {
 	o.mu.Lock()
 	if o.cur != slow || o.closed { // it has failed meanwhile, and the next is open
-		fast.gone = true
 		o.mu.Unlock()
 		o.close(fast)
 		return

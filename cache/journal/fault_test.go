@@ -342,6 +342,34 @@ func TestNoDescriptorsLeft(t *testing.T) {
 	}
 }
 
+// What frees descriptors, for a close, may lose them to others in the same process: it waits for a moment, and tells it
+// when they keep them.
+func TestOthersTakeDescriptors(t *testing.T) {
+	limit := &fdLimit{crashFS: newCrashFS(rand.New(rand.NewPCG(1, 2)))}
+	limit.max.Store(1000)
+	o := testOptions("/j")
+	o.FS = limit
+	j := open(t, o)
+	defer j.Close()
+	e := create(t, j, "abc")
+	limit.max.Store(0)
+	time.AfterFunc(othersTime/10, func() { limit.max.Store(1000) })
+	if _, err := e.Seal(); err != nil {
+		t.Errorf("close while others had all for a moment: %v", err)
+	}
+	e = create(t, j, "def")
+	limit.max.Store(0)
+	begun := time.Now()
+	if _, err := e.Seal(); !errors.Is(err, unix.EMFILE) {
+		t.Errorf("close while others keep all: %v, want EMFILE", err)
+	}
+	if d := time.Since(begun); d > 10*othersTime {
+		t.Errorf("it took %v", d)
+	}
+	limit.max.Store(1000)
+	seal(t, e)
+}
+
 // always is what is open without any entry: what is held back, two folders, and two
 // segments of the log.
 const always = spareFiles + 4

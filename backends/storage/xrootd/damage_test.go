@@ -3,6 +3,7 @@
 package xrootd
 
 import (
+	"bytes"
 	"io"
 	"net"
 	"strings"
@@ -15,10 +16,27 @@ import (
 	"tarn/backends/servertest"
 )
 
-// line is a wire to a server that turns one bit of what comes from it, every so many bytes, while every is not 0.
+// line is a wire to a server that turns one bit of what comes from it, every so many bytes, while every is not 0, and
+// keeps what goes there.
 type line struct {
 	net.Listener
 	every, turned atomic.Int64
+
+	mu  sync.Mutex // guards out
+	out bytes.Buffer
+}
+
+// Write takes what goes to the server.
+func (w *line) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.out.Write(p)
+}
+
+func (w *line) sent() []byte {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return bytes.Clone(w.out.Bytes())
 }
 
 func newLine(t *testing.T, to string) *line {
@@ -42,7 +60,7 @@ func newLine(t *testing.T, to string) *line {
 				continue
 			}
 			t.Cleanup(func() { c.Close(); srv.Close() })
-			all.Go(func() { io.Copy(srv, c); srv.Close() })
+			all.Go(func() { io.Copy(io.MultiWriter(w, srv), c); srv.Close() })
 			all.Go(func() { w.copy(c, srv); c.Close() })
 		}
 	})

@@ -31,6 +31,8 @@ const (
 	errResponse      = 400
 	errNotSupported  = 13
 	errSocketTimeout = 103
+
+	errWait = 1<<16 - 1 // not XrdCl's: the server wants us to come back later than we may
 )
 
 // Errors of servers (XErrorCode in XProtocol.hh).
@@ -117,7 +119,7 @@ func broken(err error) bool {
 		return false
 	}
 	switch f.code {
-	case errAuth, errQuery, errExpired, errInvalidAddr:
+	case errAuth, errQuery, errExpired, errInvalidAddr, errWait:
 		return false
 	case errInvalidOp, errNoMoreSIDs:
 		return true
@@ -125,6 +127,12 @@ func broken(err error) bool {
 		return f.errno == xFileNotOpen
 	}
 	return f.code/100 == 1 || f.code/100 == 2
+}
+
+// mustWait tells that a server has no place for a request now (kXR_wait).
+func mustWait(err error) bool {
+	var f *failure
+	return errors.As(err, &f) && f.code == errWait
 }
 
 // down is a server that may be there again soon.
@@ -173,6 +181,8 @@ func (s *Storage) failed(a answer) error {
 		return say(trouble, "no connection")
 	case errTLS:
 		return say(trouble, "TLS with %s failed: is its certificate of an authority that X509_CERT_DIR or the system has, and for this name?", s.end.addr)
+	case errWait:
+		return say(answered, "the server is busy, and says to come back later")
 	case errExpired, errSocketTimeout:
 		return say(trouble, "no answer in time")
 	case errNotSupported, errQuery:

@@ -414,3 +414,35 @@ func TestRedirectLoop(t *testing.T) {
 		t.Errorf("stat: %v, after %v", err, time.Since(begun))
 	}
 }
+
+// A server computes few checksums at a time, and has places for three times as many: who comes to a full house is to come
+// back in half a minute. Uploads that all end at once get theirs one after the other, and none is sent again.
+func TestChecksumsQueue(t *testing.T) {
+	srv := servertest.XRootD(t, servertest.XRootDOptions{Config: "xrootd.chksum max 1 adler32"})
+	s := storage(t, Options{URL: folder(t, srv, srv.Root)})
+	data := backendstest.Bytes(3, 8<<20)
+	ready, goOn := make(chan struct{}, 16), make(chan struct{})
+	var wg sync.WaitGroup
+	for i := range cap(ready) {
+		wg.Go(func() {
+			u, err := s.Create(t.Context(), fmt.Sprintf("sums/%d", i), int64(len(data)))
+			if err == nil {
+				defer u.Abort()
+				_, err = u.Write(data)
+			}
+			ready <- struct{}{}
+			<-goOn
+			if err == nil {
+				_, err = u.Commit(t.Context(), backendstest.Sums(data))
+			}
+			if err != nil {
+				t.Errorf("upload %d: %v", i, err)
+			}
+		})
+	}
+	for range cap(ready) {
+		<-ready
+	}
+	close(goOn)
+	wg.Wait()
+}

@@ -3,6 +3,7 @@
 package xrootd
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -135,21 +136,26 @@ func TestTokenOverTLS(t *testing.T) {
 		issuer := servertest.NewIssuer(t, pki)
 		srv := servertest.XRootD(t, servertest.XRootDOptions{PKI: pki, Issuer: issuer, Login: []string{"ztn"}, Authorize: true})
 		file := filepath.Join(t.TempDir(), "token")
-		if err := os.WriteFile(file, []byte(issuer.Token(t, "storage.read:/ storage.create:/ storage.modify:/", time.Hour)), 0o600); err != nil {
+		token := issuer.Token(t, "storage.read:/ storage.create:/ storage.modify:/", time.Hour)
+		if err := os.WriteFile(file, []byte(token), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		environment(t, "X509_CERT_DIR="+pki.Certificates, "BEARER_TOKEN_FILE="+file)
-		url := folder(t, srv, srv.Roots)
-		s := storage(t, Options{URL: url})
+		s := storage(t, Options{URL: folder(t, srv, srv.Roots)})
 		data := backendstest.Bytes(1, 100_000)
 		backendstest.Put(t, s, "d/f", data)
 		if got, err := backendstest.Get(t.Context(), s, "d/f"); err != nil || string(got) != string(data) {
 			t.Errorf("read: %v", err)
 		}
 		// A token goes to nobody in clear.
-		s = storage(t, Options{URL: strings.Replace(url, "roots://", "root://", 1)})
+		w := newLine(t, strings.TrimPrefix(srv.Roots, "roots://"))
+		s = storage(t, Options{URL: folder(t, srv, "root://"+w.Addr().String())})
 		if _, err := s.Stat(t.Context(), "d/f"); err != nil {
 			wantErr(t, "in clear", err, backends.ErrPermission)
+		}
+		sent := w.sent()
+		if len(sent) == 0 || bytes.Contains(sent, []byte(token)) {
+			t.Errorf("%d bytes went to the server in clear; the token among them: %v", len(sent), len(sent) > 0)
 		}
 	})
 }

@@ -141,12 +141,20 @@ func (s *Storage) start(ctx context.Context, c *counted, send func(done), f done
 	return nil
 }
 
-// await waits for an answer, but no longer than d: the library counts in seconds, and from when it gets to it.
+// expiry is by how much the library may be early when it ends a request for its time, which it counts in seconds.
+const expiry = 2 * time.Second
+
+// await waits for an answer, but no longer than d: the library counts in seconds, and from when it gets to it. A
+// request that the server lets wait for longer than it has (kXR_wait) has expired at once for the library.
 func (s *Storage) await(ctx context.Context, d time.Duration, got <-chan answer) (answer, error) {
 	t := time.NewTimer(d)
 	defer t.Stop()
+	began := time.Now()
 	select {
 	case a := <-got:
+		if a.code == errExpired && time.Since(began) < d-expiry {
+			a.code = errWait
+		}
 		return a, s.failed(a)
 	case <-ctx.Done():
 		return answer{}, ctx.Err()
@@ -298,9 +306,27 @@ func (s *Storage) Checksum(ctx context.Context, p string) (c backends.Checksums,
 // sumsAgain is after what time a server that knew no checksum is asked once more.
 const sumsAgain = 10 * time.Minute
 
-// sum is the server's adler32 (kXR_Qcksum).
+// sumsPause is after what time a server that was too busy for a checksum is asked again, at first and at most.
+const sumsPause, maxSumsPause = 250 * time.Millisecond, 5 * time.Second
+
+// sum is the server's adler32 (kXR_Qcksum). A server has few places for those that it computes (3 * xrootd.chksum max in
+// XrdXrootdJob), and wants whoever comes to a full house back in half a minute: it is asked again before that, for as long
+// as the work itself may take twice.
 func (s *Storage) sum(ctx context.Context, remote string, size int64) (none backends.Checksums, err error) {
-	a, err := s.ask(ctx, s.patience(size), fsChecksum, remote+"?cks.type=adler32", "")
+	d := s.patience(size)
+	ask := func() (answer, error) { return s.ask(ctx, d, fsChecksum, remote+"?cks.type=adler32", "") }
+	began := time.Now()
+	a, err := ask()
+	for pause := sumsPause; mustWait(err) && time.Since(began) < 2*d; pause = min(2*pause, maxSumsPause) {
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return none, ctx.Err()
+		case <-s.ctx.Done():
+			return none, backends.ErrClosed
+		}
+		a, err = ask()
+	}
 	if errors.Is(err, backends.ErrNotSupported) {
 		s.mu.Lock()
 		s.noSums = s.o.Now()
