@@ -316,6 +316,7 @@ func TestServerRestartsInMidRead(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			srv, at := start(t)
 			p := newPair(t, "", at)
 			restarted := make(chan struct{})
