@@ -75,7 +75,7 @@ func (b *bench) tape() section {
 			run: func(place) (float64, error) { return float64(naive) / float64(best), nil }},
 	}
 	return section{"recalls from tape", jobs, func() (_ []place, _ func() error, err error) {
-		conf := fmt.Sprintf("rses:\n  - name: PIC-TAPE\n    tape: {drives: %d, cartridges: %d, cartridge_size: %d, buffer: 4GiB, speed: 1000x, spread: true}\n",
+		conf := fmt.Sprintf("rses:\n  - name: PIC-TAPE\n    tape: {drives: %d, cartridges: %d, cartridge_size: %d, buffer: 4GiB, speed: 250x, spread: true}\n",
 			tapeDrives, tapeCartridges, b.cartridge())
 		if l, err = b.newLake("tape", b.conf(conf, "local", ", head: 0, tail: 0")); err != nil {
 			return nil, nil, err
