@@ -49,7 +49,7 @@ var words = map[int]error{
 	http.StatusNotImplemented:        backends.ErrNotSupported,
 	http.StatusPreconditionFailed:    backends.ErrStale,
 	http.StatusRequestURITooLong:     backends.ErrNameTooLong,
-	http.StatusRequestEntityTooLarge: backends.ErrNoSpace,
+	http.StatusRequestEntityTooLarge: fmt.Errorf("the server takes no file of this size; its administrator can let it (LimitRequestBody, client_max_body_size): %w", backends.ErrNoSpace),
 	http.StatusInsufficientStorage:   backends.ErrNoSpace,
 	http.StatusLocked:                fmt.Errorf("%w, %w", backends.ErrBusy, backends.ErrTemporary),
 	http.StatusRequestTimeout:        errTrouble,
@@ -110,11 +110,14 @@ func status(err error) int {
 	return 0
 }
 
-// absent turns what servers say of a path that passes through a file into "not there": some call it an
-// internal error. It asks for what is above.
+// absent turns what servers say of a path that passes through a file into "not there": XRootD calls it an
+// internal error, Apache a bad request. It asks for what is above.
 func (s *Storage) absent(ctx context.Context, p string, err error) error {
-	if st := status(err); (st == http.StatusInternalServerError || st == http.StatusConflict) && s.throughFile(ctx, p) {
-		return fmt.Errorf("%v: %w", http.StatusText(st), backends.ErrNotExist)
+	switch st := status(err); st {
+	case http.StatusInternalServerError, http.StatusConflict, http.StatusBadRequest:
+		if s.throughFile(ctx, p) {
+			return fmt.Errorf("%v: %w", http.StatusText(st), backends.ErrNotExist)
+		}
 	}
 	return err
 }

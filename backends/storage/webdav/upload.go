@@ -271,6 +271,7 @@ func (u *upload) publish(ctx context.Context) error {
 	}
 	switch status(err) {
 	case http.StatusPreconditionFailed, http.StatusConflict, http.StatusNotFound, http.StatusForbidden, http.StatusMethodNotAllowed, http.StatusInternalServerError:
+	case http.StatusMovedPermanently: // to nowhere: Apache's word for a folder
 	default:
 		return err
 	}
