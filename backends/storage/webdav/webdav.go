@@ -30,12 +30,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"tarn/backends"
 	"tarn/backends/checksum"
 	"tarn/backends/credential"
+	"tarn/backends/storage/wire"
 )
 
 // Options say where the storage is and how it is spoken to.
@@ -145,26 +144,10 @@ func parseURL(text string) (*url.URL, error) {
 		return nil, fmt.Errorf("the URL has more than a path after the host: %w", backends.ErrName)
 	}
 	p := strings.Trim(u.Path, "/")
-	if err := check(p); err != nil {
+	if err := wire.CheckPath(p, "WebDAV"); err != nil {
 		return nil, fmt.Errorf("the path of the URL: %w", err)
 	}
 	return &url.URL{Scheme: u.Scheme, Host: u.Host, Path: strings.TrimSuffix("/"+p, "/")}, nil
-}
-
-// check refuses what is no clean relative path, and what neither XML nor all servers can carry.
-func check(p string) error {
-	if p == "" {
-		return nil
-	}
-	for _, e := range strings.Split(p, "/") {
-		if e == "" || e == "." || e == ".." {
-			return fmt.Errorf("path %q: %w", p, backends.ErrName)
-		}
-	}
-	if !utf8.ValidString(p) || strings.ContainsFunc(p, unicode.IsControl) {
-		return fmt.Errorf("path %q has bytes that WebDAV cannot carry: %w", p, backends.ErrName)
-	}
-	return nil
 }
 
 // at is a path for people.
@@ -177,7 +160,7 @@ func (s *Storage) at(p string) string {
 
 // do runs one operation on a path: what it gets wrong is told with its name and the URL.
 func (s *Storage) do(ctx context.Context, op, p string, f func(ctx context.Context) error) error {
-	err := check(p)
+	err := wire.CheckPath(p, "WebDAV")
 	if err == nil {
 		err = s.open(ctx)
 	}
