@@ -84,14 +84,24 @@ func (s *Storage) refused(resp *http.Response, token string) error {
 
 // plainText is the short message of a server; pages and anything secret are left out.
 func plainText(resp *http.Response, token string) string {
-	b := make([]byte, 300)
+	b := make([]byte, maxText)
 	n, _ := io.ReadFull(resp.Body, b)
-	text := strings.ToValidUTF8(string(b[:n]), "")
+	return tidy(string(b[:n]), token)
+}
+
+// maxText is how much of what a server says is shown.
+const maxText = 300
+
+// tidy is plainText of a text, without any of the secrets.
+func tidy(text string, secrets ...string) string {
+	text = strings.ToValidUTF8(text[:min(len(text), maxText)], "")
 	if strings.Contains(text, "<") {
 		return ""
 	}
-	if token != "" && strings.Contains(text, token[:min(len(token), 20)]) {
-		return ""
+	for _, s := range secrets {
+		if s != "" && strings.Contains(text, s[:min(len(s), 20)]) {
+			return ""
+		}
 	}
 	text = strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {

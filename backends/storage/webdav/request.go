@@ -24,6 +24,7 @@ type request struct {
 	length int64         // of body
 	again  func() bool   // whether body can still be sent from its start
 	ok     func(status int) bool
+	stay   bool // no other host than ours may see it
 	racy   bool // of those that go in a lane, where the server is XRootD
 }
 
@@ -209,6 +210,8 @@ func (s *Storage) sendOn(f *wire.Flight, r request) (*http.Response, error) {
 				return nil, err
 			case hop == redirects:
 				return nil, errLoop
+			case r.stay && !s.home(next):
+				return nil, fmt.Errorf("redirected to another host, which may not see the token: %w", backends.ErrNotSupported)
 			case r.body != nil && !r.again():
 				return nil, fmt.Errorf("redirected after bytes were sent: %w, %w", backends.ErrUnavailable, backends.ErrTemporary)
 			}

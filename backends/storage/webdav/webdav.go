@@ -13,6 +13,9 @@
 // its place by Commit. Redirects to data servers are followed; a bearer token goes to the host of the URL
 // only, and never over plain HTTP. The prefix itself must be there.
 //
+// Where one of two servers copies from the other or to it, the bytes do not come by here (CopyTo): it is given the token of
+// the other one then, over TLS.
+//
 // What is sent keeps clear of what servers get wrong: ranges are closed and end within the file, no
 // answer is taken for the bytes asked for unless it says so, what is in a listing and not below its
 // folder is refused, and connections rest after what XRootD answers late (see lane).
@@ -82,6 +85,8 @@ type Storage struct {
 	dirs    map[string]struct{}
 	cleaned time.Time
 	space   spaceAnswer
+	// refusals are the copies with other servers that this one did not make, and when.
+	refusals map[string]time.Time
 }
 
 var _ backends.Storage = (*Storage)(nil)
@@ -107,7 +112,7 @@ func Open(o Options) (*Storage, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Storage{o: o, base: base, dirs: map[string]struct{}{}, lanes: make(chan *lane, lanes)}
+	s := &Storage{o: o, base: base, dirs: map[string]struct{}{}, refusals: map[string]time.Time{}, lanes: make(chan *lane, lanes)}
 	for range lanes {
 		s.lanes <- &lane{}
 	}
