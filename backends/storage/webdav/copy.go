@@ -192,14 +192,14 @@ func (c *copying) transfer(ctx context.Context) error {
 // pull asks the receiving server to fetch the file.
 func (c *copying) pull(ctx context.Context) error {
 	u := c.from.url(c.src)
-	return c.copy(ctx, c.to, c.to.url(c.tmp), "Source", u, func() string { return c.from.tokenFor(u) })
+	return c.copy(ctx, c.to, c.to.url(c.tmp), "Source", u, func() string { return c.from.key(ctx, u, "DOWNLOAD") })
 }
 
 // push asks the sending server to bring the file. One that knows nothing of other servers may copy it to the same path of its
 // own, or leave out the host.
 func (c *copying) push(ctx context.Context) error {
 	u := c.to.url(c.tmp)
-	err := c.copy(ctx, c.from, c.from.url(c.src), "Destination", u, func() string { return c.to.tokenFor(u) })
+	err := c.copy(ctx, c.from, c.from.url(c.src), "Destination", u, func() string { return c.to.key(ctx, u, "UPLOAD", "DELETE", "LIST") })
 	if !errors.Is(err, errSilent) {
 		return err
 	}

@@ -3,6 +3,7 @@ package webdav
 import (
 	"context"
 	"crypto/tls"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -643,6 +644,80 @@ func TestCopyEndsWithItsStorages(t *testing.T) {
 		_, err := pair[0].CopyTo(ctx, "f", pair[1], "f", 4, backendstest.Sums([]byte("data")), nil)
 		if !errors.Is(err, backends.ErrClosed) || ctx.Err() != nil {
 			t.Errorf("storage %d was closed: %v", i, err)
+		}
+	}
+}
+
+// Who has a proxy and no token lets one server into the other by a macaroon.
+func TestCopyWithProxiesByMacaroons(t *testing.T) {
+	pki := servertest.NewPKI(t)
+	proxy := pki.Proxy(t, time.Hour)
+	secret := filepath.Join(pki.Dir, "macaroon.key")
+	if err := os.WriteFile(secret, []byte(base64.StdEncoding.EncodeToString(backendstest.Bytes(1, 64))+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	data := backendstest.Bytes(1, 2<<20)
+	for _, gives := range []bool{true, false} {
+		o := servertest.XRootDOptions{PKI: pki, Authorize: true}
+		if gives {
+			o.Config = "all.sitename test\nmacaroons.secretkey " + secret + "\nofs.authlib ++ libXrdMacaroons.so\nhttp.exthandler xrdmacaroons libXrdMacaroons.so\n"
+		}
+		var srv []*servertest.Server
+		var prefixes []string
+		var at []*Storage
+		for i := range 2 {
+			srv = append(srv, servertest.XRootD(t, o))
+			prefixes = append(prefixes, prefix(t, srv[i], "data"))
+			at = append(at, open(t, Options{URL: srv[i].HTTPS + prefixes[i], Credentials: credentials(t, pki, map[string]string{"X509_USER_PROXY": proxy})}))
+		}
+		for _, what := range []string{"pull", "push"} {
+			err := copyOf(t, at[0], at[1], data)
+			if gives && err != nil {
+				t.Errorf("%s: %v\n%s", what, err, srv[1].LogTail())
+			}
+			if !gives && !errors.Is(err, backends.ErrNotSupported) {
+				t.Errorf("%s without macaroons: %v", what, err)
+			}
+			(&copying{from: at[0], to: at[1]}).ways()[0].close() // as if the receiving server had refused
+		}
+		if l := left(t, srv[1], prefixes[1]); len(l) > 0 {
+			t.Errorf("left %v", l)
+		}
+	}
+}
+
+// A macaroon is asked for where it is of use, and what is none is not taken for one.
+func TestMacaroonsThatLie(t *testing.T) {
+	pki := servertest.NewPKI(t)
+	proxy := pki.Proxy(t, time.Hour)
+	for answer, want := range map[string]string{
+		`{"macaroon":"MDAx"}`: "MDAx", `{}`: "", `not JSON`: "", `{"macaroon":"a\r\nX-Evil: 1"}`: "", `{"macaroon":"` + strings.Repeat("x", maxMacaroon) + `"}`: "",
+	} {
+		var asked atomic.Int64
+		srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			asked.Add(1)
+			if b, _ := io.ReadAll(r.Body); r.Method != "POST" || !strings.Contains(string(b), `"activity:DOWNLOAD"`) {
+				t.Errorf("%s %s", r.Method, b)
+			}
+			io.WriteString(w, answer)
+		}))
+		srv.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{pki.Host.Cert.Raw}, PrivateKey: pki.Host.Key}}}
+		srv.StartTLS()
+		t.Cleanup(srv.Close)
+		for vars, asks := range map[string]int64{"X509_USER_PROXY": 1, "": 0} {
+			asked.Store(0)
+			s := open(t, Options{URL: srv.URL + "/p", Credentials: credentials(t, pki, map[string]string{vars: proxy})})
+			for range 2 {
+				if got := s.key(t.Context(), s.url("f"), "DOWNLOAD"); asks > 0 && got != want || asks == 0 && got != "" {
+					t.Errorf("%.40s: key %q", answer, got)
+				}
+			}
+			if want != "" {
+				asks *= 2 // each copy has its own; a server that gives none is left alone
+			}
+			if n := asked.Load(); n != asks {
+				t.Errorf("%.40s: asked %d times, want %d", answer, n, asks)
+			}
 		}
 	}
 }
