@@ -277,7 +277,7 @@ func (s *Storage) arrived(ctx context.Context, p string, size int64, want backen
 	case a.IsDir || a.Size != size:
 		return got, fmt.Errorf("%d bytes of %d have arrived: %w", a.Size, size, backends.ErrCorrupt)
 	}
-	got, err = s.digest(ctx, p)
+	got, err = s.digest(ctx, p, size)
 	if err != nil && !errors.Is(err, backends.ErrNotSupported) {
 		return got, err
 	}

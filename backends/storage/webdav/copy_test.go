@@ -648,6 +648,29 @@ func TestCopyEndsWithItsStorages(t *testing.T) {
 	}
 }
 
+// A server may read a large file for longer than it may be silent otherwise, to tell its checksum.
+func TestChecksumThatTakesLong(t *testing.T) {
+	const size = 64 << 30 // half an hour at digestRate
+	s := liar(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == "PROPFIND" {
+			file(w, r, fmt.Sprint(int64(size)))
+			return
+		}
+		select {
+		case <-time.After(3 * time.Second):
+		case <-r.Context().Done():
+		}
+		w.Header().Set("Digest", "adler32=0a0b0c0d")
+	})
+	s.o.Stall, s.o.Connect = time.Second, time.Second
+	if _, err := s.arrived(t.Context(), "f", size, backends.Checksums{Adler32: "0a0b0c0d"}); err != nil {
+		t.Errorf("after its time: %v", err)
+	}
+	if _, err := s.digest(t.Context(), "f", 0); !errors.Is(err, backends.ErrTemporary) {
+		t.Errorf("a server that is silent: %v", err)
+	}
+}
+
 // Who has a proxy and no token lets one server into the other by a macaroon.
 func TestCopyWithProxiesByMacaroons(t *testing.T) {
 	pki := servertest.NewPKI(t)

@@ -124,7 +124,7 @@ func (u *upload) start(size int64, whole io.ReaderAt) {
 		q.header.Set("Expect", "100-continue")
 	}
 	u.s.tasks.Go(func() {
-		f := u.s.begin(ctx)
+		f := u.s.begin(ctx, 0)
 		b := &body{r: r, f: f}
 		if whole != nil {
 			b.r = io.NewSectionReader(whole, 0, size)
@@ -221,7 +221,7 @@ func (u *upload) whole() io.ReaderAt {
 // were not computed on the way are computed of what is read back.
 func (u *upload) verify(ctx context.Context, want backends.Checksums) (backends.Checksums, error) {
 	sums := u.h.Sums()
-	found, err := u.s.digest(ctx, u.tmp)
+	found, err := u.s.digest(ctx, u.tmp, u.size)
 	switch {
 	case err == nil:
 		if err := u.h.Sum().Match(found); err != nil {

@@ -221,7 +221,7 @@ func (s *Storage) Open(ctx context.Context, p string) (o backends.Object, err er
 // Checksum gives the server's adler32 (RFC 3230), ErrNotSupported where it knows none.
 func (s *Storage) Checksum(ctx context.Context, p string) (c backends.Checksums, err error) {
 	err = s.do(ctx, "checksum", p, func(ctx context.Context) error {
-		c, err = s.digest(ctx, p)
+		c, err = s.digest(ctx, p, 0)
 		return err
 	})
 	return c, err
@@ -292,10 +292,16 @@ func (s *Storage) Close() error {
 // digestAgain is after what time a server that knew no checksum is asked once more.
 const digestAgain = 10 * time.Minute
 
-// digest asks for the server's own checksum.
-func (s *Storage) digest(ctx context.Context, p string) (backends.Checksums, error) {
+// digestRate is how many bytes a second a server reads at least that computes a checksum.
+const digestRate = 32 << 20
+
+// digest asks for the server's own checksum. It may have to read a file that has just come, of this size.
+func (s *Storage) digest(ctx context.Context, p string, size int64) (backends.Checksums, error) {
 	none := backends.Checksums{}
-	resp, f, err := s.send(ctx, request{method: "HEAD", url: s.url(p), header: http.Header{"Want-Digest": {"adler32"}}, racy: true})
+	resp, f, err := s.send(ctx, request{
+		method: "HEAD", url: s.url(p), header: http.Header{"Want-Digest": {"adler32"}}, racy: true,
+		work: time.Duration(size/digestRate) * time.Second,
+	})
 	if err != nil {
 		return none, s.absent(ctx, p, err)
 	}
