@@ -8,9 +8,10 @@ declare -A package=(
   [openssl]=openssl [strace]=strace [setpriv]=util-linux [flock]=util-linux [python3]=python3 [mkfs.ext4]=e2fsprogs [vim]=vim [fuser]=psmisc [make]=make
 )
 # The servers that storage clients are tested against, and what the client of root:// is built with, by a file of each package.
+# Apache's package is that of its programs alone: the one named apache2 would start it as a service.
 lib=/usr/lib/$(uname -m)-linux-gnu
 server=(
-  nginx-light:/usr/sbin/nginx libnginx-mod-http-dav-ext:/usr/lib/nginx/modules/ngx_http_dav_ext_module.so
+  nginx-light:/usr/sbin/nginx libnginx-mod-http-dav-ext:/usr/lib/nginx/modules/ngx_http_dav_ext_module.so apache2-bin:/usr/sbin/apache2
   xrootd-voms-plugins:"$lib/libXrdVoms-5.so"
   libxrootd-client-dev:/usr/include/xrootd/XrdCl/XrdClFile.hh xrootd-client:/usr/bin/xrdcp g++:/usr/bin/g++
   xrootd-server:/usr/bin/xrootd xrootd-server-plugins:"$lib/libXrdHttp-5.so" xrootd-scitokens-plugins:"$lib/libXrdAccSciTokens-5.so"

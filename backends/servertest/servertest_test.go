@@ -92,7 +92,15 @@ func request(t *testing.T, hc *http.Client, method, url, body, token string) (in
 
 func TestNGINX(t *testing.T) {
 	p := NewPKI(t)
-	s := NGINX(t, NGINXOptions{PKI: p})
+	testWebDAV(t, p, NGINX(t, NGINXOptions{PKI: p}))
+}
+
+func TestApache(t *testing.T) {
+	p := NewPKI(t)
+	testWebDAV(t, p, Apache(t, ApacheOptions{PKI: p}))
+}
+
+func testWebDAV(t *testing.T, p *PKI, s *Server) {
 	hc := client(t, p, "")
 	for _, u := range []string{s.HTTP, s.HTTPS} {
 		if code, _ := request(t, hc, "PUT", u+"/f", "text", ""); code/100 != 2 {

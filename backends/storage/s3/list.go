@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tarn/backends"
+	"tarn/backends/storage/wire"
 )
 
 // List asks for pages of 1000 keys and gives them as they come.
@@ -80,7 +81,7 @@ func (s *Storage) entries(ctx context.Context, dir string, yield func(backends.A
 				return n, wrong("the folder has more than %d entries", s.o.Entries)
 			}
 			e.name = strings.Clone(strings.TrimSuffix(name, "/")) // not all of the page with it
-			if name == "" || strings.Contains(e.name, "/") || check(e.name) != nil {
+			if name == "" || strings.Contains(e.name, "/") || wire.CheckPath(e.name, "S3") != nil {
 				continue // the folder's own object, and what no path of ours leads to
 			}
 			if goOn, err := o.add(e); err != nil || !goOn {

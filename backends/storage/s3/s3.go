@@ -27,8 +27,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/s3utils"
@@ -36,6 +34,7 @@ import (
 	"tarn/backends"
 	"tarn/backends/checksum"
 	"tarn/backends/credential"
+	"tarn/backends/storage/wire"
 )
 
 // Options say where the storage is and how it is spoken to.
@@ -155,7 +154,7 @@ func (s *Storage) parseURL(text string) error {
 		return fmt.Errorf("the URL has more than a path after the host: %w", backends.ErrName)
 	}
 	p := strings.Trim(u.Path, "/")
-	if err := check(p); err != nil {
+	if err := wire.CheckPath(p, "S3"); err != nil {
 		return fmt.Errorf("the path of the URL: %w", err)
 	}
 	bucket, prefix, _ := strings.Cut(p, "/")
@@ -172,22 +171,6 @@ func (s *Storage) parseURL(text string) error {
 // maxKey is what a key can have (S3 User Guide, "Naming Amazon S3 objects").
 const maxKey = 1024
 
-// check refuses what is no clean relative path, and what XML cannot carry.
-func check(p string) error {
-	if p == "" {
-		return nil
-	}
-	for _, e := range strings.Split(p, "/") {
-		if e == "" || e == "." || e == ".." {
-			return fmt.Errorf("path %q: %w", p, backends.ErrName)
-		}
-	}
-	if !utf8.ValidString(p) || strings.ContainsFunc(p, unicode.IsControl) {
-		return fmt.Errorf("path %q has bytes that S3 cannot carry: %w", p, backends.ErrName)
-	}
-	return nil
-}
-
 // at is a path for people.
 func (s *Storage) at(p string) string {
 	scheme := map[string]string{"http": "s3", "https": "s3s"}[s.base.Scheme]
@@ -196,7 +179,7 @@ func (s *Storage) at(p string) string {
 
 // do runs one operation on a path: what it gets wrong is told with its name and the URL.
 func (s *Storage) do(ctx context.Context, op, p string, f func(ctx context.Context) error) error {
-	err := check(p)
+	err := wire.CheckPath(p, "S3")
 	if err == nil && len(s.prefix)+len(p) > maxKey {
 		err = backends.ErrNameTooLong
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/minio/minio-go/v7"
 
 	"tarn/backends"
+	"tarn/backends/storage/wire"
 )
 
 // abort removes the parts of a multipart upload. One that is still being stored may come after the first attempt, or make
@@ -128,7 +129,7 @@ func (s *Storage) Clean(ctx context.Context) (n int, err error) {
 
 // abandoned tells whether an upload is ours by its key, and nobody has sent a part of it for a day.
 func (s *Storage) abandoned(ctx context.Context, up minio.ObjectMultipartInfo) (bool, error) {
-	ours := len(up.Key) > len(s.prefix) && up.Key[:len(s.prefix)] == s.prefix && check(up.Key[len(s.prefix):]) == nil
+	ours := len(up.Key) > len(s.prefix) && up.Key[:len(s.prefix)] == s.prefix && wire.CheckPath(up.Key[len(s.prefix):], "S3") == nil
 	since := func(t time.Time) time.Duration { return s.o.Now().Sub(t) }
 	if !ours || up.Initiated.IsZero() || since(up.Initiated) <= stale || s.tracked(up.UploadID) {
 		return false, nil

@@ -79,6 +79,14 @@ func TestContract(t *testing.T) {
 		return open(t, Options{URL: "davs://" + nginx.HTTPS[len("https://"):] + prefix(t, nginx, ""), Credentials: credentials(t, pki, nil)})
 	})
 
+	apache := servertest.Apache(t, servertest.ApacheOptions{PKI: pki})
+	run("Apache", func(t *testing.T) backends.Storage {
+		return open(t, Options{URL: "dav://" + apache.HTTP[len("http://"):] + prefix(t, apache, "")})
+	})
+	run("Apache with TLS", func(t *testing.T) backends.Storage {
+		return open(t, Options{URL: "davs://" + apache.HTTPS[len("https://"):] + prefix(t, apache, ""), Credentials: credentials(t, pki, nil)})
+	})
+
 	plain := servertest.XRootD(t, servertest.XRootDOptions{})
 	run("XRootD", func(t *testing.T) backends.Storage {
 		return open(t, Options{URL: plain.HTTP + prefix(t, plain, "data")})

@@ -49,7 +49,7 @@ var words = map[int]error{
 	http.StatusNotImplemented:        backends.ErrNotSupported,
 	http.StatusPreconditionFailed:    backends.ErrStale,
 	http.StatusRequestURITooLong:     backends.ErrNameTooLong,
-	http.StatusRequestEntityTooLarge: backends.ErrNoSpace,
+	http.StatusRequestEntityTooLarge: fmt.Errorf("the server takes no file of this size; its administrator can let it (LimitRequestBody, client_max_body_size): %w", backends.ErrNoSpace),
 	http.StatusInsufficientStorage:   backends.ErrNoSpace,
 	http.StatusLocked:                fmt.Errorf("%w, %w", backends.ErrBusy, backends.ErrTemporary),
 	http.StatusRequestTimeout:        errTrouble,
@@ -84,14 +84,24 @@ func (s *Storage) refused(resp *http.Response, token string) error {
 
 // plainText is the short message of a server; pages and anything secret are left out.
 func plainText(resp *http.Response, token string) string {
-	b := make([]byte, 300)
+	b := make([]byte, maxText)
 	n, _ := io.ReadFull(resp.Body, b)
-	text := strings.ToValidUTF8(string(b[:n]), "")
+	return tidy(string(b[:n]), token)
+}
+
+// maxText is how much of what a server says is shown.
+const maxText = 300
+
+// tidy is plainText of a text, without any of the secrets.
+func tidy(text string, secrets ...string) string {
+	text = strings.ToValidUTF8(text[:min(len(text), maxText)], "")
 	if strings.Contains(text, "<") {
 		return ""
 	}
-	if token != "" && strings.Contains(text, token[:min(len(token), 20)]) {
-		return ""
+	for _, s := range secrets {
+		if s != "" && strings.Contains(text, s[:min(len(s), 20)]) {
+			return ""
+		}
 	}
 	text = strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
@@ -110,11 +120,14 @@ func status(err error) int {
 	return 0
 }
 
-// absent turns what servers say of a path that passes through a file into "not there": some call it an
-// internal error. It asks for what is above.
+// absent turns what servers say of a path that passes through a file into "not there": XRootD calls it an
+// internal error, Apache a bad request. It asks for what is above.
 func (s *Storage) absent(ctx context.Context, p string, err error) error {
-	if st := status(err); (st == http.StatusInternalServerError || st == http.StatusConflict) && s.throughFile(ctx, p) {
-		return fmt.Errorf("%v: %w", http.StatusText(st), backends.ErrNotExist)
+	switch st := status(err); st {
+	case http.StatusInternalServerError, http.StatusConflict, http.StatusBadRequest:
+		if s.throughFile(ctx, p) {
+			return fmt.Errorf("%v: %w", http.StatusText(st), backends.ErrNotExist)
+		}
 	}
 	return err
 }

@@ -24,7 +24,9 @@ type request struct {
 	length int64         // of body
 	again  func() bool   // whether body can still be sent from its start
 	ok     func(status int) bool
-	racy   bool // of those that go in a lane, where the server is XRootD
+	stay   bool          // no other host than ours may see it
+	work   time.Duration // for which the server may be busy before it says anything
+	racy   bool          // of those that go in a lane, where the server is XRootD
 }
 
 // redirects is how many are followed.
@@ -32,8 +34,8 @@ const redirects = 5
 
 var errLoop = fmt.Errorf("more than %d redirects: %w", redirects, backends.ErrUnavailable)
 
-func (s *Storage) begin(ctx context.Context) *wire.Flight {
-	return wire.Begin(ctx, s.ctx, wire.Deadlines{Connect: s.o.Connect, Stall: s.o.Stall})
+func (s *Storage) begin(ctx context.Context, work time.Duration) *wire.Flight {
+	return wire.Begin(ctx, s.ctx, wire.Deadlines{Connect: s.o.Connect, Stall: s.o.Stall + work})
 }
 
 // url is that of a path, with everything escaped that could mean something to somebody.
@@ -158,7 +160,7 @@ func (s *Storage) inLane(f *wire.Flight, req *http.Request) (*http.Response, err
 // send makes a request and follows redirects. Without an error the response is one of success, and
 // Flight.End must be called with it.
 func (s *Storage) send(ctx context.Context, r request) (*http.Response, *wire.Flight, error) {
-	f := s.begin(ctx)
+	f := s.begin(ctx, r.work)
 	resp, err := s.sendOn(f, r)
 	if err != nil {
 		f.End(nil)
@@ -209,6 +211,8 @@ func (s *Storage) sendOn(f *wire.Flight, r request) (*http.Response, error) {
 				return nil, err
 			case hop == redirects:
 				return nil, errLoop
+			case r.stay && !s.home(next):
+				return nil, fmt.Errorf("redirected to another host, which may not see the token: %w", backends.ErrNotSupported)
 			case r.body != nil && !r.again():
 				return nil, fmt.Errorf("redirected after bytes were sent: %w, %w", backends.ErrUnavailable, backends.ErrTemporary)
 			}

@@ -98,7 +98,8 @@ func TestTrapDeleteOfAFullFolder(t *testing.T) {
 	_, x, _ := plainXRootD(t, "") // status 500
 	nginx := servertest.NGINX(t, servertest.NGINXOptions{})
 	n := open(t, Options{URL: nginx.HTTP}) // deletes all that is in it
-	for _, s := range []*Storage{x, n} {
+	_, a := onApache(t, "")                // as well
+	for _, s := range []*Storage{x, n, a} {
 		backendstest.Put(t, s, "d/f", []byte("x"))
 		if err := s.Remove(t.Context(), "d"); !errors.Is(err, backends.ErrNotEmpty) {
 			t.Errorf("%s: remove of a full folder: %v", s.base, err)
@@ -172,15 +173,17 @@ func TestTrapEmptyFileWithExpect(t *testing.T) {
 	}
 }
 
-// XRootD takes the destination of a MOVE as it stands; nginx as a URL.
+// XRootD takes the destination of a MOVE as it stands; nginx and Apache as a URL.
 func TestTrapEscapesInADestination(t *testing.T) {
 	srv, x, p := plainXRootD(t, "")
 	nginx := servertest.NGINX(t, servertest.NGINXOptions{})
 	n := open(t, Options{URL: nginx.HTTP})
+	apache, h := onApache(t, "")
 	for _, name := range []string{"a b", "run%20one.fits", "a+b", "a,b;c=d"} {
 		backendstest.Put(t, x, name, []byte("x"))
 		backendstest.Put(t, n, name, []byte("x"))
-		for _, f := range []string{srv.Path(p + "/" + name), nginx.Path(name)} {
+		backendstest.Put(t, h, name, []byte("x"))
+		for _, f := range []string{srv.Path(p + "/" + name), nginx.Path(name), apache.Path(name)} {
 			if _, err := os.Stat(f); err != nil {
 				t.Errorf("%q: %v", name, err)
 			}
@@ -241,7 +244,8 @@ func TestTrapLeftOverOfABrokenPut(t *testing.T) {
 func TestPrefixThatIsNotThere(t *testing.T) {
 	srv := servertest.XRootD(t, servertest.XRootDOptions{})
 	nginx := servertest.NGINX(t, servertest.NGINXOptions{})
-	for _, u := range []string{srv.HTTP + "/data/nothere", nginx.HTTP + "/nothere"} {
+	apache := servertest.Apache(t, servertest.ApacheOptions{})
+	for _, u := range []string{srv.HTTP + "/data/nothere", nginx.HTTP + "/nothere", apache.HTTP + "/nothere"} {
 		s := open(t, Options{URL: u})
 		if _, _, err := s.Space(t.Context()); !errors.Is(err, backends.ErrUnavailable) || errors.Is(err, backends.ErrNotExist) {
 			t.Errorf("%s: space: %v", u, err)

@@ -22,7 +22,7 @@ type upload struct {
 	s     *Storage
 	path  string
 	tmp   string
-	size  int64 // announced; -1: not
+	size  int64 // announced, or what has come at last; -1: not
 	ctx   context.Context
 	h     *checksum.Hasher
 	spool *os.File // of an upload of unknown size, until Commit
@@ -124,7 +124,7 @@ func (u *upload) start(size int64, whole io.ReaderAt) {
 		q.header.Set("Expect", "100-continue")
 	}
 	u.s.tasks.Go(func() {
-		f := u.s.begin(ctx)
+		f := u.s.begin(ctx, 0)
 		b := &body{r: r, f: f}
 		if whole != nil {
 			b.r = io.NewSectionReader(whole, 0, size)
@@ -190,6 +190,7 @@ func (u *upload) finish(ctx context.Context, want backends.Checksums) error {
 	if u.size >= 0 && n != u.size {
 		return fmt.Errorf("%d bytes of the announced %d came: %w", n, u.size, backends.ErrCorrupt)
 	}
+	u.size = n
 	known := checksum.Known(want)
 	if len(known) == 0 || slices.ContainsFunc(known, func(a string) bool { return slices.Contains(computed, a) }) {
 		if err := want.Match(u.h.Sum()); err != nil {
@@ -220,7 +221,7 @@ func (u *upload) whole() io.ReaderAt {
 // were not computed on the way are computed of what is read back.
 func (u *upload) verify(ctx context.Context, want backends.Checksums) (backends.Checksums, error) {
 	sums := u.h.Sums()
-	found, err := u.s.digest(ctx, u.tmp)
+	found, err := u.s.digest(ctx, u.tmp, u.size)
 	switch {
 	case err == nil:
 		if err := u.h.Sum().Match(found); err != nil {
@@ -271,6 +272,7 @@ func (u *upload) publish(ctx context.Context) error {
 	}
 	switch status(err) {
 	case http.StatusPreconditionFailed, http.StatusConflict, http.StatusNotFound, http.StatusForbidden, http.StatusMethodNotAllowed, http.StatusInternalServerError:
+	case http.StatusMovedPermanently: // to nowhere: Apache's word for a folder
 	default:
 		return err
 	}
@@ -278,7 +280,7 @@ func (u *upload) publish(ctx context.Context) error {
 	switch {
 	case serr == nil && a.IsDir:
 		return backends.ErrIsDir
-	case serr == nil && status(err) == http.StatusNotFound && a.Size == u.h.Size():
+	case serr == nil && status(err) == http.StatusNotFound && a.Size == u.size:
 		// The answer to a first MOVE may have been lost with its connection: then the file is not at its old place.
 		if _, terr := u.s.stat(ctx, u.tmp); errors.Is(terr, backends.ErrNotExist) {
 			return u.note(nil)
@@ -311,7 +313,7 @@ func (u *upload) move(ctx context.Context, overwrite string) error {
 	if err != nil || !special(u.path) {
 		return err
 	}
-	if a, err := u.s.stat(ctx, u.path); err != nil || a.Size != u.h.Size() {
+	if a, err := u.s.stat(ctx, u.path); err != nil || a.Size != u.size {
 		return fmt.Errorf("the server cannot move a file to a name like %q: %w", u.path, backends.ErrName)
 	}
 	return nil
@@ -343,11 +345,16 @@ func (u *upload) Abort() error {
 	if u.moved {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(u.s.ctx, abortTime) // the caller's may be what has ended
+	return u.s.edge("abort", u.path, u.s.drop(u.tmp))
+}
+
+// drop removes what is in .tarn-uploads.
+func (s *Storage) drop(tmp string) error {
+	ctx, cancel := context.WithTimeout(s.ctx, abortTime) // the caller's may be what has ended
 	defer cancel()
-	err := u.s.simple(ctx, "DELETE", u.s.url(u.tmp), nil)
-	if err != nil && !errors.Is(err, backends.ErrNotExist) && u.s.ctx.Err() == nil {
-		return u.s.edge("abort", u.path, err)
+	err := s.simple(ctx, "DELETE", s.url(tmp), nil)
+	if errors.Is(err, backends.ErrNotExist) || s.ctx.Err() != nil {
+		return nil
 	}
-	return nil
+	return err
 }

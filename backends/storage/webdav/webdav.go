@@ -13,6 +13,9 @@
 // its place by Commit. Redirects to data servers are followed; a bearer token goes to the host of the URL
 // only, and never over plain HTTP. The prefix itself must be there.
 //
+// Where one of two servers copies from the other or to it, the bytes do not come by here (CopyTo): it is given the token of
+// the other one then, over TLS.
+//
 // What is sent keeps clear of what servers get wrong: ranges are closed and end within the file, no
 // answer is taken for the bytes asked for unless it says so, what is in a listing and not below its
 // folder is refused, and connections rest after what XRootD answers late (see lane).
@@ -30,12 +33,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"tarn/backends"
 	"tarn/backends/checksum"
 	"tarn/backends/credential"
+	"tarn/backends/storage/wire"
 )
 
 // Options say where the storage is and how it is spoken to.
@@ -83,6 +85,8 @@ type Storage struct {
 	dirs    map[string]struct{}
 	cleaned time.Time
 	space   spaceAnswer
+	// refusals are the copies with other servers that this one did not make, and when.
+	refusals map[string]time.Time
 }
 
 var _ backends.Storage = (*Storage)(nil)
@@ -108,7 +112,7 @@ func Open(o Options) (*Storage, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Storage{o: o, base: base, dirs: map[string]struct{}{}, lanes: make(chan *lane, lanes)}
+	s := &Storage{o: o, base: base, dirs: map[string]struct{}{}, refusals: map[string]time.Time{}, lanes: make(chan *lane, lanes)}
 	for range lanes {
 		s.lanes <- &lane{}
 	}
@@ -145,26 +149,10 @@ func parseURL(text string) (*url.URL, error) {
 		return nil, fmt.Errorf("the URL has more than a path after the host: %w", backends.ErrName)
 	}
 	p := strings.Trim(u.Path, "/")
-	if err := check(p); err != nil {
+	if err := wire.CheckPath(p, "WebDAV"); err != nil {
 		return nil, fmt.Errorf("the path of the URL: %w", err)
 	}
 	return &url.URL{Scheme: u.Scheme, Host: u.Host, Path: strings.TrimSuffix("/"+p, "/")}, nil
-}
-
-// check refuses what is no clean relative path, and what neither XML nor all servers can carry.
-func check(p string) error {
-	if p == "" {
-		return nil
-	}
-	for _, e := range strings.Split(p, "/") {
-		if e == "" || e == "." || e == ".." {
-			return fmt.Errorf("path %q: %w", p, backends.ErrName)
-		}
-	}
-	if !utf8.ValidString(p) || strings.ContainsFunc(p, unicode.IsControl) {
-		return fmt.Errorf("path %q has bytes that WebDAV cannot carry: %w", p, backends.ErrName)
-	}
-	return nil
 }
 
 // at is a path for people.
@@ -177,7 +165,7 @@ func (s *Storage) at(p string) string {
 
 // do runs one operation on a path: what it gets wrong is told with its name and the URL.
 func (s *Storage) do(ctx context.Context, op, p string, f func(ctx context.Context) error) error {
-	err := check(p)
+	err := wire.CheckPath(p, "WebDAV")
 	if err == nil {
 		err = s.open(ctx)
 	}
@@ -233,7 +221,7 @@ func (s *Storage) Open(ctx context.Context, p string) (o backends.Object, err er
 // Checksum gives the server's adler32 (RFC 3230), ErrNotSupported where it knows none.
 func (s *Storage) Checksum(ctx context.Context, p string) (c backends.Checksums, err error) {
 	err = s.do(ctx, "checksum", p, func(ctx context.Context) error {
-		c, err = s.digest(ctx, p)
+		c, err = s.digest(ctx, p, 0)
 		return err
 	})
 	return c, err
@@ -304,10 +292,16 @@ func (s *Storage) Close() error {
 // digestAgain is after what time a server that knew no checksum is asked once more.
 const digestAgain = 10 * time.Minute
 
-// digest asks for the server's own checksum.
-func (s *Storage) digest(ctx context.Context, p string) (backends.Checksums, error) {
+// digestRate is how many bytes a second a server reads at least that computes a checksum.
+const digestRate = 32 << 20
+
+// digest asks for the server's own checksum. It may have to read a file that has just come, of this size.
+func (s *Storage) digest(ctx context.Context, p string, size int64) (backends.Checksums, error) {
 	none := backends.Checksums{}
-	resp, f, err := s.send(ctx, request{method: "HEAD", url: s.url(p), header: http.Header{"Want-Digest": {"adler32"}}, racy: true})
+	resp, f, err := s.send(ctx, request{
+		method: "HEAD", url: s.url(p), header: http.Header{"Want-Digest": {"adler32"}}, racy: true,
+		work: time.Duration(size/digestRate) * time.Second,
+	})
 	if err != nil {
 		return none, s.absent(ctx, p, err)
 	}

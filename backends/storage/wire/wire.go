@@ -1,4 +1,4 @@
-// Package wire is what storages over HTTP have in common: connections made with the user's credentials,
+// Package wire is what storages over HTTP have in common: connections made with the user's credentials, paths that they carry,
 // requests that end when nothing moves, and words for what went wrong on the way.
 //
 //	tr := wire.Transport(wire.Options{Credentials: src, Connect: 10 * time.Second, Connections: 64})
