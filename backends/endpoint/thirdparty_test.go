@@ -151,6 +151,31 @@ func TestCopyCountsAtBothDoors(t *testing.T) {
 	})
 }
 
+// So it is whichever way it goes.
+func TestCopyCountsAtBothDoorsEitherWay(t *testing.T) {
+	p := pairOf(t, endpoint.Limits{}, endpoint.Limits{})
+	seen := 0
+	for _, party := range []*backendstest.Party{p.from, p.to} {
+		backendstest.Put(t, party, "f", []byte("x"))
+		party.Meanwhile = func(context.Context, string) error {
+			seen++
+			if a, b := p.a.State().Active, p.b.State().Active; a != 1 || b != 1 {
+				t.Errorf("%d and %d under way", a, b)
+			}
+			return nil
+		}
+	}
+	a, b := p.a.Storage(p.from), p.b.Storage(p.to)
+	for _, w := range [][2]*endpoint.Storage{{a, b}, {b, a}} {
+		if _, err := w[0].CopyTo(t.Context(), "f", w[1], "g", 1, backendstest.Sums([]byte("x")), nil); err != nil {
+			t.Error(err)
+		}
+	}
+	if seen != 2 {
+		t.Errorf("%d copies", seen)
+	}
+}
+
 // A copy that was never made speaks for nobody.
 func TestCopyThatCannotSaysNothing(t *testing.T) {
 	p := pairOf(t, endpoint.Limits{}, endpoint.Limits{})

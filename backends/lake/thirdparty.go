@@ -93,7 +93,7 @@ func (l *Lake) senders(ctx context.Context, in backends.Info, to *RSE) (out []so
 		if !s.good() || s.tape() || s.RSE == to.Name || l.isApart(s.RSE, to.Name) {
 			continue
 		}
-		if _, ok := s.rse.Storage.(backends.ThirdParty); ok && !s.rse.Storage.Traits().Tape {
+		if _, ok := s.rse.Storage.(backends.ThirdParty); ok {
 			out = append(out, s)
 		}
 	}

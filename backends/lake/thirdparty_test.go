@@ -78,6 +78,10 @@ func TestWhoSends(t *testing.T) {
 	}{
 		{"the nearest", []string{"NEAR", "FAR"}, nil, 1, 0, 1},
 		{"not a BAD one", []string{"NEAR", "FAR"}, func(s *servers, in backends.Info) { s.DeclareBad(ctx, in, "NEAR", errors.New("rotten")) }, 0, 1, 0},
+		{"not a BAD one, though no other can", []string{"NEAR", "FAR"}, func(s *servers, in backends.Info) {
+			s.DeclareBad(ctx, in, "NEAR", errors.New("rotten"))
+			s.dFar.Storage = s.far
+		}, 0, 0, 0},
 		{"not one that is being copied", []string{"FAR"}, func(s *servers, in backends.Info) {
 			s.cat.PutReplica(ctx, in.DID, in.Generation, backends.Replica{RSE: "NEAR", PFN: "x", State: backends.Copying})
 		}, 0, 1, 0},
@@ -122,8 +126,11 @@ func TestTapesDoNotSend(t *testing.T) {
 func TestEmptyFileIsNotSent(t *testing.T) {
 	s := newServers(t)
 	in := s.empty("ctao", "/ctao/empty")
-	if rep, err := s.Copy(ctx, in, s.dThird, nil); err != nil || s.third.Calls("create") != 1 {
-		t.Errorf("%+v, %v", rep, err)
+	if err := s.cat.PutReplica(ctx, in.DID, in.Generation, backends.Replica{RSE: "NEAR", PFN: "gone", State: backends.Available}); err != nil {
+		t.Fatal(err)
+	}
+	if rep, err := s.Copy(ctx, in, s.dThird, nil); err != nil || s.third.Calls("create") != 1 || s.pNear.Sent() != 0 {
+		t.Errorf("%+v, %v, %d sent", rep, err, s.pNear.Sent())
 	}
 }
 
