@@ -98,30 +98,46 @@ func TestKillWhileServersCopy(t *testing.T) {
 	s.expect("kept among the orphans.*data file without a record")
 	s.mount()
 	truth := map[string]string{}
-	usual, cut := time.Duration(0), 0
+	at := func(srv *servertest.Server, n int) bool {
+		files := 0
+		for _, f := range stored(t, srv) {
+			if !strings.Contains(f, "/.tarn-uploads/") {
+				files++
+			}
+		}
+		return files >= n
+	}
+	usual, early := time.Duration(0), 0
 	for i := range 2 + rounds(6) {
 		name := fmt.Sprintf("/ctao/f%d", i)
-		data := backendstest.Bytes(seed+uint64(i), 12<<20+i)
+		data := backendstest.Bytes(seed+uint64(i), 24<<20+i)
 		must(t, os.WriteFile(s.mnt+name, data, 0o644))
 		truth[name] = sumOf(data)
+		s.within(time.Minute, "the first copy is there", func() bool { return at(one, i+1) })
 		began := time.Now()
-		s.within(time.Minute, "the first copy is there", func() bool {
-			return len(s.rows("uploads", "ls")) == 0 || len(s.rows("replicas", name)) > 0
-		})
 		if i < 2 {
-			s.drain()
+			s.within(time.Minute, "the second copy is there", func() bool { return at(two, i+1) })
 			usual = max(usual, time.Since(began))
 			continue
 		}
-		time.Sleep(time.Duration(rnd.Int64N(int64(usual) + 1)))
-		if len(s.rows("uploads", "ls")) > 0 {
-			cut++
+		if i%2 == 0 { // as soon as something has arrived
+			for end := time.Now().Add(time.Minute); len(stored(t, two)) <= i && time.Now().Before(end); time.Sleep(time.Millisecond) {
+			}
+		} else {
+			time.Sleep(time.Duration(rnd.Int64N(int64(usual) + 1)))
 		}
 		s.kill()
+		if !at(two, i+1) {
+			early++
+		}
 		s.mount()
+		s.within(time.Minute, "the second copy is there after a kill", func() bool { return at(two, i+1) })
 	}
 	s.settle()
-	t.Logf("%d of the kills came before the second copy was there", cut)
+	t.Logf("%d of the kills came before the second copy was there, which takes some %v", early, usual)
+	if early == 0 && rounds(6) >= 6 {
+		t.Error("no kill came in time")
+	}
 	s.umount()
 	must(t, os.RemoveAll(s.cache))
 	s.mount() // begins with a look for what has to go
@@ -138,8 +154,8 @@ func TestKillWhileServersCopy(t *testing.T) {
 			t.Errorf("each file is to be there once, and no other: %q", wrong)
 		}
 	}
-	if left, err := filepath.Glob(filepath.Join(two.Dir, ".tarn-uploads/*")); err != nil || len(left) > cut {
-		t.Errorf("%d kills left %q, %v", cut, left, err)
+	if left, err := filepath.Glob(filepath.Join(two.Dir, ".tarn-uploads/*")); err != nil || len(left) > early {
+		t.Errorf("%d kills left %q, %v", early, left, err)
 	}
 	s.ok("verify", "/ctao")
 	s.umount()

@@ -33,8 +33,8 @@ func TestPairsOfProtocols(t *testing.T) {
 		{"never", []config.Protocol{{URL: "davs://a/x", CopyRead: n(0)}, {URL: "http://a/x", Read: n(0)}}, []config.Protocol{{URL: "davs://b/y"}}, ""},
 		{"never to it", []config.Protocol{{URL: "davs://a/x"}}, []config.Protocol{{URL: "davs://b/y", CopyWrite: n(0)}, {URL: "http://b/y", Write: n(0)}}, ""},
 		{"for copies alone", []config.Protocol{{URL: "davs://a/x", Read: n(0), CopyRead: n(1)}}, []config.Protocol{{URL: "davs://b/y", Write: n(0), CopyWrite: n(3)}}, "davs>davs"},
-		{"the best together", []config.Protocol{{URL: "gsiftp://a/x", CopyRead: n(1)}, {URL: "davs://a/x", CopyRead: n(2)}},
-			[]config.Protocol{{URL: "gsiftp://b/y", CopyWrite: n(4)}, {URL: "davs://b/y", CopyWrite: n(1)}, {URL: "https://b/y", CopyWrite: n(2)}}, "davs>davs davs>https gsiftp>gsiftp"},
+		{"the best together", []config.Protocol{{URL: "davs://a/x", CopyRead: n(5)}, {URL: "gsiftp://a/x", CopyRead: n(1)}},
+			[]config.Protocol{{URL: "https://b/y", CopyWrite: n(3)}, {URL: "davs://b/y", CopyWrite: n(1)}, {URL: "gsiftp://b/y", CopyWrite: n(2)}}, "gsiftp>gsiftp davs>davs davs>https"},
 		{"the better one to write, of equals", []config.Protocol{{URL: "gsiftp://a/x", CopyRead: n(1)}, {URL: "davs://a/x", CopyRead: n(2)}},
 			[]config.Protocol{{URL: "gsiftp://b/y", CopyWrite: n(2)}, {URL: "davs://b/y", CopyWrite: n(1)}}, "davs>davs gsiftp>gsiftp"},
 	} {

@@ -249,6 +249,24 @@ func TestCopyCut(t *testing.T) {
 	}
 }
 
+// A server that will not give the file leaves the other one waiting for it, and us not.
+func TestCopyOfWhatCannotBeRead(t *testing.T) {
+	a, b := anonymous(t), anonymous(t)
+	from, to := a.open(t, nil), b.open(t, nil)
+	data := backendstest.Bytes(22, 100000)
+	if err := put(from, "f", data); err != nil {
+		t.Fatal(err)
+	}
+	os.Chmod(a.Path("f"), 0)
+	began := time.Now()
+	_, err := from.CopyTo(t.Context(), "f", to, "g", int64(len(data)), backendstest.Sums(data), nil)
+	want(t, "copy", err, backends.ErrPermission, "the sending server")
+	if d := time.Since(began); d > quiet/2 {
+		t.Errorf("told after %v", d)
+	}
+	empty(t, b.Dir)
+}
+
 // What copies that ended with a crash have left goes with later ones, too, where nothing is uploaded from here.
 func TestCopyCleansUp(t *testing.T) {
 	a, b := anonymous(t), anonymous(t)
