@@ -125,10 +125,8 @@ func TestTapesDoNotSend(t *testing.T) {
 
 func TestEmptyFileIsNotSent(t *testing.T) {
 	s := newServers(t)
-	in := s.empty("ctao", "/ctao/empty")
-	if err := s.cat.PutReplica(ctx, in.DID, in.Generation, backends.Replica{RSE: "NEAR", PFN: "gone", State: backends.Available}); err != nil {
-		t.Fatal(err)
-	}
+	in := s.add(backends.Info{DID: did("ctao", "/ctao/empty"), Type: backends.File, Checksums: sums(nil)},
+		backends.Replica{RSE: "NEAR", PFN: "gone", State: backends.Available})
 	if rep, err := s.Copy(ctx, in, s.dThird, nil); err != nil || s.third.Calls("create") != 1 || s.pNear.Sent() != 0 {
 		t.Errorf("%+v, %v, %d sent", rep, err, s.pNear.Sent())
 	}
