@@ -75,9 +75,19 @@ type Upload interface {
 // ThirdParty is a Storage whose server can exchange files with another one, so that the bytes do not come by here.
 type ThirdParty interface {
 	// CopyTo makes the servers copy a file of size bytes to dst of another storage, which appears there whole and verified
-	// as by Upload.Commit, or never. ErrNotSupported when these two storages cannot: then nothing was done, and the bytes
-	// have to be carried. progress, which may be nil, hears how many bytes have arrived, as far as the servers tell.
+	// as by Upload.Commit, by the server that receives it, or never. ErrNotSupported when these two storages cannot: then
+	// nothing was done, and the bytes have to be carried. ErrNotExist when there is no such file; ErrCorrupt when it has
+	// another size or checksum. progress, which may be nil, hears how many bytes have arrived, as far as the servers tell:
+	// ever more, one call at a time, and none after CopyTo has returned.
+	//
+	// Decorators let it through, and take off those of the destination: a protocol is given one of its own kind, or cannot.
 	CopyTo(ctx context.Context, src string, to Storage, dst string, size int64, want Checksums, progress func(int64)) (Checksums, error)
+}
+
+// Decorator is a Storage that stands before another one.
+type Decorator interface {
+	Storage
+	Unwrap() Storage
 }
 
 // EndpointState is how it stands with one door of a server.

@@ -182,7 +182,7 @@ journal: {delay: 0s}
 }
 
 // stored are the files of a server.
-func stored(t *testing.T, srv *servertest.Server) (out []string) {
+func stored(t testing.TB, srv *servertest.Server) (out []string) {
 	t.Helper()
 	err := filepath.WalkDir(srv.Dir, func(p string, d fs.DirEntry, err error) error {
 		if err == nil && d.Type().IsRegular() {

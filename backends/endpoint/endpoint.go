@@ -14,6 +14,9 @@
 // Then one call tries; its result closes the breaker or opens it anew. While it takes longer than
 // that, too, one more tries each time. What a server says of a file or folder, such as
 // backends.ErrNotExist or a backends.AnsweredError, is a success: it answers.
+//
+// A copy by third party is an upload to the limits and breakers of both doors. Since its bytes cannot be paced there is
+// none from a door with a limit of what is read, nor to one with a limit of what is written.
 package endpoint
 
 import (
@@ -34,8 +37,8 @@ import (
 
 // Limits bound what goes through one door; 0 is no limit.
 type Limits struct {
-	// Concurrent is how many calls may be under way at a time, and apart from them how many uploads:
-	// were they counted together, a copy from one folder of a server to another could wait for itself.
+	// Concurrent is how many calls may be under way at a time, and apart from them how many uploads, and copies by third
+	// party: were they counted together, a copy from one folder of a server to another could wait for itself.
 	Concurrent int
 	// Read and Write are bytes a second.
 	Read, Write int64

@@ -15,7 +15,10 @@ type Storage struct {
 	inner backends.Storage
 }
 
-var _ backends.Storage = (*Storage)(nil)
+var (
+	_ backends.Decorator  = (*Storage)(nil)
+	_ backends.ThirdParty = (*Storage)(nil)
+)
 
 // Storage decorates s, which may be one of several behind this door.
 func (e *Endpoint) Storage(s backends.Storage) *Storage { return &Storage{e: e, inner: s} }
@@ -181,6 +184,9 @@ func (s *Storage) Space(ctx context.Context) (total, free int64, err error) {
 	})
 	return total, free, err
 }
+
+// Unwrap gives the storage below.
+func (s *Storage) Unwrap() backends.Storage { return s.inner }
 
 // Traits are those of the storage below.
 func (s *Storage) Traits() backends.StorageTraits { return s.inner.Traits() }

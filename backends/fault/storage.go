@@ -14,7 +14,10 @@ type Storage struct {
 	inner backends.Storage
 }
 
-var _ backends.Storage = (*Storage)(nil)
+var (
+	_ backends.Decorator  = (*Storage)(nil)
+	_ backends.ThirdParty = (*Storage)(nil)
+)
 
 // NewStorage decorates s; without faults it changes nothing.
 func NewStorage(s backends.Storage) *Storage { return &Storage{inner: s} }
@@ -205,6 +208,36 @@ func (u *upload) Abort() error {
 	}
 	return u.s.end(context.Background(), "Abort", u.u.Abort(), u.path)
 }
+
+// CopyTo passes the hooks of "CopyTo" with the path of the source, and then, where the destination has faults too, its
+// hooks of "Receive" with the path there.
+func (s *Storage) CopyTo(ctx context.Context, src string, to backends.Storage, dst string, size int64, want backends.Checksums, progress func(int64)) (got backends.Checksums, err error) {
+	tp, ok := s.inner.(backends.ThirdParty)
+	if !ok {
+		return got, backends.ErrNotSupported
+	}
+	if err := s.begin(ctx, "CopyTo", src); err != nil {
+		return got, err
+	}
+	f, faulty := to.(*Storage)
+	if faulty {
+		if err := f.begin(ctx, "Receive", dst); err != nil {
+			return got, err
+		}
+		to = f.inner
+	}
+	got, err = tp.CopyTo(ctx, src, to, dst, size, want, progress)
+	if faulty {
+		err = f.end(ctx, "Receive", err, dst)
+	}
+	if err = s.end(ctx, "CopyTo", err, src); err != nil {
+		return backends.Checksums{}, err
+	}
+	return got, nil
+}
+
+// Unwrap gives the storage below.
+func (s *Storage) Unwrap() backends.Storage { return s.inner }
 
 // Checksum implements backends.Storage.
 func (s *Storage) Checksum(ctx context.Context, path string) (c backends.Checksums, err error) {

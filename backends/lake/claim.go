@@ -13,14 +13,19 @@ type claim struct {
 	rse   string
 }
 
-// Claim waits until nobody else makes a copy of the file at the RSE, and lets nobody begin one until release
-// is called. Two that do so at once would move the bytes twice, and the catalogue would know of one of them. Who
-// has the claim looks at the replicas first: the one it waited for may have made the copy.
-func (l *Lake) Claim(ctx context.Context, in backends.Info, rse string) (release func(), err error) {
+func claimOf(in backends.Info, rse string) claim {
 	c := claim{inode: in.Inode, rse: rse}
 	if c.inode == 0 {
 		c.did = in.DID
 	}
+	return c
+}
+
+// Claim waits until nobody else makes a copy of the file at the RSE, and lets nobody begin one until release
+// is called. Two that do so at once would move the bytes twice, and the catalogue would know of one of them. Who
+// has the claim looks at the replicas first: the one it waited for may have made the copy.
+func (l *Lake) Claim(ctx context.Context, in backends.Info, rse string) (release func(), err error) {
+	c := claimOf(in, rse)
 	for {
 		l.mu.Lock()
 		other := l.claims[c]

@@ -10,7 +10,8 @@ import (
 	"tarn/backends"
 )
 
-// Copy makes a verified copy of in at the RSE and registers it. The source is what Open
+// Copy makes a verified copy of in at the RSE and registers it. Servers that can copy between
+// themselves do (CopyByServers). Else the source is what Open
 // gives; a file that is on tape only is recalled and waited for. A source whose
 // bytes do not match the catalogue's checksum is declared BAD and the next one is
 // taken. A replica that is AVAILABLE there is success at once; a BAD one is replaced,
@@ -84,6 +85,9 @@ func stale(err error) error {
 
 // copyBytes stores the content from one source after the other until one is good.
 func (l *Lake) copyBytes(ctx context.Context, in backends.Info, to *RSE, pfn string, progress func(int64)) (backends.Replica, error) {
+	if r, done, err := l.CopyByServers(ctx, in, to, pfn, progress); done {
+		return r, err
+	}
 	for blamed, mixed := map[string]bool{}, false; ; {
 		src, release, err := l.openOrRecall(ctx, in, to.Name)
 		if err != nil {

@@ -96,6 +96,8 @@ type Lake struct {
 	down    map[string]failure         // RSEs that failed lately are tried last
 	vain    map[string]time.Time       // when RSEs were last waited for in vain
 	claims  map[claim]chan struct{}    // copies that are being made; closed when they are not any more
+	sending map[claim]string           // those of them that servers make between themselves, and from which RSE
+	apart   map[pair]time.Time         // RSEs whose servers failed at that
 }
 
 // failure is the last trouble with an RSE.
@@ -132,7 +134,8 @@ func New(o Options) (*Lake, error) {
 	}
 	o.Recall.setDefaults()
 	l := &Lake{o: o, byName: map[string]*RSE{}, log: o.Log, now: o.Now,
-		layouts: map[string]backends.Layout{}, down: map[string]failure{}, vain: map[string]time.Time{}, claims: map[claim]chan struct{}{}}
+		layouts: map[string]backends.Layout{}, down: map[string]failure{}, vain: map[string]time.Time{}, claims: map[claim]chan struct{}{},
+		sending: map[claim]string{}, apart: map[pair]time.Time{}}
 	l.started, l.meter, l.races = l.now(), newMeter(l.now), make(chan struct{}, mostRaces)
 	for _, r := range o.RSEs {
 		switch {

@@ -278,6 +278,9 @@ func (l *Lake) Explain(ctx context.Context, in backends.Info) ([]Candidate, erro
 		if s.State == backends.Bad {
 			c.Locality = backends.Lost
 		}
+		if from := l.Sending(in, s.RSE); s.State == backends.Copying && from != "" {
+			c.Reason += " by third party, from " + from
+		}
 		if c.Reason == "" {
 			l.explainGood(ctx, s, in, &c)
 		}

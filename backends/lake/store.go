@@ -85,12 +85,8 @@ func (l *Lake) Store(ctx context.Context, rse *RSE, pfn string, src io.ReaderAt,
 		progress(size)
 		return backends.Replica{RSE: rse.Name, PFN: pfn, State: backends.Available, Verified: l.now()}, nil
 	}
-	if !want.IsZero() {
-		if a, err := rse.Storage.Stat(ctx, pfn); err == nil && !a.IsDir && a.Size == size {
-			if got, err := l.digests(ctx, rse, pfn, want); err == nil && want.Match(got) == nil {
-				return done()
-			}
-		}
+	if l.stored(ctx, rse, pfn, size, want) {
+		return done()
 	}
 	got, err := l.upload(ctx, rse, pfn, src, size, want, progress)
 	if err != nil {
@@ -99,22 +95,41 @@ func (l *Lake) Store(ctx context.Context, rse *RSE, pfn string, src io.ReaderAt,
 	if want.IsZero() {
 		want = got
 	}
+	if err := l.prove(ctx, rse, pfn, want); err != nil {
+		return fail(err)
+	}
+	return done()
+}
+
+// stored tells whether the file is there with this size and checksum.
+func (l *Lake) stored(ctx context.Context, rse *RSE, pfn string, size int64, want backends.Checksums) bool {
+	if want.IsZero() {
+		return false
+	}
+	a, err := rse.Storage.Stat(ctx, pfn)
+	if err != nil || a.IsDir || a.Size != size {
+		return false
+	}
+	got, err := l.digests(ctx, rse, pfn, want)
+	return err == nil && want.Match(got) == nil
+}
+
+// prove compares what has been stored with want, and removes what differs.
+func (l *Lake) prove(ctx context.Context, rse *RSE, pfn string, want backends.Checksums) error {
 	found, err := l.digests(ctx, rse, pfn, want)
 	switch {
 	case errors.Is(err, backends.ErrOffline):
-		// Moved to tape and evicted already: what Commit verified is what there is to know.
-	case err == nil:
-		err = want.Match(found)
-		if err != nil {
-			if rmErr := rse.Storage.Remove(ctx, pfn); rmErr != nil && !errors.Is(rmErr, backends.ErrNotExist) {
-				err = errors.Join(err, fmt.Errorf("remove: %w", rmErr))
-			}
-			return fail(fmt.Errorf("verify: %w", err))
-		}
-	default:
-		return fail(fmt.Errorf("verify: %w", err))
+		return nil // moved to tape and evicted already: what Commit verified is what there is to know
+	case err != nil:
+		return fmt.Errorf("verify: %w", err)
 	}
-	return done()
+	if err = want.Match(found); err == nil {
+		return nil
+	}
+	if rmErr := rse.Storage.Remove(ctx, pfn); rmErr != nil && !errors.Is(rmErr, backends.ErrNotExist) {
+		err = errors.Join(err, fmt.Errorf("remove: %w", rmErr))
+	}
+	return fmt.Errorf("verify: %w", err)
 }
 
 // upload streams src, hashing it, and commits. The storage hashes too, and compares all that want knows: here the

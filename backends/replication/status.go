@@ -39,7 +39,8 @@ const (
 // Transfer is one copy that is wanted.
 type Transfer struct {
 	DID      backends.DID  `json:"did"`
-	To       string        `json:"to,omitempty"` // "" while no RSE can be chosen
+	To       string        `json:"to,omitempty"`     // "" while no RSE can be chosen
+	Sender   string        `json:"sender,omitempty"` // the RSE whose server sends it, by third party; "": the bytes come by here
 	Bytes    int64         `json:"bytes,omitempty"`
 	Done     int64         `json:"done,omitempty"`
 	State    TransferState `json:"state"`
@@ -79,6 +80,9 @@ func (e *Engine) Transfers() []Transfer {
 	var out []Transfer
 	for k, m := range e.moves {
 		t := Transfer{DID: m.did, To: m.rse, Bytes: m.in.Size, Done: m.done.Load(), State: m.state, Since: m.since}
+		if m.state == Running {
+			t.Sender = e.l.Sending(m.in, m.rse)
+		}
 		if x := e.trouble[k]; x != nil {
 			t.Failures, t.Error = x.attempts, x.err.Error()
 		}

@@ -9,7 +9,7 @@
 // (backends.ErrHeldOff) is no matter of waits: the caller hears of it at once.
 //
 // Retrying happens here and nowhere else, except for uploads: their bytes have gone by, so who has them
-// begins a new one.
+// begins a new one. A copy by third party is an upload in this.
 package retry
 
 import (

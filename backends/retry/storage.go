@@ -15,7 +15,10 @@ type Storage struct {
 	inner backends.Storage
 }
 
-var _ backends.Storage = (*Storage)(nil)
+var (
+	_ backends.Decorator  = (*Storage)(nil)
+	_ backends.ThirdParty = (*Storage)(nil)
+)
 
 // NewStorage decorates s.
 func NewStorage(s backends.Storage, o Options) *Storage {
@@ -96,6 +99,21 @@ func (r *object) ReadAt(ctx context.Context, p []byte, off int64) (n int, err er
 func (s *Storage) Create(ctx context.Context, path string, size int64) (backends.Upload, error) {
 	return get(ctx, s.o, "create", func() (backends.Upload, error) { return s.inner.Create(ctx, path, size) })
 }
+
+// CopyTo is not tried again, as an upload is not: whoever wants the copy has other ways to it, and comes again.
+func (s *Storage) CopyTo(ctx context.Context, src string, to backends.Storage, dst string, size int64, want backends.Checksums, progress func(int64)) (backends.Checksums, error) {
+	tp, ok := s.inner.(backends.ThirdParty)
+	if !ok {
+		return backends.Checksums{}, &backends.OpError{Op: "copy", At: src, Err: backends.ErrNotSupported}
+	}
+	if r, ok := to.(*Storage); ok {
+		to = r.inner
+	}
+	return tp.CopyTo(ctx, src, to, dst, size, want, progress)
+}
+
+// Unwrap gives the storage below.
+func (s *Storage) Unwrap() backends.Storage { return s.inner }
 
 // Checksum implements backends.Storage.
 func (s *Storage) Checksum(ctx context.Context, path string) (backends.Checksums, error) {

@@ -27,11 +27,22 @@ import (
 // taken where one is unavailable.
 type protocols struct {
 	read, write, remove []backends.Storage
+	copyRead, copyWrite []way // for copies by third party
 	all                 []backends.Storage
 	doors               []*endpoint.Endpoint // that they go through, each once
 }
 
-var _ backends.Storage = (*protocols)(nil)
+// way is a protocol as one end of a copy by third party.
+type way struct {
+	backends.Storage
+	family   string
+	priority int
+}
+
+var (
+	_ backends.Storage    = (*protocols)(nil)
+	_ backends.ThirdParty = (*protocols)(nil)
+)
 
 // openProtocols opens what the lake file names.
 func openProtocols(r config.RSE, doors *endpoint.Set, cred *credential.Source, algs []string, log *slog.Logger, now func() time.Time) (_ *protocols, err error) {
@@ -53,7 +64,14 @@ func openProtocols(r config.RSE, doors *endpoint.Set, cred *credential.Source, a
 			}
 			st = e.Storage(st)
 		}
-		p.all = append(p.all, again(c, st, log))
+		st = again(c, st, log)
+		p.all = append(p.all, st)
+		if n := c.CopyReadPriority(); n > 0 {
+			p.copyRead = append(p.copyRead, way{st, c.Family(), n})
+		}
+		if n := c.CopyWritePriority(); n > 0 {
+			p.copyWrite = append(p.copyWrite, way{st, c.Family(), n})
+		}
 	}
 	order := func(prio func(config.Protocol) *int) (out []backends.Storage) {
 		var at []int
@@ -216,6 +234,49 @@ func (p *protocols) Space(ctx context.Context) (total, free int64, err error) {
 		return a, err
 	})
 	return a.total, a.free, err
+}
+
+// pairs are the protocols that may copy from p to q, those first whose priorities are the best together.
+func (p *protocols) pairs(q *protocols) (out [][2]way) {
+	for _, from := range p.copyRead {
+		for _, to := range q.copyWrite {
+			if from.family == to.family {
+				out = append(out, [2]way{from, to})
+			}
+		}
+	}
+	slices.SortStableFunc(out, func(a, b [2]way) int {
+		return cmp.Or(cmp.Compare(a[0].priority+a[1].priority, b[0].priority+b[1].priority), cmp.Compare(a[1].priority, b[1].priority))
+	})
+	return out
+}
+
+// CopyTo takes the next pair of protocols where one cannot, or is unavailable: nothing is there then.
+func (p *protocols) CopyTo(ctx context.Context, src string, to backends.Storage, dst string, size int64, want backends.Checksums, progress func(int64)) (none backends.Checksums, err error) {
+	cannot := fmt.Errorf("copy %s: no protocol of both does this: %w", src, backends.ErrNotSupported)
+	q, ok := to.(*protocols)
+	if !ok {
+		return none, cannot
+	}
+	for _, pair := range p.pairs(q) {
+		tp, ok := pair[0].Storage.(backends.ThirdParty)
+		if !ok {
+			continue
+		}
+		got, e := tp.CopyTo(ctx, src, pair[1].Storage, dst, size, want, progress)
+		switch {
+		case e == nil:
+			return got, nil
+		case errors.Is(e, backends.ErrNotSupported):
+			continue
+		case err == nil:
+			err = e
+		}
+		if !errors.Is(e, backends.ErrUnavailable) || ctx.Err() != nil {
+			return none, e
+		}
+	}
+	return none, cmp.Or(err, cannot)
 }
 
 // Traits are those of the best way to read.

@@ -110,7 +110,7 @@ func (up *uploader) copyTo(ctx context.Context, u *unsent, r *journal.Record, i 
 			return err
 		}
 		if !there() {
-			if err := up.store(ctx, u, *r, i); err != nil {
+			if err := up.another(ctx, in, u, *r, i); err != nil {
 				return err
 			}
 		}
@@ -141,6 +141,23 @@ func (up *uploader) copyTo(ctx context.Context, u *unsent, r *journal.Record, i 
 	for _, c := range other {
 		up.removeCopy(ctx, c)
 	}
+	return nil
+}
+
+// another makes copy i of what is registered: servers that can copy it between themselves do, and else it is uploaded.
+func (up *uploader) another(ctx context.Context, in backends.Info, u *unsent, r journal.Record, i int) error {
+	rse, ok := up.v.lake.RSE(r.Copies[i].RSE)
+	if !ok {
+		return up.store(ctx, u, r, i) // which says so
+	}
+	_, done, err := up.v.lake.CopyByServers(ctx, in, rse, r.Copies[i].PFN, nil)
+	switch {
+	case !done:
+		return up.store(ctx, u, r, i)
+	case err != nil:
+		return fmt.Errorf("upload to %s: %w", rse.Name, err)
+	}
+	up.v.stats.uploads.Add(1)
 	return nil
 }
 

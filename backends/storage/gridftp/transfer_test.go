@@ -17,7 +17,6 @@ import (
 
 	"tarn/backends"
 	"tarn/backends/backendstest"
-	"tarn/backends/servertest"
 	"tarn/integration/needed"
 )
 
@@ -183,60 +182,6 @@ func TestFewSlotsDoNotLock(t *testing.T) {
 		})
 	}
 	wg.Wait()
-}
-
-func TestThirdPartyCopy(t *testing.T) {
-	pki := servertest.NewPKI(t)
-	var rs []*rig
-	for range 2 {
-		rs = append(rs, gridOf(t, servertest.GridFTPOptions{PKI: pki}))
-	}
-	data := backendstest.Bytes(10, 12<<20+3)
-	sums := backendstest.Sums(data)
-	for _, streams := range []int{1, 4} {
-		from := rs[0].open(t, func(o *Options) { o.Streams = streams })
-		to := rs[1].open(t, nil)
-		if err := put(from, "f", data); err != nil {
-			t.Fatal(err)
-		}
-		var c counting
-		c.watch(from)
-		c.watch(to)
-		dst := fmt.Sprintf("a/b/copy%d", streams)
-		got, err := from.CopyTo(t.Context(), "f", to, dst, int64(len(data)), backends.Checksums{Adler32: sums.Adler32, SHA256: sums.SHA256})
-		if err != nil || got.Adler32 != sums.Adler32 || got.SHA256 != sums.SHA256 {
-			t.Fatalf("copy over %d streams: %+v, %v", streams, got, err)
-		}
-		if n := c.data.Load(); n != 0 {
-			t.Errorf("%d data connections came by here", n)
-		}
-		if b, err := os.ReadFile(rs[1].Path(dst)); err != nil || !bytes.Equal(b, data) {
-			t.Errorf("other bytes have arrived: %v", err)
-		}
-		if err := to.Remove(t.Context(), dst); err != nil {
-			t.Error(err)
-		}
-	}
-	from, to := rs[0].open(t, nil), rs[1].open(t, nil)
-	try := func(src string, size int64, want backends.Checksums) error {
-		_, err := from.CopyTo(t.Context(), src, to, "x", size, want)
-		return err
-	}
-	want(t, "wrong checksum", try("f", -1, backends.Checksums{Adler32: "00000001"}), backends.ErrCorrupt)
-	want(t, "wrong size", try("f", 5, sums), backends.ErrCorrupt)
-	want(t, "no checksum", try("f", -1, backends.Checksums{}), backends.ErrCorrupt)
-	want(t, "no source", try("none", -1, sums), backends.ErrNotExist)
-	rs[1].Pause()
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	defer cancel()
-	if _, err := from.CopyTo(ctx, "f", to, "x", -1, sums); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("cancelled: %v", err)
-	}
-	rs[1].Resume()
-	empty(t, rs[1].Dir)
-	from.Close()
-	to.Close()
-	settled(t)
 }
 
 // A file that is replaced while it is read gives its old bytes or ErrStale, never both.

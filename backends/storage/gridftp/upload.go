@@ -54,27 +54,9 @@ func (s *Storage) Create(ctx context.Context, p string, size int64) (backends.Up
 	}
 	u := &upload{s: s, path: p, size: size, h: checksum.New(s.o.Checksums...)}
 	err := s.do(ctx, "create", p, func(ss *session, _ bool) error {
-		if isPrefix(p) {
-			return backends.ErrIsDir
-		}
-		if s.o.Marker != "" {
-			if err := s.present(ctx, ss); err != nil {
-				return err
-			}
-		}
-		switch f, err := s.look(ctx, ss, p); {
-		case err == nil && f.isDir():
-			return backends.ErrIsDir
-		case err != nil && !errors.Is(err, backends.ErrNotExist):
+		if err := s.prepare(ctx, ss, p); err != nil {
 			return err
 		}
-		if err := s.makeFolder(ctx, ss, path.Dir(p)); err != nil {
-			return err
-		}
-		if err := s.makeFolder(ctx, ss, uploads); err != nil {
-			return err
-		}
-		s.clean(ctx, ss)
 		err := u.begin(ctx, ss)
 		if errors.Is(err, backends.ErrNotExist) { // somebody removed the folder
 			s.forget(uploads)
@@ -247,11 +229,12 @@ func (u *upload) Commit(ctx context.Context, want backends.Checksums) (backends.
 	got, err := u.verify(ctx, want)
 	stop()
 	if err == nil {
-		err = u.publish(ctx)
+		err = u.s.publish(ctx, u.ss, u.tmp, u.path)
 	}
 	if err != nil {
 		return backends.Checksums{}, u.fail("commit", err)
 	}
+	u.tmp = ""
 	return got, nil
 }
 
@@ -299,22 +282,22 @@ func (u *upload) verify(ctx context.Context, want backends.Checksums) (none back
 	return got, want.Match(got)
 }
 
-// publish moves the file to its place. What was begun is carried through whatever becomes of ctx: a server
+// publish moves a temporary to its path. What was begun is carried through whatever becomes of ctx: a server
 // whose client has gone still moves it.
-func (u *upload) publish(ctx context.Context) error {
+func (s *Storage) publish(ctx context.Context, ss *session, tmp, p string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	ctx, cancel := backends.Outlive(ctx, cleanupTime)
 	defer cancel()
-	f, err := u.s.lookRemote(ctx, u.ss, u.tmp)
+	f, err := s.lookRemote(ctx, ss, tmp)
 	if err == nil {
-		err = u.s.rename(ctx, u.ss, u.tmp, u.path)
+		err = s.rename(ctx, ss, tmp, p)
 	}
 	if broken(err) && ctx.Err() == nil && f.unique != "" {
 		// The answer is lost: the server knows whether it was done.
-		derr := u.s.do(ctx, "commit", u.path, func(ss *session, _ bool) error {
-			g, err := u.s.look(ctx, ss, u.path)
+		derr := s.do(ctx, "commit", p, func(ss *session, _ bool) error {
+			g, err := s.look(ctx, ss, p)
 			if err == nil && !g.same(f) {
 				err = backends.ErrNotExist
 			}
@@ -323,9 +306,6 @@ func (u *upload) publish(ctx context.Context) error {
 		if derr == nil {
 			err = nil
 		}
-	}
-	if err == nil {
-		u.tmp = ""
 	}
 	return err
 }

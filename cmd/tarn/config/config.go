@@ -15,7 +15,10 @@
 // the environment overrides both (TARN_CACHE_LIMIT=20G), and flags override all.
 package config
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // Config is one lake as its file describes it. After Load all paths are absolute.
 type Config struct {
@@ -100,10 +103,14 @@ type RSE struct {
 
 // Protocol is one way to an RSE. Its priorities are Rucio's: 1 is tried first, 0 is never used.
 type Protocol struct {
-	URL    string  `yaml:"url"`    // one of Schemes: the prefix of all paths
-	Read   *int    `yaml:"read"`   // default 1, as the others
-	Write  *int    `yaml:"write"`  //
-	Delete *int    `yaml:"delete"` //
+	URL    string `yaml:"url"`    // one of Schemes: the prefix of all paths
+	Read   *int   `yaml:"read"`   // default 1, as the others
+	Write  *int   `yaml:"write"`  //
+	Delete *int   `yaml:"delete"` //
+	// CopyRead and CopyWrite are for copies that two servers make between themselves; default: as Read and Write.
+	CopyRead  *int `yaml:"third_party_copy_read"`
+	CopyWrite *int `yaml:"third_party_copy_write"`
+
 	Keys   string  `yaml:"keys"`   // s3s, s3: a file of keys in the form of ~/.aws/credentials; default: as AWS's tools find them
 	Style  string  `yaml:"style"`  // s3s, s3: path, or host (bucket.s3.example.org); default: host at Amazon and Google
 	Region string  `yaml:"region"` // s3s, s3: default: the server is asked
@@ -118,6 +125,9 @@ type Domain struct {
 	Read   *int `yaml:"read"`
 	Write  *int `yaml:"write"`
 	Delete *int `yaml:"delete"`
+
+	CopyRead  *int `yaml:"third_party_copy_read"`
+	CopyWrite *int `yaml:"third_party_copy_write"`
 }
 
 // Limits bound what goes through one door of a server; 0 is no limit.
@@ -134,6 +144,12 @@ func Priority(p *int) int {
 	}
 	return *p
 }
+
+// CopyReadPriority is that for sending files to other servers.
+func (p Protocol) CopyReadPriority() int { return Priority(cmp.Or(p.CopyRead, p.Read)) }
+
+// CopyWritePriority is that for receiving files from other servers.
+func (p Protocol) CopyWritePriority() int { return Priority(cmp.Or(p.CopyWrite, p.Write)) }
 
 // The words of RSE.Kind.
 const (

@@ -39,7 +39,7 @@ func (j judge) protocols(key string, r RSE) {
 		}
 		j.limits(key+".limits", p.Limits)
 		j.s3(key, p)
-		j.priorities(key, Domain{p.Read, p.Write, p.Delete})
+		j.priorities(key, Domain{p.Read, p.Write, p.Delete, p.CopyRead, p.CopyWrite})
 		for _, d := range []struct {
 			name string
 			of   *Domain
@@ -70,7 +70,7 @@ func (j judge) priorities(key string, d Domain) {
 	for _, f := range []struct {
 		name string
 		prio *int
-	}{{"read", d.Read}, {"write", d.Write}, {"delete", d.Delete}} {
+	}{{"read", d.Read}, {"write", d.Write}, {"delete", d.Delete}, {"third_party_copy_read", d.CopyRead}, {"third_party_copy_write", d.CopyWrite}} {
 		if n := Priority(f.prio); n < 0 {
 			j.fault(key+"."+f.name, "want 1 (first) and up, or 0 (never), not %d", n)
 		}
@@ -97,6 +97,7 @@ func (p Protocol) in(lan bool) Protocol {
 	}
 	if d != nil {
 		p.Read, p.Write, p.Delete = cmp.Or(d.Read, p.Read), cmp.Or(d.Write, p.Write), cmp.Or(d.Delete, p.Delete)
+		p.CopyRead, p.CopyWrite = cmp.Or(d.CopyRead, p.CopyRead), cmp.Or(d.CopyWrite, p.CopyWrite)
 	}
 	p.LAN, p.WAN = nil, nil
 	return p
@@ -117,6 +118,22 @@ func (j judge) limits(key string, l Limits) {
 			j.fault(key+"."+r.name, "want %v and more, or 0 (no limit), not %v", slowest, r.rate)
 		}
 	}
+}
+
+// Family names the protocols whose servers may understand one another: the schemes of one protocol, with TLS or without.
+func (p Protocol) Family() string {
+	scheme, _, _ := strings.Cut(p.URL, ":")
+	switch scheme {
+	case "davs", "https", "dav", "http":
+		return "dav"
+	case "root", "roots":
+		return "root"
+	case "gsiftp", "ftp":
+		return "ftp"
+	case "s3s", "s3":
+		return "s3"
+	}
+	return scheme
 }
 
 // Door is where a protocol connects to, scheme://host:port with the scheme's own port where none is

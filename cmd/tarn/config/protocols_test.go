@@ -48,6 +48,8 @@ rses:
       - url: ""
       - {url: "dav://host/x", read: -1}
       - url: dav://host/x
+        third_party_copy_read: -1
+        lan: {third_party_copy_write: -2}
   - name: B
     path: rse/B
     protocols: [{url: "dav://host/b", read: 0, write: 0, delete: 0}]
@@ -81,23 +83,25 @@ scopes: [{name: x}]
 		"lake.yaml:11: rses[0].protocols[6].url: want the URL",
 		"lake.yaml:12: rses[0].protocols[7].read: want 1 (first) and up",
 		"lake.yaml:13: rses[0].protocols[8].url: is that of protocols[7]",
-		"lake.yaml:15: rses[1].path: want a path or protocols, not both",
-		"lake.yaml:16: rses[1].protocols: none of them reads",
-		"lake.yaml:16: rses[1].protocols: none of them writes",
-		"lake.yaml:16: rses[1].protocols: none of them deletes",
+		"lake.yaml:14: rses[0].protocols[8].third_party_copy_read: want 1 (first) and up",
+		"lake.yaml:15: rses[0].protocols[8].lan.third_party_copy_write: want 1 (first) and up",
+		"lake.yaml:17: rses[1].path: want a path or protocols, not both",
+		"lake.yaml:18: rses[1].protocols: none of them reads",
+		"lake.yaml:18: rses[1].protocols: none of them writes",
+		"lake.yaml:18: rses[1].protocols: none of them deletes",
 		"rses[2].path: want the folder of the replicas, or protocols",
-		"lake.yaml:23: rses[4].protocols[0].url: has a user or password in it: name a file by keys",
-		"lake.yaml:24: rses[4].protocols[1].url: has no bucket",
-		`lake.yaml:25: rses[4].protocols[2].style: want path or host, not "both"`,
-		"lake.yaml:26: rses[4].protocols[3].keys: is for URLs of s3s and s3 only",
-		"lake.yaml:26: rses[4].protocols[3].style: is for",
-		"lake.yaml:26: rses[4].protocols[3].region: is for",
+		"lake.yaml:25: rses[4].protocols[0].url: has a user or password in it: name a file by keys",
+		"lake.yaml:26: rses[4].protocols[1].url: has no bucket",
+		`lake.yaml:27: rses[4].protocols[2].style: want path or host, not "both"`,
+		"lake.yaml:28: rses[4].protocols[3].keys: is for URLs of s3s and s3 only",
+		"lake.yaml:28: rses[4].protocols[3].style: is for",
+		"lake.yaml:28: rses[4].protocols[3].region: is for",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not told", want)
 		}
 	}
-	if strings.Contains(text, "rses[3]") || len(bad.Faults) != 20 {
+	if strings.Contains(text, "rses[3]") || len(bad.Faults) != 22 {
 		t.Errorf("%d faults:\n%s", len(bad.Faults), text)
 	}
 }
@@ -159,17 +163,19 @@ rses:
     protocols:
       - {url: "root://a/x", read: 2, wan: {read: 0, write: 0}}
       - {url: "davs://a/x", lan: {read: 3}}
+      - {url: "gsiftp://a/x", third_party_copy_read: 4, lan: {third_party_copy_read: 0, third_party_copy_write: 5}, wan: {write: 6}}
 scopes: [{name: x}]
 `
-	// Read, write and delete of each.
-	for site, want := range map[string]string{"": "001|111", "site: CNAF": "001|111", "site: PIC": "211|311"} {
+	// Read, write, delete, and both of copies by third party of each.
+	abroad := "00100|11111|16146"
+	for site, want := range map[string]string{"": abroad, "site: CNAF": abroad, "site: PIC": "21121|31131|11105"} {
 		c, err := Parse("/srv/lake.yaml", []byte(site+text))
 		if err != nil {
 			t.Fatal(err)
 		}
 		var got []string
 		for _, p := range c.Here(c.RSEs[0]).Protocols {
-			got = append(got, fmt.Sprint(Priority(p.Read), Priority(p.Write), Priority(p.Delete)))
+			got = append(got, fmt.Sprint(Priority(p.Read), Priority(p.Write), Priority(p.Delete), p.CopyReadPriority(), p.CopyWritePriority()))
 		}
 		if s := strings.ReplaceAll(strings.Join(got, "|"), " ", ""); s != want {
 			t.Errorf("%q: %s, want %s", site, s, want)
