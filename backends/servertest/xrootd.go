@@ -35,6 +35,8 @@ type XRootDOptions struct {
 	Tape bool
 	// ThirdParty makes it fetch files from others, with the proxy of who asks where that is handed over, and lets others fetch.
 	ThirdParty bool
+	// HandedOver lets those in who come with a proxy that a server was handed over; those of ThirdParty do, too.
+	HandedOver bool
 	// Config is put at the end of the configuration.
 	Config string
 }
@@ -99,7 +101,7 @@ http.header2cgi Authorization authz
 		fmt.Fprintf(&c, "xrootd.redirect %s all\nxrootd.redirect %[1]s /data\n", to)
 	}
 	bundle, openssl := "", ""
-	if o.PKI != nil && o.ThirdParty {
+	if o.PKI != nil && (o.ThirdParty || o.HandedOver) {
 		// A proxy that XRootD 5 has been handed over is signed with SHA-1, which OpenSSL 3 refuses in TLS.
 		openssl = filepath.Join(dir, "openssl.cnf")
 		must(t, os.WriteFile(openssl, []byte("openssl_conf = a\n[a]\nssl_conf = b\n[b]\nsystem_default = c\n[c]\nCipherString = DEFAULT@SECLEVEL=0\n"), 0o644))

@@ -224,14 +224,14 @@ func TestCopyNotLetIn(t *testing.T) {
 	})
 }
 
-// With a proxy that is handed over the server fetches what we may read.
+// With a proxy that is handed over the server fetches what we may read, also from one that knows nothing of such copies.
 func TestCopyWithProxy(t *testing.T) {
 	alone(t, func(t *testing.T) {
 		pki := servertest.NewPKI(t)
 		environment(t, "X509_CERT_DIR="+pki.Certificates)
 		t.Setenv("XrdSecGSIDELEGPROXY", "1")
-		o := servertest.XRootDOptions{ThirdParty: true, PKI: pki, Login: []string{"gsi"}, Authorize: true}
-		a, b := servertest.XRootD(t, o), servertest.XRootD(t, o)
+		a := servertest.XRootD(t, servertest.XRootDOptions{HandedOver: true, PKI: pki, Login: []string{"gsi"}, Authorize: true})
+		b := servertest.XRootD(t, servertest.XRootDOptions{ThirdParty: true, PKI: pki, Login: []string{"gsi"}, Authorize: true})
 		proxy := pki.Proxy(t, time.Hour)
 		data := backendstest.Bytes(2, 3<<20)
 		for name, bases := range map[string][2]string{"in clear": {a.Root, b.Root}, "TLS": {a.Roots, b.Roots}} {
