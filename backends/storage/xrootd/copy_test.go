@@ -157,6 +157,51 @@ func TestCopyPassesBy(t *testing.T) {
 	}
 }
 
+// A name that the URL of a copy cannot carry has to be carried itself, which says nothing of others.
+func TestCopyOfOddNames(t *testing.T) {
+	third := servertest.XRootDOptions{ThirdParty: true}
+	a, b := servertest.XRootD(t, third), servertest.XRootD(t, third)
+	from, to := storage(t, Options{URL: folder(t, a, a.Root)}), storage(t, Options{URL: folder(t, b, b.Root)})
+	data := backendstest.Bytes(3, 1000)
+	for _, name := range []string{"a&b", "a b", "a=b", "a#b", "a%20b", "a+b", "ä", "a:b@c", "'\"$(a)"} {
+		backendstest.Put(t, from, name, data)
+		_, err := from.CopyTo(t.Context(), name, to, name, int64(len(data)), adler(data), nil)
+		if name == "a&b" {
+			wantErr(t, "copy of "+name, err, backends.ErrNotSupported)
+			continue
+		}
+		if err != nil {
+			t.Errorf("copy of %s: %v", name, err)
+			continue
+		}
+		holds(t, b, to, name, data)
+	}
+}
+
+// A manager sends who copies to one of its servers, which fetches.
+func TestCopyThroughManager(t *testing.T) {
+	a := servertest.XRootD(t, servertest.XRootDOptions{ThirdParty: true})
+	manager := servertest.XRootD(t, servertest.XRootDOptions{Manager: true})
+	b := servertest.XRootD(t, servertest.XRootDOptions{Of: manager, ThirdParty: true})
+	from, to := storage(t, Options{URL: folder(t, a, a.Root)}), storage(t, Options{URL: manager.Root + "//data"})
+	eventually(t, "a cluster", func() bool { _, err := to.Stat(t.Context(), ""); return err == nil })
+	data := backendstest.Bytes(6, 2<<20)
+	backendstest.Put(t, from, "f", data)
+	for _, dst := range []string{"g", "d/g"} {
+		if got, err := from.CopyTo(t.Context(), "f", to, dst, int64(len(data)), adler(data), nil); err != nil || got != adler(data) {
+			t.Fatalf("copy: %+v, %v", got, err)
+		}
+		holds(t, b, to, dst, data)
+		openIt(t, to, dst)
+	}
+	nothingLeft(t, b, to)
+	back := storage(t, Options{URL: folder(t, a, a.Root)})
+	if _, err := to.CopyTo(t.Context(), "d/g", back, "h", int64(len(data)), adler(data), nil); err != nil {
+		t.Errorf("copy from there: %v", err)
+	}
+	holds(t, a, back, "h", data)
+}
+
 // requests are those of a connection, after its handshake of 20 bytes: 24 bytes of header, with the length of what follows
 // at their end.
 func requests(sent []byte) (out []uint16) {
