@@ -33,6 +33,10 @@ type XRootDOptions struct {
 	// Tape makes /tape a buffer in front of Server.Tape: what lies only there is offline, and brought within a second
 	// when it is opened.
 	Tape bool
+	// ThirdParty makes it fetch files from others, with the proxy of who asks where that is handed over, and lets others fetch.
+	ThirdParty bool
+	// HandedOver lets those in who come with a proxy that a server was handed over; those of ThirdParty do, too.
+	HandedOver bool
 	// Config is put at the end of the configuration.
 	Config string
 }
@@ -84,6 +88,10 @@ http.header2cgi Authorization authz
 	if o.Tape {
 		tape(t, s, &c, uid, gid)
 	}
+	if o.ThirdParty {
+		// What fetches ends with the server: by itself it waits for half an hour for a source that is gone.
+		c.WriteString("ofs.tpc fcreds ?gsi =X509_USER_PROXY ttl 60 60 xfr 4 pgm /usr/bin/setpriv --pdeathsig=KILL /usr/bin/xrdcp --server\n")
+	}
 	if o.Manager || o.Of != nil {
 		cluster(t, s, o, &c, uid, gid)
 	}
@@ -92,7 +100,12 @@ http.header2cgi Authorization authz
 		to := strings.TrimPrefix(o.Redirect.Root, "root://")
 		fmt.Fprintf(&c, "xrootd.redirect %s all\nxrootd.redirect %[1]s /data\n", to)
 	}
-	bundle := ""
+	bundle, openssl := "", ""
+	if o.PKI != nil && (o.ThirdParty || o.HandedOver) {
+		// A proxy that XRootD 5 has been handed over is signed with SHA-1, which OpenSSL 3 refuses in TLS.
+		openssl = filepath.Join(dir, "openssl.cnf")
+		must(t, os.WriteFile(openssl, []byte("openssl_conf = a\n[a]\nssl_conf = b\n[b]\nsystem_default = c\n[c]\nCipherString = DEFAULT@SECLEVEL=0\n"), 0o644))
+	}
 	if o.PKI != nil {
 		s.HTTP, s.HTTPS = "", "https://localhost:"+port(addrs[1])
 		s.Roots = "roots://localhost:" + port(addrs[0])
@@ -138,6 +151,9 @@ http.exthandler xrdtpc libXrdHttpTPC.so
 		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "XDG_CACHE_HOME=" + filepath.Join(dir, "cache"), fmt.Sprint("LISTEN_FDS=", len(addrs))}
 		if o.PKI != nil {
 			cmd.Env = append(cmd.Env, "X509_VOMS_DIR="+o.PKI.VOMSDir, "X509_CERT_DIR="+o.PKI.Certificates)
+		}
+		if openssl != "" {
+			cmd.Env = append(cmd.Env, "OPENSSL_CONF="+openssl)
 		}
 		return cmd
 	}
@@ -203,7 +219,11 @@ func logins(t testing.TB, s *Server, o XRootDOptions, c *strings.Builder, uid, g
 		switch l {
 		case "gsi":
 			fmt.Fprintf(c, "sec.protocol gsi -certdir:%[1]s -crldir:%[1]s -crl:1 -ca:1 -cert:%[2]s/hostcert.pem -key:%[2]s/hostkey.pem -gridmap:%[3]s -gmapopt:11 "+
-				"-vomsat:1 -vomsfun:default -vomsfunparms:certfmt=raw|vos=%[4]s\n", o.PKI.Certificates, cred, o.PKI.GridMap, VO)
+				"-vomsat:1 -vomsfun:default -vomsfunparms:certfmt=raw|vos=%[4]s", o.PKI.Certificates, cred, o.PKI.GridMap, VO)
+			if o.ThirdParty {
+				c.WriteString(" -dlgpxy:1 -exppxy:=creds")
+			}
+			c.WriteString("\n")
 		case "ztn":
 			fmt.Fprintf(c, "sec.protocol ztn\n")
 		case "sss":

@@ -17,10 +17,10 @@ import (
 )
 
 // line is a wire to a server that turns one bit of what comes from it, every so many bytes, while every is not 0, and
-// keeps what goes there.
+// keeps what goes there. With a pace, in bytes a second, it is slow. It counts the connections that clients have open.
 type line struct {
 	net.Listener
-	every, turned atomic.Int64
+	every, turned, pace, open atomic.Int64
 
 	mu  sync.Mutex // guards out
 	out bytes.Buffer
@@ -60,7 +60,8 @@ func newLine(t *testing.T, to string) *line {
 				continue
 			}
 			t.Cleanup(func() { c.Close(); srv.Close() })
-			all.Go(func() { io.Copy(io.MultiWriter(w, srv), c); srv.Close() })
+			w.open.Add(1)
+			all.Go(func() { io.Copy(io.MultiWriter(w, srv), c); srv.Close(); w.open.Add(-1) })
 			all.Go(func() { w.copy(c, srv); c.Close() })
 		}
 	})
@@ -80,6 +81,11 @@ func (w *line) copy(to io.Writer, from io.Reader) {
 		sent += int64(n)
 		if _, werr := to.Write(b[:n]); err != nil || werr != nil {
 			return
+		}
+		if pace := w.pace.Load(); pace > 0 {
+			for end := time.Now().Add(time.Duration(n) * time.Second / time.Duration(pace)); w.pace.Load() == pace && time.Now().Before(end); {
+				time.Sleep(min(time.Until(end), 50*time.Millisecond))
+			}
 		}
 	}
 }

@@ -326,7 +326,7 @@ func TestOffline(t *testing.T) {
 		}
 	}
 	begun := time.Now()
-	file, i, err := s.openFile(t.Context(), "/tape/b", false, 15*time.Second)
+	file, i, err := s.openFile(t.Context(), s.url("/tape/b"), reading, 15*time.Second)
 	if err != nil || i.size != int64(len(data)) || time.Since(begun) < time.Second {
 		t.Fatalf("open without asking: %+v, %v, after %v", i, err, time.Since(begun))
 	}

@@ -155,17 +155,35 @@ func newFile() *counted {
 // closeTime is how long a server may take to close a file.
 const closeTime = 3 * time.Second
 
-func (c *counted) open(url string, writing bool, d time.Duration, f done) {
-	u, w := C.CString(url), C.int(0)
+// How a file is opened.
+const (
+	reading  = C.tarn_xrd_reading
+	creating = C.tarn_xrd_creating // it is a new one
+	updating = C.tarn_xrd_updating
+)
+
+func (c *counted) open(url string, how int, d time.Duration, f done) {
+	u := C.CString(url)
 	defer C.free(unsafe.Pointer(u))
-	if writing {
-		w = 1
-	}
-	C.tarn_xrd_open(c.p, u, w, seconds(d), handle(f))
+	C.tarn_xrd_open(c.p, u, C.int(how), seconds(d), handle(f))
 }
 
-func (c *counted) stat(d time.Duration, f done) {
-	C.tarn_xrd_file_stat(c.p, seconds(d), handle(f))
+// where is the URL of an open file at the server that has it, behind redirectors, with what these added; "" when the
+// library does not know.
+func (c *counted) where() string {
+	name := C.CString("LastURL")
+	defer C.free(unsafe.Pointer(name))
+	value := (*C.char)(C.calloc(1, 8192))
+	defer C.free(unsafe.Pointer(value))
+	C.tarn_xrd_file_property(c.p, name, value, 8192)
+	return C.GoString(value)
+}
+
+// stat is of the moment of opening, as far as the server told it then.
+func (c *counted) stat(d time.Duration, f done) { C.tarn_xrd_file_stat(c.p, 0, seconds(d), handle(f)) }
+
+func (c *counted) statNow(d time.Duration, f done) {
+	C.tarn_xrd_file_stat(c.p, 1, seconds(d), handle(f))
 }
 
 func (c *counted) read(off int64, b *buffer, d time.Duration, f done) {
@@ -174,6 +192,13 @@ func (c *counted) read(off int64, b *buffer, d time.Duration, f done) {
 
 func (c *counted) write(off int64, b *buffer, d time.Duration, f done) {
 	C.tarn_xrd_write(c.p, C.uint64_t(off), C.uint32_t(b.n), b.p, seconds(d), handle(f))
+}
+
+// control says a word to the server about an open file.
+func (c *counted) control(word string, d time.Duration, f done) {
+	w := C.CString(word)
+	defer C.free(unsafe.Pointer(w))
+	C.tarn_xrd_control(c.p, w, seconds(d), handle(f))
 }
 
 func (c *counted) sync(d time.Duration, f done) {

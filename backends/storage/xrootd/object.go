@@ -44,7 +44,7 @@ func (s *Storage) Open(ctx context.Context, p string) (backends.Object, error) {
 			return fmt.Errorf("it is no plain file: %w", backends.ErrNotSupported)
 		}
 		for try := range 3 {
-			o.file, o.was, err = s.openFile(ctx, s.remote(p), false, s.o.Timeout)
+			o.file, o.was, err = s.openFile(ctx, s.url(s.remote(p)), reading, s.o.Timeout)
 			if nowhere(err) && try == 0 && s.refresh(ctx, s.remote(p)) == nil {
 				continue
 			}
@@ -69,10 +69,10 @@ func (s *Storage) Open(ctx context.Context, p string) (backends.Object, error) {
 	return o, nil
 }
 
-// openFile opens an absolute path; one for writing is new.
-func (s *Storage) openFile(ctx context.Context, remote string, writing bool, d time.Duration) (*counted, info, error) {
+// openFile opens a URL of the library.
+func (s *Storage) openFile(ctx context.Context, url string, how int, d time.Duration) (*counted, info, error) {
 	file := newFile()
-	_, err := s.request(ctx, file, d, func(f done) { file.open(s.url(remote), writing, d, f) })
+	_, err := s.request(ctx, file, d, func(f done) { file.open(url, how, d, f) })
 	var a answer
 	if err == nil {
 		a, err = s.request(ctx, file, d, func(f done) { file.stat(d, f) })
@@ -165,7 +165,7 @@ func (o *object) take(ctx context.Context, end time.Time) (*counted, error) {
 	if file, err := share(); file != nil || err != nil {
 		return file, err
 	}
-	file, now, err := o.s.openFile(ctx, o.s.remote(o.path), false, max(time.Until(end), time.Second))
+	file, now, err := o.s.openFile(ctx, o.s.url(o.s.remote(o.path)), reading, max(time.Until(end), time.Second))
 	switch {
 	case errors.Is(err, backends.ErrNotExist) || errors.Is(err, backends.ErrIsDir):
 		// Not there, or not there yet: a server that comes up may be quicker than its disks.

@@ -182,16 +182,26 @@ void *tarn_xrd_file_new(void) {
 
 void tarn_xrd_file_delete(void *file) { delete static_cast<File *>(file); }
 
-void tarn_xrd_open(void *file, const char *url, int writing, uint16_t seconds, uintptr_t call) {
+void tarn_xrd_open(void *file, const char *url, int how, uint16_t seconds, uintptr_t call) {
 	Answer *a = new Answer(call);
-	OpenFlags::Flags flags = writing ? OpenFlags::New | OpenFlags::Update : OpenFlags::Read;
-	Access::Mode mode = writing ? Access::UR | Access::UW | Access::GR | Access::OR : Access::None;
+	OpenFlags::Flags flags = how == tarn_xrd_reading ? OpenFlags::Read : OpenFlags::Update;
+	Access::Mode mode = Access::None;
+	if (how == tarn_xrd_creating) {
+		flags = flags | OpenFlags::New;
+		mode = Access::UR | Access::UW | Access::GR | Access::OR;
+	}
 	a->begun(static_cast<File *>(file)->Open(url, flags, mode, a, seconds));
 }
 
-void tarn_xrd_file_stat(void *file, uint16_t seconds, uintptr_t call) {
+void tarn_xrd_file_property(void *file, const char *name, char *value, size_t size) {
+	std::string v;
+	static_cast<File *>(file)->GetProperty(name, v);
+	snprintf(value, size, "%s", v.c_str());
+}
+
+void tarn_xrd_file_stat(void *file, int now, uint16_t seconds, uintptr_t call) {
 	Answer *a = new Answer(call);
-	a->begun(static_cast<File *>(file)->Stat(false, a, seconds));
+	a->begun(static_cast<File *>(file)->Stat(now != 0, a, seconds));
 }
 
 void tarn_xrd_read(void *file, uint64_t offset, uint32_t length, void *buffer, uint16_t seconds, uintptr_t call) {
@@ -202,6 +212,13 @@ void tarn_xrd_read(void *file, uint64_t offset, uint32_t length, void *buffer, u
 void tarn_xrd_write(void *file, uint64_t offset, uint32_t length, const void *buffer, uint16_t seconds, uintptr_t call) {
 	Answer *a = new Answer(call);
 	a->begun(static_cast<File *>(file)->Write(offset, length, buffer, a, seconds));
+}
+
+void tarn_xrd_control(void *file, const char *word, uint16_t seconds, uintptr_t call) {
+	Answer *a = new Answer(call);
+	Buffer b;
+	b.FromString(word);
+	a->begun(static_cast<File *>(file)->Fcntl(b, a, seconds));
 }
 
 void tarn_xrd_sync(void *file, uint16_t seconds, uintptr_t call) {

@@ -38,13 +38,17 @@ void tarn_xrd_fs(void *fs, int what, const char *path, const char *to, uint16_t 
 
 void *tarn_xrd_file_new(void);
 void tarn_xrd_file_delete(void *file);
-// A file that is opened for writing is a new one.
-void tarn_xrd_open(void *file, const char *url, int writing, uint16_t seconds, uintptr_t call);
-// Of the moment of opening, when the server told it then.
-void tarn_xrd_file_stat(void *file, uint16_t seconds, uintptr_t call);
+enum { tarn_xrd_reading, tarn_xrd_creating, tarn_xrd_updating };
+void tarn_xrd_open(void *file, const char *url, int how, uint16_t seconds, uintptr_t call);
+// What the library knows of a file; "" when it knows nothing.
+void tarn_xrd_file_property(void *file, const char *name, char *value, size_t size);
+// Of the moment of opening, when the server told it then and now is 0.
+void tarn_xrd_file_stat(void *file, int now, uint16_t seconds, uintptr_t call);
 // buffer belongs to the request until its answer.
 void tarn_xrd_read(void *file, uint64_t offset, uint32_t length, void *buffer, uint16_t seconds, uintptr_t call);
 void tarn_xrd_write(void *file, uint64_t offset, uint32_t length, const void *buffer, uint16_t seconds, uintptr_t call);
+// A word to the server about an open file.
+void tarn_xrd_control(void *file, const char *word, uint16_t seconds, uintptr_t call);
 void tarn_xrd_sync(void *file, uint16_t seconds, uintptr_t call);
 void tarn_xrd_close(void *file, uint16_t seconds, uintptr_t call);
 

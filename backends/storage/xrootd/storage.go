@@ -29,19 +29,24 @@ type Storage struct {
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	slots  chan struct{} // of requests that are out
+	copies chan struct{} // of those that the server fetches from another one
 	tasks  sync.WaitGroup
 
 	mu      sync.Mutex // guards the rest; never held across I/O
 	fs      *counted   // of fsURL; nil: not made yet, or closed
 	fsURL   string
 	closed  bool
-	folders map[string]struct{} // known to be there; bounded
-	cleaned time.Time           // when left-over uploads were last looked for
-	noSums  time.Time           // when the server last showed that it knows no checksums; zero: it knows
+	folders map[string]struct{}  // known to be there; bounded
+	cleaned time.Time            // when left-over uploads were last looked for
+	noSums  time.Time            // when the server last showed that it knows no checksums; zero: it knows
+	noCopy  map[string]time.Time // when it turned out that another storage cannot fetch from here; bounded
 	space   spaceAnswer
 }
 
-var _ backends.Storage = (*Storage)(nil)
+var (
+	_ backends.Storage    = (*Storage)(nil)
+	_ backends.ThirdParty = (*Storage)(nil)
+)
 
 func open(o Options, end endpoint) (backends.Storage, error) {
 	if len(o.Checksums) == 0 {
@@ -67,7 +72,8 @@ func open(o Options, end endpoint) (backends.Storage, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Storage{o: o, end: end, slots: make(chan struct{}, o.Requests), folders: map[string]struct{}{}}
+	s := &Storage{o: o, end: end, folders: map[string]struct{}{}, noCopy: map[string]time.Time{}}
+	s.slots, s.copies = make(chan struct{}, o.Requests), make(chan struct{}, max(o.Requests/8, 1))
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s, nil
 }
@@ -82,13 +88,28 @@ func (s *Storage) at(p string) string {
 
 // url is that of an absolute path for the library, which shares a connection among URLs of one proxy.
 func (s *Storage) url(remote string) string {
-	query := ""
+	return withQuery(s.end.scheme+"://"+s.end.addr+"/"+remote, s.identity())
+}
+
+// identity is what a URL says of who asks.
+func (s *Storage) identity() string {
 	if s.o.Credentials != nil {
 		if p, err := s.o.Credentials.Proxy(); err == nil && p.Cert != nil && !strings.ContainsAny(p.From, "&?=%# ") {
-			query = "?xrd.gsiusrpxy=" + p.From
+			return "xrd.gsiusrpxy=" + p.From
 		}
 	}
-	return s.end.scheme + "://" + s.end.addr + "/" + remote + query
+	return ""
+}
+
+// withQuery adds to the query of a URL.
+func withQuery(u, query string) string {
+	switch {
+	case query == "":
+		return u
+	case strings.Contains(u, "?"):
+		return u + "&" + query
+	}
+	return u + "?" + query
 }
 
 // nameSpace gives the one of the credentials as they are now, with a share for the caller to drop.

@@ -58,37 +58,10 @@ func (s *Storage) Create(ctx context.Context, p string, size int64) (backends.Up
 	}
 	u := &upload{s: s, path: p, size: size, ctx: ctx, h: checksum.New(s.algorithms()...), room: make(chan *buffer, window), left: window}
 	err := s.do(ctx, "create", p, func() error {
-		if p == "" {
-			return backends.ErrIsDir
-		}
-		i, err := s.lookRemote(ctx, s.remote(p))
-		switch {
-		case err == nil && i.flags&isDir != 0:
-			return backends.ErrIsDir
-		case err != nil && !absent(err):
+		if err := u.prepare(ctx); err != nil {
 			return err
 		}
-		u.over, u.fresh = err == nil, nowhere(err)
-		if s.o.Marker != "" {
-			if err := s.present(ctx); err != nil {
-				return err
-			}
-		}
-		if err := s.makeFolder(ctx, path.Dir(p)); err != nil {
-			return err
-		}
-		if err := s.makeFolder(ctx, uploads); err != nil {
-			return err
-		}
-		s.clean(ctx)
-		err = u.begin(ctx)
-		if errors.Is(err, backends.ErrNotExist) { // somebody removed the folder
-			s.forget(uploads)
-			if err = s.makeFolder(ctx, uploads); err == nil {
-				err = u.begin(ctx)
-			}
-		}
-		return err
+		return u.begin(ctx, "")
 	})
 	if err != nil {
 		return nil, err
@@ -107,11 +80,50 @@ func (s *Storage) algorithms() []string {
 	return append([]string{"adler32"}, s.o.Checksums...)
 }
 
-func (u *upload) begin(ctx context.Context) (err error) {
-	tmp := u.s.remote(uploads + "/" + rand.Text())
-	if u.file, _, err = u.s.openFile(ctx, tmp, true, u.s.o.Timeout); err == nil {
-		u.tmp = tmp
+// prepare looks at what has the name, and makes the folders.
+func (u *upload) prepare(ctx context.Context) error {
+	s, p := u.s, u.path
+	if p == "" {
+		return backends.ErrIsDir
 	}
+	i, err := s.lookRemote(ctx, s.remote(p))
+	switch {
+	case err == nil && i.flags&isDir != 0:
+		return backends.ErrIsDir
+	case err != nil && !absent(err):
+		return err
+	}
+	u.over, u.fresh = err == nil, nowhere(err)
+	if s.o.Marker != "" {
+		if err := s.present(ctx); err != nil {
+			return err
+		}
+	}
+	if err := s.makeFolder(ctx, path.Dir(p)); err != nil {
+		return err
+	}
+	if err := s.makeFolder(ctx, uploads); err != nil {
+		return err
+	}
+	s.clean(ctx)
+	return nil
+}
+
+// begin opens the new file, with what else its URL is to say.
+func (u *upload) begin(ctx context.Context, query string) error {
+	err := u.beginOnce(ctx, query)
+	if errors.Is(err, backends.ErrNotExist) { // somebody removed the folder
+		u.s.forget(uploads)
+		if err = u.s.makeFolder(ctx, uploads); err == nil {
+			err = u.beginOnce(ctx, query)
+		}
+	}
+	return err
+}
+
+func (u *upload) beginOnce(ctx context.Context, query string) (err error) {
+	u.tmp = u.s.remote(uploads + "/" + rand.Text())
+	u.file, _, err = u.s.openFile(ctx, withQuery(u.s.url(u.tmp), query), creating, u.s.o.Timeout)
 	return err
 }
 
@@ -340,7 +352,7 @@ func (u *upload) verify(ctx context.Context, want backends.Checksums) (none back
 
 // readBack computes digests of what the server has.
 func (u *upload) readBack(ctx context.Context, at info, algs []string) (backends.Checksums, error) {
-	file, now, err := u.s.openFile(ctx, u.tmp, false, u.s.o.Timeout)
+	file, now, err := u.s.openFile(ctx, u.s.url(u.tmp), reading, u.s.o.Timeout)
 	if err != nil {
 		return backends.Checksums{}, err
 	}
@@ -370,7 +382,9 @@ func (u *upload) Abort() error {
 	u.settle(early) // whatever became of them
 	stop()
 	u.end()
-	u.s.leave(u.file)
+	if u.file != nil {
+		u.s.leave(u.file)
+	}
 	if u.tmp == "" {
 		return nil
 	}

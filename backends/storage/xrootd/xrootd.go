@@ -16,6 +16,8 @@
 // A manager (cmsd) that finds no server with a file may mean that the file does not exist or that its server is away: that is
 // ErrUnavailable, never ErrNotExist. Its List is ErrNotSupported.
 //
+// CopyTo lets one server fetch a file from another (ofs.tpc), whose bytes do not come by here.
+//
 // A proxy is the one of Options.Credentials. Tokens (ztn), keytabs (sss), and the trusted authorities (X509_CERT_DIR) are
 // taken by the library from the environment of the process.
 package xrootd
