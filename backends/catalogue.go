@@ -128,6 +128,13 @@ type Versions interface {
 	History(ctx context.Context, parent DID, since time.Time) iter.Seq2[Event, error]
 }
 
+// Places tells which paths of an RSE are on record, for catalogues that keep them by path.
+type Places interface {
+	// Holders counts the replicas that have this path at the RSE, in all states: of files
+	// that are there and of Pasts. ErrNotSupported for an RSE whose paths are not kept.
+	Holders(ctx context.Context, rse, pfn string) (int, error)
+}
+
 // Rules holds the copies users asked for. Rucio acts on them itself; for the embedded
 // catalogue package replication does.
 type Rules interface {

@@ -43,7 +43,7 @@ var allowed = []struct {
 		[]string{"github.com/hashicorp/golang-lru", "golang.org/x"}},
 	{"tarn/backends/query", "the query language is a leaf", nil, nil},
 	{"tarn/backends/lake", "the lake knows contracts, no implementation",
-		[]string{"tarn/backends", "tarn/backends/checksum", "tarn/backends/query", "tarn/backends/rseexpr"}, []string{"golang.org/x"}},
+		[]string{"tarn/backends", "tarn/backends/checksum", "tarn/backends/naming", "tarn/backends/query", "tarn/backends/rseexpr"}, []string{"golang.org/x"}},
 	{"tarn/backends/replication", "replication stands on the lake",
 		[]string{"tarn/backends", "tarn/backends/lake", "tarn/backends/checksum", "tarn/backends/query", "tarn/backends/rseexpr"}, []string{"golang.org/x"}},
 	{"tarn/backends/catalogue", "a catalogue knows contracts, and its own database",
@@ -58,6 +58,7 @@ var allowed = []struct {
 	{"tarn/backends/checksum", "digests, and what the processor can", []string{"tarn/backends"}, []string{"golang.org/x/sys/cpu"}},
 	{"tarn/backends/endpoint", "a decorator, and the breaker of a library", []string{"tarn/backends"}, []string{"github.com/sony/gobreaker", "golang.org/x"}},
 	{"tarn/backends/rseexpr", "RSE expressions", []string{"tarn/backends"}, nil},
+	{"tarn/backends/naming", "paths of DIDs", []string{"tarn/backends"}, nil},
 	{"tarn/backends", "the words import nothing but the query leaf; decorators and suites import the words",
 		[]string{"tarn/backends", "tarn/backends/query", "tarn/backends/checksum"}, []string{"golang.org/x"}},
 }

@@ -38,10 +38,15 @@ func (l *Lake) copy(ctx context.Context, in backends.Info, to *RSE, progress fun
 	if err != nil {
 		return backends.Replica{}, err
 	}
-	pfn, bad := l.NewPFN(in.DID, ""), ""
+	h := l.NewHolder(in)
+	defer l.LetGo(h.ID)
+	pfn, bad := "", ""
 	i := slices.IndexFunc(replicas, func(r backends.Replica) bool { return r.RSE == to.Name })
 	switch {
 	case i < 0:
+		if pfn, _, err = l.Place(ctx, to, in, h, "", false); err != nil {
+			return backends.Replica{}, err
+		}
 		err := l.o.Catalogue.PutReplica(ctx, in.DID, in.Generation, backends.Replica{RSE: to.Name, PFN: pfn, State: backends.Copying})
 		if err != nil {
 			return backends.Replica{}, stale(err)
@@ -50,29 +55,80 @@ func (l *Lake) copy(ctx context.Context, in backends.Info, to *RSE, progress fun
 		return replicas[i], nil
 	case replicas[i].State == backends.Copying:
 		pfn = replicas[i].PFN
+		if err := l.holdOnRecord(ctx, h, in, replicas[i]); err != nil {
+			return backends.Replica{}, err
+		}
 	case replicas[i].State == backends.BeingDeleted:
 		return backends.Replica{}, fmt.Errorf("the replica there is being deleted: %w: %w", backends.ErrBusy, backends.ErrTemporary)
 	default:
 		bad = replicas[i].PFN
+		if err := l.holdOnRecord(ctx, h, in, replicas[i]); err != nil {
+			return backends.Replica{}, err
+		}
+		pfn = l.NewPFN(in.DID, "") // the other file is there until this one is
 	}
 
 	r, err := l.copyBytes(ctx, in, to, pfn, progress)
+	if to.Naming != nil && bad == "" && Misfit(err) {
+		if pfn, err = l.instead(ctx, in, to, pfn); err == nil {
+			r, err = l.copyBytes(ctx, in, to, pfn, progress)
+		}
+	}
 	if err != nil {
 		if bad == "" && ctx.Err() == nil {
 			l.abandon(ctx, in, to, pfn)
 		}
 		return r, err
 	}
-	if err := l.o.Catalogue.PutReplica(ctx, in.DID, in.Generation, r); err != nil {
+	if err := l.putCopy(ctx, in, r); err != nil {
 		if err = stale(err); errors.Is(err, backends.ErrStale) {
-			l.removeFile(ctx, to, pfn)
+			l.removeFile(ctx, to, pfn, 1)
 		}
 		return r, err
 	}
 	if bad != "" {
-		l.removeFile(ctx, to, bad)
+		l.removeFile(ctx, to, bad, 0)
 	}
 	return r, nil
+}
+
+// putCopy puts a copy on record, but not of another file that has the name and the same
+// content by now: both would have one path.
+func (l *Lake) putCopy(ctx context.Context, in backends.Info, r backends.Replica) error {
+	now, err := l.o.Catalogue.Stat(ctx, in.DID)
+	if err == nil && in.Inode != 0 && now.Inode != in.Inode {
+		err = fmt.Errorf("another file has its name: %w", backends.ErrStale)
+	}
+	if err != nil {
+		return err
+	}
+	return l.o.Catalogue.PutReplica(ctx, in.DID, in.Generation, r)
+}
+
+// holdOnRecord makes h an owner of a replica's path, if the replica is still on record then.
+func (l *Lake) holdOnRecord(ctx context.Context, h Holder, in backends.Info, r backends.Replica) error {
+	if rse := l.byName[r.RSE]; rse == nil || rse.Naming == nil {
+		return nil
+	}
+	if err := l.Hold(h, r.RSE, r.PFN); err != nil {
+		return err
+	}
+	now, err := l.replicasOf(ctx, in)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(now, func(x backends.Replica) bool { return x.RSE == r.RSE && x.PFN == r.PFN && x.State == r.State }) {
+		return fmt.Errorf("the replica there was changed meanwhile: %w: %w", backends.ErrBusy, backends.ErrTemporary)
+	}
+	return nil
+}
+
+// instead puts a path of its own on record of a copy whose path does not fit the storage.
+func (l *Lake) instead(ctx context.Context, in backends.Info, to *RSE, pfn string) (string, error) {
+	own := l.NewPFN(in.DID, "")
+	l.log.Info("the path of the naming does not fit the storage", "did", in.DID, "rse", to.Name, "pfn", pfn, "instead", own)
+	err := l.o.Catalogue.PutReplica(ctx, in.DID, in.Generation, backends.Replica{RSE: to.Name, PFN: own, State: backends.Copying})
+	return own, stale(err)
 }
 
 // stale makes ErrStale of "is gone": the content that was to be copied is not there any more.
@@ -149,7 +205,7 @@ func (l *Lake) openOrRecall(ctx context.Context, in backends.Info, to string) (o
 // abandon takes back the record of a copy that was not made. It stays when the file
 // cannot be removed, so that it is known.
 func (l *Lake) abandon(ctx context.Context, in backends.Info, to *RSE, pfn string) {
-	if !l.removeFile(ctx, to, pfn) {
+	if !l.removeFile(ctx, to, pfn, 1) {
 		return
 	}
 	now, err := l.replicasOf(ctx, in)
@@ -166,10 +222,10 @@ func (l *Lake) abandon(ctx context.Context, in backends.Info, to *RSE, pfn strin
 	}
 }
 
-// removeFile deletes a file of no more use, and tells whether it is gone.
-func (l *Lake) removeFile(ctx context.Context, rse *RSE, pfn string) bool {
-	err := rse.Storage.Remove(ctx, pfn)
-	if err != nil && !errors.Is(err, backends.ErrNotExist) {
+// removeFile deletes a file of no more use, and tells whether it is gone. own is how many
+// records of its path are of the content that it was of, at most.
+func (l *Lake) removeFile(ctx context.Context, rse *RSE, pfn string, own int) bool {
+	if err := l.RemoveAt(ctx, rse, pfn, own); err != nil {
 		l.log.Warn("file of no more use stays", "rse", rse.Name, "pfn", pfn, "err", err)
 		return false
 	}

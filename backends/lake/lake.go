@@ -29,15 +29,17 @@ import (
 
 	"tarn/backends"
 	"tarn/backends/checksum"
+	"tarn/backends/naming"
 )
 
 // RSE is a storage element of the lake with the way to reach it.
 type RSE struct {
 	backends.RSE
 	Storage  backends.Storage
-	Tape     backends.Tape // nil for disk
-	LAN      bool          // it is at this site: Rucio's lan domain, and tried before all others
-	Distance int           // 0 is next door; replicas are tried in this order, but for those that were measured to be slow
+	Tape     backends.Tape     // nil for disk
+	LAN      bool              // it is at this site: Rucio's lan domain, and tried before all others
+	Distance int               // 0 is next door; replicas are tried in this order, but for those that were measured to be slow
+	Naming   *naming.Algorithm // of new copies, on disk; nil: each has a path of its own
 	// Endpoints tells how it stands with the doors of its servers; nil: it has none.
 	Endpoints func() []backends.EndpointState
 	Counters  func() any // what its machinery counts, for people; nil: nothing
@@ -50,6 +52,7 @@ type Options struct {
 	Namespace backends.Namespace
 	Versions  backends.Versions
 	Rules     backends.Rules
+	Places    backends.Places // needed where an RSE has a Naming; keeps the paths at these
 	RSEs      []*RSE
 
 	// WriteRules are the templates (DID empty) of the rules that a new file gets; the
@@ -98,6 +101,9 @@ type Lake struct {
 	claims  map[claim]chan struct{}    // copies that are being made; closed when they are not any more
 	sending map[claim]string           // those of them that servers make between themselves, and from which RSE
 	apart   map[pair]time.Time         // RSEs whose servers failed at that
+	held    map[spot][]Holder          // paths of namings that somebody has
+	holds   map[string][]spot          // the same by Holder.ID
+	holders uint64                     // made by NewHolder so far
 }
 
 // failure is the last trouble with an RSE.
@@ -135,7 +141,7 @@ func New(o Options) (*Lake, error) {
 	o.Recall.setDefaults()
 	l := &Lake{o: o, byName: map[string]*RSE{}, log: o.Log, now: o.Now,
 		layouts: map[string]backends.Layout{}, down: map[string]failure{}, vain: map[string]time.Time{}, claims: map[claim]chan struct{}{},
-		sending: map[claim]string{}, apart: map[pair]time.Time{}}
+		sending: map[claim]string{}, apart: map[pair]time.Time{}, held: map[spot][]Holder{}, holds: map[string][]spot{}}
 	l.started, l.meter, l.races = l.now(), newMeter(l.now), make(chan struct{}, mostRaces)
 	for _, r := range o.RSEs {
 		switch {
@@ -147,6 +153,8 @@ func New(o Options) (*Lake, error) {
 			return nil, fmt.Errorf("new lake: RSE %s has no storage", r.Name)
 		case (r.Kind == backends.TapeKind) != (r.Tape != nil):
 			return nil, fmt.Errorf("new lake: RSE %s: kind %s and a tape system go together", r.Name, backends.TapeKind)
+		case r.Naming != nil && (o.Places == nil || r.Tape != nil):
+			return nil, fmt.Errorf("new lake: RSE %s: naming %s needs a disk, and a catalogue that keeps paths", r.Name, r.Naming)
 		}
 		l.byName[r.Name] = r
 	}

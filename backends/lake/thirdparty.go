@@ -60,6 +60,8 @@ func (l *Lake) CopyByServers(ctx context.Context, in backends.Info, to *RSE, pfn
 			return fail(err)
 		case errors.Is(err, backends.ErrNotSupported):
 			continue
+		case to.Naming != nil && Misfit(err):
+			return r, false, nil // who carries the bytes finds the same, and another path
 		}
 		// An answer may have been lost on its way.
 		if l.stored(ctx, to, pfn, in.Size, in.Checksums) {

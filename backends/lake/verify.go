@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"tarn/backends"
@@ -59,6 +60,9 @@ func (l *Lake) Verify(ctx context.Context, in backends.Info, each func(VerifyRes
 		case res.Err == nil:
 			res.OK = true
 			r := s.Replica
+			if now, err := l.replicasOf(ctx, in); err == nil && !slices.ContainsFunc(now, func(x backends.Replica) bool { return x.RSE == r.RSE && x.PFN == r.PFN }) {
+				break // it was replaced while it was read, and its path may be another's
+			}
 			r.State, r.Error, r.Verified = backends.Available, "", l.now()
 			put = l.o.Catalogue.PutReplica(ctx, in.DID, in.Generation, r)
 			if s.State == backends.Bad && put == nil {

@@ -11,8 +11,9 @@
 // It deletes nothing that a user might miss: a replica that no rule wants (any more)
 // stays, and of a file's bytes only those go whose Past has ended, and those of a BAD
 // replica whose rule is fulfilled by others of which one was verified. That takes for
-// granted that a PFN belongs to one file only, as lake.NewPFN makes them; a PFN that
-// the file of the same name uses now, or may get back, is spared.
+// granted that a PFN belongs to one file only, as lake.NewPFN and lake.Place make them; a
+// PFN that the file of the same name uses now, or may get back, is spared, and at an RSE
+// with a naming one that anything else on record has.
 package replication
 
 import (

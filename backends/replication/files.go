@@ -166,7 +166,7 @@ func (e *Engine) removeBad(ctx context.Context, in backends.Info, have []backend
 		if err != nil {
 			return err
 		}
-		if err := rse.Storage.Remove(ctx, r.PFN); err != nil && !errors.Is(err, backends.ErrNotExist) {
+		if err := e.l.RemoveAt(ctx, rse, r.PFN, 1); err != nil {
 			e.log.Warn("bad file not deleted yet", "did", in.DID, "rse", r.RSE, "pfn", r.PFN, "err", err)
 			continue
 		}

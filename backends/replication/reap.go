@@ -77,7 +77,7 @@ func (e *Engine) reapOne(ctx context.Context, p backends.Past) error {
 	type place struct{ rse, pfn string }
 	spared := map[place]bool{}
 	now, err := e.l.Catalogue().Replicas(ctx, p.Info.DID)
-	if err != nil && !errors.Is(err, backends.ErrNotExist) && !errors.Is(err, backends.ErrNotDir) {
+	if err != nil && !errors.Is(err, backends.ErrNotExist) && !errors.Is(err, backends.ErrNotDir) && !errors.Is(err, backends.ErrIsDir) {
 		return err
 	}
 	spare := func(rs []backends.Replica) {
@@ -108,7 +108,7 @@ func (e *Engine) reapOne(ctx context.Context, p backends.Past) error {
 			errs = append(errs, fmt.Errorf("RSE %s: %w", r.RSE, backends.ErrReadOnly))
 			continue
 		}
-		if err := rse.Storage.Remove(ctx, r.PFN); err != nil && !errors.Is(err, backends.ErrNotExist) {
+		if err := e.l.RemoveAt(ctx, rse, r.PFN, 1); err != nil {
 			errs = append(errs, fmt.Errorf("delete %s at %s: %w", r.PFN, r.RSE, err))
 		}
 	}

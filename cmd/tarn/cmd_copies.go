@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"tarn/backends"
+	"tarn/backends/naming"
 	"tarn/cmd/tarn/config"
 	"tarn/cmd/tarn/control"
 )
@@ -88,7 +89,7 @@ func (s *session) rseCommand() *cli.Command {
 	return &cli.Command{
 		Name: "rse", Category: groupMove, Usage: "the storages of the lake",
 		Subcommands: []*cli.Command{s.rseTestCommand(), {
-			Name: "ls", Usage: "list them, with attributes and space",
+			Name: "ls", Usage: "list them, with attributes, naming and space",
 			Action: func(c *cli.Context) error {
 				if err := want(c, 0, 0); err != nil {
 					return err
@@ -101,6 +102,9 @@ func (s *session) rseCommand() *cli.Command {
 							attrs = append(attrs, k+"="+v)
 						}
 						sort.Strings(attrs)
+						if r.Naming != naming.Unique {
+							attrs = append(attrs, "(naming "+r.Naming+")")
+						}
 						if r.ReadOnly {
 							attrs = append(attrs, "(read-only)")
 						}

@@ -19,7 +19,7 @@ func (s *session) importCommand() *cli.Command {
 		Description: `Copies what is in DIR (or a single file) to one RSE, verified, and registers it below LAKEPATH, with
 names, links, empty directories, modes and times. With a tape RSE the files are NEARLINE afterwards,
 and their first and last bytes stay in the hot cache. --register-only moves nothing: the bytes lie
-in the RSE's folder already. Run again after an interruption it goes on where it was; a file that
+in the RSE's folder already, and stay there. Run again after an interruption it goes on where it was; a file that
 the lake has with another content is an error, unless --replace makes it a new generation.
 
 Examples:

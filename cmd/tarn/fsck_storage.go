@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"sort"
 	"time"
 
@@ -61,6 +62,10 @@ func (f *fsck) storage(ctx context.Context, rse *lake.RSE, strange *[]stranger) 
 			}
 			if err := f.bad(ctx, c, "replica_damaged", bad); err != nil {
 				return err
+			}
+			if rse.Naming != nil && f.sum.Backup != nil {
+				// The path may have been freed since the backup, and be that of a newer file.
+				*strange = append(*strange, stranger{rse, a.Path, a.Size, a.MTime})
 			}
 		}
 	}
@@ -157,7 +162,7 @@ func (f *fsck) strangers(ctx context.Context, all []stranger) error {
 		if f.sum.Backup != nil {
 			f.sum.Backup.Newer++
 		}
-		d, ok := f.nameOf(st.pfn)
+		d, ok := f.nameOf(st)
 		if ok {
 			x.Path = control.Text(d.Name)
 			if f.sum.Backup != nil {
@@ -185,8 +190,22 @@ func (f *fsck) strangers(ctx context.Context, all []stranger) error {
 }
 
 // nameOf finds the one name below the folders of the catalogue that a path can be of.
-func (f *fsck) nameOf(pfn string) (d backends.DID, ok bool) {
-	p, ok := lake.ParsePFN(pfn)
+func (f *fsck) nameOf(st stranger) (d backends.DID, ok bool) {
+	if a := st.rse.Naming; a != nil {
+		n := 0
+		for scope, folders := range f.folders {
+			for _, c := range a.DIDs(scope, st.pfn) {
+				if slices.Contains(folders, path.Dir(c.Name)) {
+					d = c
+					n++
+				}
+			}
+		}
+		if n > 0 {
+			return d, n == 1
+		}
+	}
+	p, ok := lake.ParsePFN(st.pfn)
 	if !ok {
 		return d, false
 	}

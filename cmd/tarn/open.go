@@ -17,6 +17,7 @@ import (
 	"tarn/backends/checksum"
 	"tarn/backends/credential"
 	"tarn/backends/lake"
+	"tarn/backends/naming"
 	"tarn/backends/replication"
 	"tarn/backends/storage/posix"
 	"tarn/backends/tape/library"
@@ -72,7 +73,7 @@ func openLake(cfg *config.Config, opt openOptions) (_ *opened, err error) {
 		return nil, err
 	}
 	lo := lake.Options{
-		Catalogue: cat, Namespace: cat, Versions: cat, Rules: cat, RSEs: rses, Algs: cfg.Checksums,
+		Catalogue: cat, Namespace: cat, Versions: cat, Rules: cat, Places: cat, RSEs: rses, Algs: cfg.Checksums,
 		ReadTimeout: cfg.Reads.Failover.D(), Patience: cfg.Reads.Patience.D(), Hedge: float64(cfg.Reads.Hedge),
 		HoldWindow: cfg.Recalls.Hold.D(), Log: o.log, Now: o.now,
 		// The tape libraries are in this process: asking them costs nothing.
@@ -91,6 +92,7 @@ func openLake(cfg *config.Config, opt openOptions) (_ *opened, err error) {
 	if err := o.openCache(); err != nil {
 		return nil, err
 	}
+	vfs.HoldCopies(o.lake, o.journal, o.log)
 	if opt.Replicate {
 		o.replicate()
 	}
@@ -161,6 +163,7 @@ func (o *opened) openRSEs(create bool) ([]*lake.RSE, error) {
 	for _, r := range o.cfg.RSEs {
 		r := o.cfg.Here(r)
 		rse := &lake.RSE{RSE: r.Backend(), LAN: o.cfg.LAN(r), Distance: r.Distance}
+		rse.Naming, _ = naming.ByName(r.Naming) // the lake file was judged
 		switch {
 		case r.Kind == config.TapeKind:
 			lib, err := library.Open(tapeOptions(r, o.log, o.now))
@@ -270,8 +273,15 @@ func (o *opened) openCache() (err error) {
 // catalogueOptions is how the catalogue that a lake file describes is opened.
 func catalogueOptions(cfg *config.Config, now func() time.Time, log *slog.Logger) embedded.Options {
 	c := cfg.Catalogue
+	var places []string
+	for _, r := range cfg.RSEs {
+		if a, _ := naming.ByName(r.Naming); a != nil {
+			places = append(places, r.Name)
+		}
+	}
 	return embedded.Options{
 		Dir: c.Path, CacheBytes: min(int64(c.Cache), int64(cfg.Memory)/8), FreeFloor: int64(c.FreeFloor), Grace: c.Grace.D(), Now: now, Log: log,
+		Places: places,
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"tarn/backends"
 	"tarn/backends/checksum"
+	"tarn/backends/lake"
 	"tarn/cache/journal"
 )
 
@@ -110,7 +111,7 @@ func (up *uploader) copyTo(ctx context.Context, u *unsent, r *journal.Record, i 
 			return err
 		}
 		if !there() {
-			if err := up.another(ctx, in, u, *r, i); err != nil {
+			if err := up.another(ctx, in, u, r, i); err != nil {
 				return err
 			}
 		}
@@ -145,7 +146,7 @@ func (up *uploader) copyTo(ctx context.Context, u *unsent, r *journal.Record, i 
 }
 
 // another makes copy i of what is registered: servers that can copy it between themselves do, and else it is uploaded.
-func (up *uploader) another(ctx context.Context, in backends.Info, u *unsent, r journal.Record, i int) error {
+func (up *uploader) another(ctx context.Context, in backends.Info, u *unsent, r *journal.Record, i int) error {
 	rse, ok := up.v.lake.RSE(r.Copies[i].RSE)
 	if !ok {
 		return up.store(ctx, u, r, i) // which says so
@@ -170,6 +171,12 @@ func (up *uploader) goOn(ctx context.Context, u *unsent, reps []backends.Replica
 	})
 	if at < 0 {
 		return nil
+	}
+	rse, ok := up.v.lake.RSE(c.RSE)
+	if ok {
+		if err := up.v.lake.Hold(lake.HolderOf(u.id, infoOf(*r)), rse.Name, reps[at].PFN); err != nil {
+			return err
+		}
 	}
 	if !up.removeCopy(ctx, c) && reps[at].State == backends.Copying && up.mayBeThere(ctx, c) {
 		return fmt.Errorf("a copy begun at %s cannot be taken back: %w: %w", c.RSE, backends.ErrUnavailable, backends.ErrTemporary)
@@ -251,6 +258,7 @@ func (v *FS) settle(u *unsent) {
 		node.Forget(1)
 	}
 	v.forget(u)
+	v.lake.LetGo(u.id) // its copies are the catalogue's
 	v.stats.safe.Add(1)
 	if v.opt.OnSafe != nil {
 		v.opt.OnSafe(in.DID)

@@ -6,11 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"slices"
 	"strings"
 
 	"tarn/backends"
+	"tarn/backends/lake"
 	"tarn/cache/journal"
 )
 
@@ -18,6 +20,7 @@ import (
 // crash cut in two, drops what lost its name or was replaced, and queues the rest.
 // It never deletes a content that an acknowledged close promised.
 func (v *FS) recover(ctx context.Context) error {
+	HoldCopies(v.lake, v.jrnl, v.log)
 	entries := v.jrnl.Entries()
 	byID := map[string]*journal.Entry{}
 	for _, e := range entries {
@@ -87,6 +90,19 @@ func (v *FS) recover(ctx context.Context) error {
 		v.up.add(u, 0)
 	}
 	return nil
+}
+
+// HoldCopies makes the lake know of the copies that the journal's contents have or began, so
+// that nobody else takes their paths. Whoever makes copies beside an FS needs that before.
+func HoldCopies(l *lake.Lake, j *journal.Journal, log *slog.Logger) {
+	for _, e := range j.Entries() {
+		r := e.Record()
+		for _, c := range r.Copies {
+			if err := l.Hold(lake.HolderOf(r.ID, infoOf(r)), c.RSE, c.PFN); err != nil {
+				log.Error("two contents in the journal have one path", "id", r.ID, "rse", c.RSE, "pfn", c.PFN, "err", err)
+			}
+		}
+	}
 }
 
 func (v *FS) finishIntents(ctx context.Context, byID map[string]*journal.Entry) error {

@@ -78,7 +78,9 @@ func (up *uploader) discard(u *unsent) {
 		}
 		if err := u.entry.Remove(); err != nil && !errors.Is(err, journal.ErrRemoved) {
 			v.log.Error("remove unsent file", "id", u.id, "err", err)
+			return
 		}
+		v.lake.LetGo(u.id)
 	}
 	if len(u.entry.Record().Copies) == 0 {
 		remove()
@@ -167,14 +169,14 @@ func (v *FS) align(ctx context.Context, did backends.DID, copies []journal.Copy)
 	return out, other, nil
 }
 
-// removeCopy deletes what was stored of a content that nobody wants; false: it may be
-// there still.
+// removeCopy deletes what was stored of a content that nobody wants, unless the catalogue
+// has its path on record; false: it may be there still.
 func (up *uploader) removeCopy(ctx context.Context, c journal.Copy) bool {
 	rse, ok := up.v.lake.RSE(c.RSE)
 	if !ok {
 		return true // it was taken out of the lake with all that is on it
 	}
-	if err := rse.Storage.Remove(ctx, c.PFN); err != nil && !isNotExist(err) {
+	if err := up.v.lake.RemoveAt(ctx, rse, c.PFN, 0); err != nil {
 		up.v.log.Warn("a copy of a dropped file stays behind", "rse", c.RSE, "pfn", c.PFN, "err", err)
 		return false
 	}

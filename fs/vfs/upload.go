@@ -13,6 +13,7 @@ import (
 
 	"tarn/backends"
 	"tarn/backends/checksum"
+	"tarn/backends/lake"
 	"tarn/cache/journal"
 )
 
@@ -285,7 +286,8 @@ func (up *uploader) advance(ctx context.Context, u *unsent) error {
 
 // plan chooses where the copies go: one list over all write rules, the first rule's first.
 func (up *uploader) plan(ctx context.Context, u *unsent, r journal.Record) ([]journal.Copy, error) {
-	did := backends.DID{Scope: scopeOf(string(r.Path)), Name: string(r.Path)}
+	in := infoOf(r)
+	did := in.DID
 	var have []backends.Replica
 	var copies []journal.Copy
 	for _, rule := range up.v.lake.WriteRules() {
@@ -295,7 +297,11 @@ func (up *uploader) plan(ctx context.Context, u *unsent, r journal.Record) ([]jo
 			return nil, err
 		}
 		for _, rse := range rses {
-			c := journal.Copy{RSE: rse.Name, PFN: up.v.lake.NewPFN(did, u.id)}
+			pfn, _, err := up.v.lake.Place(ctx, rse, in, lake.HolderOf(u.id, in), u.id, false)
+			if err != nil {
+				return nil, err
+			}
+			c := journal.Copy{RSE: rse.Name, PFN: pfn}
 			copies = append(copies, c)
 			have = append(have, backends.Replica{RSE: c.RSE, PFN: c.PFN, State: backends.Available})
 		}
@@ -304,6 +310,12 @@ func (up *uploader) plan(ctx context.Context, u *unsent, r journal.Record) ([]jo
 		return nil, fmt.Errorf("no write rule names an RSE for new files; set write_rules in lake.yaml: %w", backends.ErrNotSupported)
 	}
 	return copies, nil
+}
+
+// infoOf is what a record tells of the file that it is to become.
+func infoOf(r journal.Record) backends.Info {
+	p := string(r.Path)
+	return backends.Info{DID: backends.DID{Scope: scopeOf(p), Name: p}, Type: backends.File, Inode: r.Inode, Size: r.Size, Checksums: checksum.FromMap(r.Sums)}
 }
 
 // proved compares the local bytes with what was sealed, once in u's life, computes the
@@ -345,7 +357,7 @@ func (up *uploader) first(ctx context.Context, u *unsent, r journal.Record) erro
 	}
 	var last error
 	for i := range r.Copies {
-		if last = up.store(ctx, u, r, i); last == nil {
+		if last = up.store(ctx, u, &r, i); last == nil {
 			copies := r.Copies
 			copies[0], copies[i] = copies[i], copies[0]
 			copies[0].State = journal.Verified
@@ -362,8 +374,21 @@ func (up *uploader) first(ctx context.Context, u *unsent, r journal.Record) erro
 	return last
 }
 
-// store makes copy i and verifies it.
-func (up *uploader) store(ctx context.Context, u *unsent, r journal.Record, i int) error {
+// store makes copy i and verifies it. Where its path does not fit the storage it gets one of its own.
+func (up *uploader) store(ctx context.Context, u *unsent, r *journal.Record, i int) error {
+	err := up.storeAt(ctx, u, r, i)
+	if rse, ok := up.v.lake.RSE(r.Copies[i].RSE); !ok || rse.Naming == nil || !lake.Misfit(err) {
+		return err
+	}
+	r.Copies[i].PFN = up.v.lake.NewPFN(infoOf(*r).DID, u.id)
+	up.v.log.Info("a path does not fit the storage", "rse", r.Copies[i].RSE, "instead", r.Copies[i].PFN, "err", err)
+	if err := up.keepCopies(u, r); err != nil {
+		return err
+	}
+	return up.storeAt(ctx, u, r, i)
+}
+
+func (up *uploader) storeAt(ctx context.Context, u *unsent, r *journal.Record, i int) error {
 	v := up.v
 	rse, ok := v.lake.RSE(r.Copies[i].RSE)
 	if !ok {

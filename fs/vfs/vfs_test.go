@@ -43,6 +43,7 @@ type world struct {
 
 	onRemove func() // runs before the disk removes a copy
 	onCreate func() // runs before the disk begins one
+	tune     func(*embedded.Options, *lake.Options)
 }
 
 // watched is a disk that tells of what it is about to do.
@@ -100,7 +101,11 @@ func (w *world) open() {
 	log := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	var err error
 	must(t, os.MkdirAll(filepath.Join(w.dir, "cat"), 0o700))
-	w.cat, err = embedded.Open(embedded.Options{Dir: filepath.Join(w.dir, "cat"), FreeFloor: 1, Log: log})
+	co := embedded.Options{Dir: filepath.Join(w.dir, "cat"), FreeFloor: 1, Log: log}
+	if w.tune != nil {
+		w.tune(&co, &lake.Options{})
+	}
+	w.cat, err = embedded.Open(co)
 	must(t, err)
 	for _, d := range []string{"disk", "tape"} {
 		must(t, os.MkdirAll(filepath.Join(w.dir, d), 0o755))
@@ -109,14 +114,18 @@ func (w *world) open() {
 	must(t, err)
 	w.tape, err = library.Open(library.Options{Dir: filepath.Join(w.dir, "tape"), Speed: cmp.Or(w.slow, 1e5), Cartridges: 4, Log: log})
 	must(t, err)
-	w.lake, err = lake.New(lake.Options{
+	lo := lake.Options{
 		Catalogue: w.cat, Namespace: w.cat, Versions: w.cat, Rules: w.cat, Log: log, HoldWindow: 20 * time.Millisecond,
 		RSEs: []*lake.RSE{
 			{RSE: backends.RSE{Name: "DISK", Kind: backends.DiskKind}, Storage: watched{w.disk, w}},
 			{RSE: backends.RSE{Name: "TAPE", Kind: backends.TapeKind}, Storage: w.tape, Tape: w.tape, Distance: 1},
 		},
 		WriteRules: []backends.Rule{{Copies: 1, Expression: "rse_type=DISK"}, {Copies: 1, Expression: "rse_type=TAPE"}},
-	})
+	}
+	if w.tune != nil {
+		w.tune(&embedded.Options{}, &lo)
+	}
+	w.lake, err = lake.New(lo)
 	must(t, err)
 	w.hot, err = cache.Open(cache.Options{Dir: filepath.Join(w.dir, "hot"), Limit: cmp.Or(w.limit, 1<<30), Log: log,
 		NewHash: func(a ...string) cache.Hasher { return checksum.New(a...) }})

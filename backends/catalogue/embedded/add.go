@@ -56,7 +56,9 @@ func (t *tx) add(f finder, in backends.Info, meta backends.Meta, at []backends.R
 	}
 	t.set(entryKey(h.dir.ino, h.name), e.encode())
 	if len(at) > 0 {
-		t.putReplicas(e.Inode, at)
+		if err := t.putReplicas(e.Inode, at); err != nil {
+			return false, err
+		}
 	}
 	t.count(e, 1)
 	t.event(h.dir, "attach", in.DID, in.Generation)
@@ -176,7 +178,9 @@ func (t *tx) addOver(h home, in backends.Info, meta backends.Meta, at []backends
 		return false, err
 	}
 	t.set(entryKey(h.dir.ino, h.name), e.encode())
-	t.putReplicas(e.Inode, at)
+	if err := t.putReplicas(e.Inode, at); err != nil {
+		return false, err
+	}
 	t.count(old, -1)
 	t.count(e, 1)
 	t.event(h.dir, "detach", in.DID, old.Generation)
@@ -204,7 +208,9 @@ func (t *tx) addAgain(h home, meta backends.Meta, at []backends.Replica) error {
 		}
 	}
 	if len(rs) > n {
-		t.putReplicas(h.Inode, rs)
+		if err := t.putReplicas(h.Inode, rs); err != nil {
+			return err
+		}
 	}
 	if len(meta) == 0 {
 		return nil
@@ -237,7 +243,7 @@ func (t *tx) touch(dir ref, at time.Time) error {
 // Import adds many DIDs. Collections and files that exist with the same generation
 // are skipped, and the times of collections stay as they were imported.
 func (c *Catalogue) Import(ctx context.Context, entries iter.Seq2[backends.Entry, error]) (added int64, err error) {
-	const perEntry = 8 // records that one DID takes at most, its replicas being one
+	perEntry := 8 + len(c.o.Places) // records that one DID takes at most, its replicas being one
 	var batch []backends.Entry
 	size := 0
 	flush := func() error {
@@ -257,6 +263,9 @@ func (c *Catalogue) Import(ctx context.Context, entries iter.Seq2[backends.Entry
 		n := 560 + 3*len(e.Info.DID.Name) + len(e.Info.Target)
 		for _, r := range e.Replicas {
 			n += 64 + len(r.PFN) + len(r.Error)
+			if c.keeps(r.RSE) {
+				n += 96 + len(r.RSE)
+			}
 		}
 		if len(e.Meta) > 0 {
 			m, err := encodeMeta(e.Meta)

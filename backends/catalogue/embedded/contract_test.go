@@ -8,9 +8,12 @@ import (
 )
 
 func opened(c *Catalogue) backendstest.Opened {
-	return backendstest.Opened{Catalogue: c, Namespace: c, Versions: c, Rules: c, Importer: c, Grace: c.grace,
+	return backendstest.Opened{Catalogue: c, Namespace: c, Versions: c, Rules: c, Importer: c, Places: c, Grace: c.grace,
 		Check: func(t *testing.T) { checkRecords(t, c) }}
 }
+
+// places are the RSEs of the suites whose paths are kept.
+var places = []string{"DISK"}
 
 // small keeps tests quick: memtables of 1 MiB.
 func small(o Options) Options {
@@ -34,13 +37,13 @@ func open(t testing.TB, o Options) *Catalogue {
 
 func TestContractInMemory(t *testing.T) {
 	backendstest.Catalogue(t, func(t *testing.T, now func() time.Time) backendstest.Opened {
-		return opened(open(t, Options{InMemory: true, Now: now}))
+		return opened(open(t, Options{InMemory: true, Now: now, Places: places}))
 	})
 }
 
 func TestContractOnDisk(t *testing.T) {
 	backendstest.Catalogue(t, func(t *testing.T, now func() time.Time) backendstest.Opened {
-		return opened(open(t, Options{Dir: t.TempDir(), Now: now}))
+		return opened(open(t, Options{Dir: t.TempDir(), Now: now, Places: places}))
 	})
 }
 
@@ -48,7 +51,7 @@ func TestContractReopenedAfterEveryChange(t *testing.T) { backendstest.Catalogue
 
 // reopened gives a catalogue on disk that can be closed and opened again.
 func reopened(t *testing.T, now func() time.Time) backendstest.Opened {
-	o := Options{Dir: t.TempDir(), Now: now}
+	o := Options{Dir: t.TempDir(), Now: now, Places: places}
 	c := open(t, o)
 	out := opened(c)
 	var again func(t *testing.T) backendstest.Opened
@@ -70,7 +73,7 @@ func reopened(t *testing.T, now func() time.Time) backendstest.Opened {
 func TestModel(t *testing.T) {
 	t.Run("in memory", func(t *testing.T) {
 		backendstest.CatalogueModel(t, func(t *testing.T, now func() time.Time) backendstest.Opened {
-			return opened(open(t, Options{InMemory: true, Now: now}))
+			return opened(open(t, Options{InMemory: true, Now: now, Places: places}))
 		}, 1000)
 	})
 	t.Run("on disk", func(t *testing.T) {

@@ -239,7 +239,10 @@ func (c *Catalogue) load(fresh bool) (err error) {
 			return fmt.Errorf("it has no version: %w", backends.ErrDamaged)
 		}
 		c.count = counters{nextInode: 2} // 1 is the root above the scopes
-		return c.commitFirst()
+		if err := c.commitFirst(); err != nil {
+			return err
+		}
+		return c.loadPlaces()
 	}
 	if d := (dec{b: version}); d.uint() != formatVersion {
 		return fmt.Errorf("format %x, this program reads %d: %w", version, formatVersion, backends.ErrVersion)
@@ -253,7 +256,7 @@ func (c *Catalogue) load(fresh bool) (err error) {
 	}
 	c.usedFiles.Store(c.count.files)
 	c.usedBytes.Store(c.count.bytes)
-	return nil
+	return c.loadPlaces()
 }
 
 func (c *Catalogue) commitFirst() error {

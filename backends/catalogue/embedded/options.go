@@ -30,8 +30,11 @@ type Options struct {
 	// VerifyBytes is up to which size all stored tables are verified by Open; what is
 	// larger is verified in the background after it. Default 256 MiB; -1: never by Open.
 	VerifyBytes int64
-	Now         func() time.Time
-	Log         *slog.Logger
+	// Places names the RSEs of which Holders can tell, which costs a record for each path.
+	// They are put on record when the lake is opened with an RSE here for the first time.
+	Places []string
+	Now    func() time.Time
+	Log    *slog.Logger
 }
 
 func (o Options) withDefaults() Options {

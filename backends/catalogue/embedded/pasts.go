@@ -264,7 +264,9 @@ func (t *tx) undelete(name string) error {
 		t.set(metaKey(e.Inode), p.meta)
 		e.hasMeta = true
 	}
-	t.putReplicas(e.Inode, p.replicas)
+	if err := t.putReplicas(e.Inode, p.replicas); err != nil {
+		return err
+	}
 	t.set(entryKey(dir.ino, p.name), e.encode())
 	if dir.flat {
 		t.set(topKey(dir.ino, p.name), nil)
@@ -313,7 +315,7 @@ func (t *tx) takePast(name string) (handle, *past, error) {
 	}
 	pl.pasts--
 	t.set(placeKey(p.entry.Inode), pl.encode())
-	return h, p, nil
+	return h, p, t.letGo(p.replicas)
 }
 
 // forget drops the inode of a Past if nothing of it is left, and tombs that were kept

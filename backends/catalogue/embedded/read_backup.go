@@ -15,7 +15,7 @@ func OpenBackup(ctx context.Context, o Options, backup io.ReadSeeker) (*Catalogu
 	if _, err := backup.Seek(0, io.SeekStart); err != nil {
 		return nil, info, err
 	}
-	o.InMemory = true
+	o.InMemory, o.Places = true, nil
 	c, err := openQuiet(o)
 	if err != nil {
 		return nil, info, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"math"
 	"reflect"
 	"strings"
@@ -25,6 +26,9 @@ func checkRecords(t *testing.T, c *Catalogue) {
 			return true, err
 		})
 		if err != nil {
+			return err
+		}
+		if err := checkPlaces(t, v); err != nil {
 			return err
 		}
 		return v.scan(nil, nil, func(key, val []byte) (bool, error) {
@@ -114,6 +118,50 @@ func checkRecords(t *testing.T, c *Catalogue) {
 	if err != nil && !errors.Is(err, backends.ErrClosed) {
 		t.Error(err)
 	}
+}
+
+// checkPlaces compares what is on record of the paths with all replicas that there are.
+func checkPlaces(t *testing.T, v *view) error {
+	t.Helper()
+	for _, rse := range v.c.o.Places {
+		want, got := map[string]uint64{}, map[string]uint64{}
+		count := func(rs []backends.Replica) {
+			for _, r := range rs {
+				if r.RSE == rse {
+					want[string(pathKey(rse, r.PFN))]++
+				}
+			}
+		}
+		err := v.scan([]byte{prefixReplicas}, nil, func(_, val []byte) (bool, error) {
+			rs, err := decodeReplicas(val)
+			count(rs)
+			return true, err
+		})
+		if err != nil {
+			return err
+		}
+		err = v.scan([]byte{prefixPast}, nil, func(_, val []byte) (bool, error) {
+			var p past
+			err := p.decode(val)
+			count(p.replicas)
+			return true, err
+		})
+		if err != nil {
+			return err
+		}
+		err = v.scan(placesPrefix(rse), nil, func(key, val []byte) (bool, error) {
+			n, err := countOf(val)
+			got[string(key)] = n
+			return true, err
+		})
+		if err != nil {
+			return err
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("of the paths at %s %d are on record, and %d in use: %v, want %v", rse, len(got), len(want), got, want)
+		}
+	}
+	return nil
 }
 
 func TestEntriesAreReadAsTheyWereWritten(t *testing.T) {

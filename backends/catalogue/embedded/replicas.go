@@ -20,10 +20,19 @@ func (v *view) replicas(ino uint64) ([]backends.Replica, error) {
 }
 
 // putReplicas writes the copies of an inode; of two at one RSE the later counts.
-func (t *tx) putReplicas(ino uint64, rs []backends.Replica) {
+func (t *tx) putReplicas(ino uint64, rs []backends.Replica) error {
+	if len(t.c.o.Places) > 0 {
+		old, err := t.replicas(ino)
+		if err != nil {
+			return err
+		}
+		if err := t.letGo(old); err != nil {
+			return err
+		}
+	}
 	if len(rs) == 0 {
 		t.del(replicasKey(ino))
-		return
+		return nil
 	}
 	if len(rs) > 1 {
 		at := map[string]int{}
@@ -39,6 +48,7 @@ func (t *tx) putReplicas(ino uint64, rs []backends.Replica) {
 		rs = once
 	}
 	t.set(replicasKey(ino), encodeReplicas(rs))
+	return t.hold(rs)
 }
 
 // file finds d, which must be a file.
@@ -91,8 +101,7 @@ func (c *Catalogue) PutReplica(ctx context.Context, d backends.DID, gen backends
 		} else {
 			rs = append(rs, r)
 		}
-		t.putReplicas(h.Inode, rs)
-		return nil
+		return t.putReplicas(h.Inode, rs)
 	})
 	if err != nil {
 		return opError("put replica at "+r.RSE+" of", d, err)
@@ -112,10 +121,10 @@ func (c *Catalogue) DropReplica(ctx context.Context, d backends.DID, rse string)
 			return err
 		}
 		left := slices.DeleteFunc(rs, func(x backends.Replica) bool { return x.RSE == rse })
-		if len(left) < len(rs) {
-			t.putReplicas(h.Inode, left)
+		if len(left) == len(rs) {
+			return nil
 		}
-		return nil
+		return t.putReplicas(h.Inode, left)
 	})
 	if err != nil {
 		return opError("drop replica at "+rse+" of", d, err)

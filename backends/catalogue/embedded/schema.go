@@ -31,6 +31,7 @@ const (
 	prefixRule     = 'u' // u id                           -> rule
 	prefixRuleOf   = 'w' // w inode id                     -> nothing: rules by DID
 	prefixRuleIn   = 'x' // x state id                     -> nothing: rules by state
+	prefixPlaces   = 'f' // f rse                          -> number of the last transaction; f rse 0 digest -> how many replicas have the path
 	prefixTrash    = 'z' // z inode                        -> nothing: history of a removed collection, to be deleted
 )
 

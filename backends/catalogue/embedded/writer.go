@@ -208,6 +208,7 @@ func (c *Catalogue) commit(writes map[string][]byte, all effects) error {
 	}
 	next := c.count
 	next.sequence++
+	c.notePlaces(writes, next.sequence)
 	next.files += all.files
 	next.bytes += all.bytes
 	next.maxGiven = max(next.maxGiven, all.given)

@@ -51,6 +51,7 @@ var (
 	_ backends.Namespace = (*Catalogue)(nil)
 	_ backends.Versions  = (*Catalogue)(nil)
 	_ backends.Rules     = (*Catalogue)(nil)
+	_ backends.Places    = (*Catalogue)(nil)
 )
 
 // NewCatalogue gives an empty catalogue.
@@ -331,6 +332,28 @@ func (c *Catalogue) DropReplica(_ context.Context, d backends.DID, rse string) e
 	}
 	e.replicas = slices.DeleteFunc(e.replicas, func(r backends.Replica) bool { return r.RSE == rse })
 	return nil
+}
+
+// Holders is backends.Places's, for all RSEs.
+func (c *Catalogue) Holders(_ context.Context, rse, pfn string) (n int, err error) {
+	if err := c.begin("holders", backends.DID{}); err != nil {
+		return 0, err
+	}
+	defer c.mu.Unlock()
+	count := func(rs []backends.Replica) {
+		for _, r := range rs {
+			if r.RSE == rse && r.PFN == pfn {
+				n++
+			}
+		}
+	}
+	for _, e := range c.entries {
+		count(e.replicas)
+	}
+	for _, p := range c.pasts {
+		count(p.Replicas)
+	}
+	return n, nil
 }
 
 // Meta is backends.Catalogue's.

@@ -92,6 +92,7 @@ type RSE struct {
 	Kind       string            `yaml:"kind"` // disk, tape
 	Path       string            `yaml:"path"`
 	Attributes map[string]string `yaml:"attributes"`
+	Naming     string            `yaml:"naming"` // disk: of new copies; unique, or one of Rucio's: hash, identity, belleii
 	ReadOnly   bool              `yaml:"read_only"`
 	Distance   int               `yaml:"distance"`   // smaller is nearer; the nearest replica is read
 	Marker     string            `yaml:"marker"`     // disk: a file that stands in Path when its file system is mounted

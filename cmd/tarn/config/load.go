@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"tarn/backends/naming"
 )
 
 // Setting is one value from outside the file: From says where it comes from ("--set",
@@ -191,6 +193,9 @@ func (c *Config) complete() {
 		r.Kind = strings.ToLower(r.Kind)
 		if r.Kind == "" {
 			r.Kind = Disk
+		}
+		if r.Naming == "" {
+			r.Naming = naming.Unique
 		}
 		if r.Tape != nil {
 			r.Tape.fill()

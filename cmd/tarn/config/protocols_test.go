@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -198,5 +199,52 @@ scopes: [{name: x}]
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not told:\n%v", want, err)
 		}
+	}
+}
+
+func TestNaming(t *testing.T) {
+	c, err := Parse("/srv/lake.yaml", []byte(`
+rses:
+  - {name: A, path: rse/A}
+  - {name: B, path: rse/B, naming: hash}
+  - {name: C, naming: identity, protocols: [{url: "dav://host/x"}]}
+  - {name: D, path: rse/D, naming: belleii}
+scopes: [{name: x}]
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{"unique", "hash", "identity", "belleii"} {
+		if got := c.RSEs[i].Naming; got != want {
+			t.Errorf("naming of %s is %q, want %q", c.RSEs[i].Name, got, want)
+		}
+	}
+	_, err = Parse("/srv/lake.yaml", []byte(`
+rses:
+  - name: A
+    path: rse/A
+    naming: Hash
+  - name: T
+    kind: tape
+    path: rse/T
+    tape: {drives: 1}
+    naming: hash
+  - {name: U, kind: tape, path: rse/U, tape: {drives: 1}, naming: unique}
+scopes: [{name: x}]
+`))
+	var bad *Error
+	if !errors.As(err, &bad) || len(bad.Faults) != 2 {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`lake.yaml:5: rses[0].naming: want unique or hash or identity or belleii, not "Hash"`,
+		"lake.yaml:10: rses[1].naming: hash is for disk RSEs: want unique",
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not told:\n%v", want, err)
+		}
+	}
+	if !slices.Contains(Keys(), Key{"rses[].naming", "unique"}) {
+		t.Error("no key rses[].naming")
 	}
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
 	"regexp"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"tarn/backends"
+	"tarn/backends/naming"
 	"tarn/backends/rseexpr"
 )
 
@@ -148,6 +150,10 @@ func (j judge) rses() {
 			j.fault(key+".tape", "a tape RSE needs tape settings, such as {drives: 2, cartridges: 20, cartridge_size: 12TB, buffer: 1T}")
 		case r.Kind == TapeKind:
 			j.tape(key+".tape", r.Tape)
+		}
+		j.oneOf(key+".naming", cmp.Or(r.Naming, naming.Unique), naming.Words()...)
+		if a, _ := naming.ByName(r.Naming); a != nil && r.Kind == TapeKind {
+			j.fault(key+".naming", "%s is for disk RSEs: want unique", a)
 		}
 	}
 }

@@ -89,6 +89,7 @@ type RSEEntry struct {
 	Name       string            `json:"name"`
 	Kind       backends.RSEKind  `json:"kind"`
 	Attributes map[string]string `json:"attributes,omitempty"`
+	Naming     string            `json:"naming"` // of its new copies
 	ReadOnly   bool              `json:"read_only,omitempty"`
 	Distance   int               `json:"distance"`
 	Total      int64             `json:"total"` // bytes

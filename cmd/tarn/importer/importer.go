@@ -102,7 +102,8 @@ type run struct {
 	added, files, dirs, skipped, failed atomic.Int64
 	bytes, seen, totalFiles, totalBytes atomic.Int64
 
-	mu sync.Mutex // guards Options.Failed, so that it is called by one at a time
+	mu   sync.Mutex // guards Options.Failed, so that it is called by one at a time, and held
+	held []stored   // paths of copies that are not registered yet, at an RSE with a naming
 }
 
 func newRun(ctx context.Context, l *lake.Lake, o Options) (*run, error) {
@@ -241,6 +242,7 @@ func (r *run) fail(source string, err error) {
 // the importer takes the entries in the order of the walk, so that a directory always
 // comes before what it holds.
 func (r *run) run(ctx context.Context) error {
+	defer r.letGo()
 	// The workers end when there is nothing left or the importer gave up.
 	work, stop := context.WithCancel(ctx)
 	defer stop()

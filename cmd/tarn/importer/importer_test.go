@@ -17,6 +17,7 @@ import (
 	"tarn/backends"
 	"tarn/backends/catalogue/embedded"
 	"tarn/backends/lake"
+	"tarn/backends/naming"
 	"tarn/backends/storage/posix"
 	"tarn/backends/tape/library"
 )
@@ -29,15 +30,22 @@ type site struct {
 	lib  *library.Library
 }
 
-func newSite(t *testing.T) *site {
+func newSite(t *testing.T) *site { return newNamedSite(t, "") }
+
+// newNamedSite is newSite with a naming of the disks.
+func newNamedSite(t *testing.T, word string) *site {
 	t.Helper()
+	named, ok := naming.ByName(word)
+	if !ok {
+		t.Fatal(word)
+	}
 	base := t.TempDir()
 	s := &site{disk: filepath.Join(base, "disk")}
 	if err := os.Mkdir(s.disk, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	var err error
-	s.cat, err = embedded.Open(embedded.Options{InMemory: true})
+	s.cat, err = embedded.Open(embedded.Options{InMemory: true, Places: []string{"DISK", "OLD"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,11 +58,11 @@ func newSite(t *testing.T) *site {
 		t.Fatal(err)
 	}
 	s.lake, err = lake.New(lake.Options{
-		Catalogue: s.cat, Namespace: s.cat, Versions: s.cat, Rules: s.cat,
+		Catalogue: s.cat, Namespace: s.cat, Versions: s.cat, Rules: s.cat, Places: s.cat,
 		RSEs: []*lake.RSE{
-			{RSE: backends.RSE{Name: "DISK", Kind: backends.DiskKind}, Storage: st},
+			{RSE: backends.RSE{Name: "DISK", Kind: backends.DiskKind}, Storage: st, Naming: named},
 			{RSE: backends.RSE{Name: "TAPE", Kind: backends.TapeKind}, Storage: s.lib, Tape: s.lib},
-			{RSE: backends.RSE{Name: "OLD", Kind: backends.DiskKind, ReadOnly: true}, Storage: st},
+			{RSE: backends.RSE{Name: "OLD", Kind: backends.DiskKind, ReadOnly: true}, Storage: st, Naming: named},
 		},
 	})
 	if err != nil {

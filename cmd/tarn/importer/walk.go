@@ -13,6 +13,7 @@ import (
 
 	"tarn/backends"
 	"tarn/backends/checksum"
+	"tarn/backends/lake"
 )
 
 // job is one entry of the tree on its way into the catalogue.
@@ -178,6 +179,9 @@ func (r *run) file(ctx context.Context, j *job) (e backends.Entry, has bool, err
 		if e.Info.Checksums, err = r.rse.Storage.Checksum(ctx, filepath.ToSlash(pfn)); err != nil {
 			return e, false, err
 		}
+		if err = r.unowned(ctx, e.Info.DID, filepath.ToSlash(pfn)); err != nil {
+			return e, false, err
+		}
 	} else if e.Info.Checksums, err = r.digest(ctx, f, e.Info.Size); err != nil {
 		return e, false, err
 	}
@@ -189,18 +193,9 @@ func (r *run) file(ctx context.Context, j *job) (e backends.Entry, has bool, err
 	}
 	rep := backends.Replica{RSE: r.rse.Name, PFN: filepath.ToSlash(pfn), State: backends.Available, Verified: r.o.Now()}
 	if !r.o.RegisterOnly {
-		last := int64(0)
-		pfn = r.l.NewPFN(e.Info.DID, "")
-		rep, err = r.l.Store(ctx, r.rse, pfn, f, e.Info.Size, e.Info.Checksums, func(n int64) {
-			r.bytes.Add(n - last)
-			last = n
-		})
-		if err != nil {
-			r.bytes.Add(-last)
-			r.discard(ctx, pfn)
+		if rep, err = r.store(ctx, e.Info, f); err != nil {
 			return e, false, err
 		}
-		r.bytes.Add(e.Info.Size - last)
 		if r.o.Seed != nil && r.rse.Tape != nil {
 			r.o.Seed(e.Info, f)
 		}
@@ -211,12 +206,113 @@ func (r *run) file(ctx context.Context, j *job) (e backends.Entry, has bool, err
 	return e, false, nil
 }
 
-// discard removes what a failed or interrupted store may have left; its path is never
-// used again, so nothing else can be there.
+// store makes the copy of a file. What it may have left when it fails is removed, but not a
+// file that lay at its path before.
+func (r *run) store(ctx context.Context, in backends.Info, f *os.File) (backends.Replica, error) {
+	last := int64(0)
+	h := r.l.NewHolder(in)
+	pfn, found, err := r.l.Place(ctx, r.rse, in, h, "", true)
+	if err != nil {
+		return backends.Replica{}, err
+	}
+	at := func(pfn string) (backends.Replica, error) {
+		return r.l.Store(ctx, r.rse, pfn, f, in.Size, in.Checksums, func(n int64) {
+			r.bytes.Add(n - last)
+			last = n
+		})
+	}
+	rep, err := at(pfn)
+	if r.rse.Naming != nil && lake.Misfit(err) {
+		pfn, found = r.l.NewPFN(in.DID, ""), false
+		rep, err = at(pfn)
+	}
+	if err != nil {
+		r.bytes.Add(-last)
+		if !found {
+			r.discard(ctx, pfn)
+		}
+		r.l.LetGo(h.ID)
+		return rep, err
+	}
+	r.bytes.Add(in.Size - last)
+	r.letGoLater(h.ID, pfn)
+	return rep, nil
+}
+
+// stored is a copy whose path is held until the catalogue has it.
+type stored struct{ id, pfn string }
+
+// fewHeld is how many copies may be held without a look at what is registered by now.
+const fewHeld = 4096
+
+// letGoLater keeps the path of a copy for it until it is registered.
+func (r *run) letGoLater(id, pfn string) {
+	if r.rse.Naming == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for r.held = append(r.held, stored{id, pfn}); len(r.held) > fewHeld; r.held = r.held[1:] {
+		// Their order is about that of the registration.
+		if on, err := r.l.Others(context.Background(), r.rse.Name, r.held[0].pfn, 0); err != nil || !on {
+			return
+		}
+		r.l.LetGo(r.held[0].id)
+	}
+}
+
+// letGo ends all that is held.
+func (r *run) letGo() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range r.held {
+		r.l.LetGo(s.id)
+	}
+	r.held = nil
+}
+
+// unowned gives an error when the copy at a path is that of something else than d.
+func (r *run) unowned(ctx context.Context, d backends.DID, pfn string) error {
+	if r.rse.Naming == nil {
+		return nil
+	}
+	if r.l.Held(r.rse.Name, pfn) {
+		return fmt.Errorf("it is the copy of a file that is just being written: %w: %w", backends.ErrBusy, backends.ErrTemporary)
+	}
+	own := 0
+	count := func(rs []backends.Replica) {
+		for _, x := range rs {
+			if x.RSE == r.rse.Name && x.PFN == pfn {
+				own++
+			}
+		}
+	}
+	now, err := r.l.Catalogue().Replicas(ctx, d)
+	if err != nil && !errors.Is(err, backends.ErrNotExist) && !errors.Is(err, backends.ErrIsDir) {
+		return err
+	}
+	count(now)
+	if v := r.l.Versions(); v != nil {
+		for p, err := range v.Pasts(ctx, d) {
+			if err != nil {
+				return err
+			}
+			count(p.Replicas)
+		}
+	}
+	others, err := r.l.Others(ctx, r.rse.Name, pfn, own)
+	if err == nil && others {
+		err = fmt.Errorf("it is the copy of another file of the lake, or of one that was removed: %w", backends.ErrExist)
+	}
+	return err
+}
+
+// discard removes what a failed or interrupted store may have left; its path is this
+// import's alone, so nothing else can be there.
 func (r *run) discard(ctx context.Context, pfn string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
-	if err := r.rse.Storage.Remove(ctx, pfn); err != nil && !errors.Is(err, backends.ErrNotExist) {
+	if err := r.l.RemoveAt(ctx, r.rse, pfn, 0); err != nil {
 		r.o.Log.Warn("a copy stays behind", "rse", r.rse.Name, "pfn", pfn, "err", err)
 	}
 }

@@ -1,0 +1,225 @@
+package lake
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"tarn/backends"
+	"tarn/backends/checksum"
+)
+
+// At an RSE with a naming the path of a copy follows from the DID, so two contents may
+// want the same one: generations of one file, or a file that has the name now and one that
+// had it before. Each path has one owner at a time, and only that one deletes there:
+//
+//   - a replica on record, of a file or a Past, in any state;
+//   - a holder in memory, before that: a content of the journal with its copies planned or
+//     begun, a copy under way, an import.
+//
+// Place gives the path of the naming to nobody as long as it has an owner, or a file lies
+// there. An owner is in memory before it is on record, and is forgotten only after what it
+// has at the path was deleted, or is on record for somebody.
+
+// Holder is who has paths before, or beside, the catalogue.
+type Holder struct {
+	ID    string // of its own; whoever takes up its work has the same
+	inode uint64
+	what  backends.Generation // of the content, whatever its name
+}
+
+// HolderOf is the holder of that ID of in's content.
+func HolderOf(id string, in backends.Info) Holder {
+	return Holder{id, in.Inode, backends.GenerationOf(backends.DID{}, in.Size, in.Checksums)}
+}
+
+// NewHolder is a holder of in's content that nobody else is.
+func (l *Lake) NewHolder(in backends.Info) Holder {
+	l.mu.Lock()
+	l.holders++
+	n := l.holders
+	l.mu.Unlock()
+	return HolderOf(fmt.Sprintf("holder-%d", n), in)
+}
+
+// sharesWith tells whether both make copies of one file with the same content. Then they
+// can have one path: what they write there is the same, and Claim lets one do so at a time.
+func (h Holder) sharesWith(o Holder) bool {
+	return h.ID == o.ID || h.inode != 0 && h.inode == o.inode && h.what == o.what
+}
+
+// spot is a path at an RSE.
+type spot struct{ rse, pfn string }
+
+// Hold makes h an owner of a path that it has on record of its own. ErrBusy when somebody
+// else is. At an RSE without a naming every path has its owner by itself.
+func (l *Lake) Hold(h Holder, rse, pfn string) error {
+	_, err := l.hold(h, rse, pfn)
+	return err
+}
+
+// hold is Hold; had tells that h, or one that it shares with, had it before.
+func (l *Lake) hold(h Holder, rse, pfn string) (had bool, err error) {
+	if r := l.byName[rse]; r == nil || r.Naming == nil {
+		return false, nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at := spot{rse, pfn}
+	for _, o := range l.held[at] {
+		if !h.sharesWith(o) {
+			return false, fmt.Errorf("path %s at %s: somebody else makes a copy there: %w: %w", pfn, rse, backends.ErrBusy, backends.ErrTemporary)
+		}
+	}
+	had = len(l.held[at]) > 0
+	if !slices.ContainsFunc(l.held[at], func(o Holder) bool { return o.ID == h.ID }) {
+		l.held[at] = append(l.held[at], h)
+		l.holds[h.ID] = append(l.holds[h.ID], at)
+	}
+	return had, nil
+}
+
+// LetGo ends all that the holder of that ID has.
+func (l *Lake) LetGo(id string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, at := range l.holds[id] {
+		left := slices.DeleteFunc(l.held[at], func(o Holder) bool { return o.ID == id })
+		if l.held[at] = left; len(left) == 0 {
+			delete(l.held, at)
+		}
+	}
+	delete(l.holds, id)
+}
+
+// Held tells whether somebody in memory has the path.
+func (l *Lake) Held(rse, pfn string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.held[spot{rse, pfn}]) > 0
+}
+
+// letGoOf ends one hold.
+func (l *Lake) letGoOf(id string, at spot) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if left := slices.DeleteFunc(l.held[at], func(o Holder) bool { return o.ID == id }); len(left) == 0 {
+		delete(l.held, at)
+	} else {
+		l.held[at] = left
+	}
+	if left := slices.DeleteFunc(l.holds[id], func(s spot) bool { return s == at }); len(left) == 0 {
+		delete(l.holds, id)
+	} else {
+		l.holds[id] = left
+	}
+}
+
+// Others tells whether somebody beside the caller, whose own records of the path are own,
+// has it on record: then a file there is not the caller's to delete.
+func (l *Lake) Others(ctx context.Context, rse, pfn string, own int) (bool, error) {
+	r := l.byName[rse]
+	if r == nil || r.Naming == nil {
+		return false, nil
+	}
+	n, err := l.o.Places.Holders(ctx, rse, pfn)
+	if err != nil {
+		return true, err
+	}
+	return n > own, nil
+}
+
+// RemoveAt deletes the file at a path of the caller's, who has own records of it. Success when
+// there is none, and when it stays because somebody else has the path on record, too.
+func (l *Lake) RemoveAt(ctx context.Context, rse *RSE, pfn string, own int) error {
+	others, err := l.Others(ctx, rse.Name, pfn, own)
+	if err != nil {
+		return err
+	}
+	if others {
+		l.log.Warn("file stays, another replica has its path", "rse", rse.Name, "pfn", pfn)
+		return nil
+	}
+	err = rse.Storage.Remove(ctx, pfn)
+	switch {
+	case errors.Is(err, backends.ErrNotExist):
+		return nil
+	case rse.Naming != nil && (errors.Is(err, backends.ErrNotEmpty) || errors.Is(err, backends.ErrIsDir)):
+		return nil // a folder of other files' paths
+	}
+	return err
+}
+
+// Place chooses the path of a new copy of in at the RSE: that of the RSE's naming when it
+// is proved to be free, which h has from then on until LetGo; else one of its own, as
+// NewPFN makes it. With adopt a file that lies there and is what in is, in size and all
+// checksums, is no hindrance, and found tells of it: it is not the caller's to delete. An
+// error is that nobody can tell.
+func (l *Lake) Place(ctx context.Context, rse *RSE, in backends.Info, h Holder, salt string, adopt bool) (pfn string, found bool, err error) {
+	own := l.NewPFN(in.DID, salt)
+	if rse.Naming == nil {
+		return own, false, nil
+	}
+	p, ok := rse.Naming.Path(in.DID)
+	if !ok {
+		return own, false, nil
+	}
+	had, err := l.hold(h, rse.Name, p)
+	if err != nil {
+		return own, false, nil
+	}
+	free, found, err := l.free(ctx, rse, p, in, adopt || had) // what an owner wrote it may go on with
+	if err == nil && free {
+		return p, found && !had, nil
+	}
+	l.letGoOf(h.ID, spot{rse.Name, p})
+	if err != nil {
+		return "", false, fmt.Errorf("look whether %s at %s is free: %w", p, rse.Name, err)
+	}
+	return own, false, nil
+}
+
+// free tells whether nothing is on record of the path and nothing lies there.
+func (l *Lake) free(ctx context.Context, rse *RSE, p string, in backends.Info, adopt bool) (free, found bool, err error) {
+	n, err := l.o.Places.Holders(ctx, rse.Name, p)
+	if err != nil || n > 0 {
+		return false, false, err
+	}
+	a, err := rse.Storage.Stat(ctx, p)
+	switch {
+	case errors.Is(err, backends.ErrNotExist):
+		return true, false, nil
+	case Misfit(err):
+		return false, false, nil
+	case err != nil:
+		return false, false, err
+	case !adopt || a.IsDir || a.Size != in.Size || in.Checksums.IsZero():
+		return false, false, nil
+	}
+	o, err := rse.Storage.Open(ctx, p)
+	if err != nil {
+		return false, false, err
+	}
+	defer o.Close()
+	got, err := checksum.Object(ctx, o, checksum.Known(in.Checksums)...)
+	if err != nil {
+		return false, false, err
+	}
+	same := in.Checksums.Match(got) == nil
+	return same, same, nil
+}
+
+// Misfit tells whether an error of a storage says that no file can be at that path: a file
+// is where a folder should be, or the other way round, or the name does not go there.
+func Misfit(err error) bool {
+	if errors.Is(err, errSource) {
+		return false
+	}
+	for _, e := range []error{backends.ErrNotDir, backends.ErrIsDir, backends.ErrExist, backends.ErrName, backends.ErrNameTooLong} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}

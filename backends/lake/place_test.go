@@ -1,0 +1,343 @@
+package lake_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"tarn/backends"
+	"tarn/backends/lake"
+	"tarn/backends/lake/laketest"
+	"tarn/backends/naming"
+)
+
+// newNamed is newRig with a naming at FAR.
+func newNamed(t *testing.T) *rig {
+	a, _ := naming.ByName("identity")
+	var cat *laketest.Catalogue
+	r := newRig(t, func(o *lake.Options) {
+		o.RSEs[1].Naming = a
+		cat = o.Catalogue.(*laketest.Catalogue)
+		o.Places = cat
+	})
+	return r
+}
+
+// place asks for a path at FAR for a holder of its own, and ends what that has.
+func (r *rig) place(in backends.Info, adopt bool) (pfn string, found bool) {
+	r.t.Helper()
+	h := r.NewHolder(in)
+	defer r.LetGo(h.ID)
+	pfn, found, err := r.Place(ctx, r.dFar, in, h, "", adopt)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return pfn, found
+}
+
+func infoOf(name string) backends.Info {
+	data := content(name)
+	return backends.Info{DID: did("ctao", "/ctao/"+name), Type: backends.File, Size: int64(len(data)), Checksums: sums(data), Inode: 77}
+}
+
+// A path of the naming is given when nothing is there and nobody has it, on record or not.
+func TestPlace(t *testing.T) {
+	const at = "ctao/ctao/f"
+	for name, c := range map[string]struct {
+		before func(r *rig)
+		adopt  bool
+		named  bool
+		found  bool
+	}{
+		"free": {named: true},
+		"a replica": {before: func(r *rig) {
+			r.add(infoOf("other"), backends.Replica{RSE: "FAR", PFN: at, State: backends.Available})
+		}},
+		"a copy that was begun": {before: func(r *rig) {
+			r.add(infoOf("f"), backends.Replica{RSE: "FAR", PFN: at, State: backends.Copying})
+		}},
+		"a bad replica": {before: func(r *rig) {
+			r.add(infoOf("f"), backends.Replica{RSE: "FAR", PFN: at, State: backends.Bad})
+		}},
+		"a replica of what was removed": {before: func(r *rig) {
+			in := r.add(infoOf("f"), backends.Replica{RSE: "FAR", PFN: at, State: backends.Available})
+			if err := r.cat.Remove(ctx, in.DID); err != nil {
+				r.t.Fatal(err)
+			}
+		}},
+		"that path at another RSE": {before: func(r *rig) {
+			r.add(infoOf("f"), backends.Replica{RSE: "NEAR", PFN: at, State: backends.Available})
+			r.near.Put(at, content("f"))
+		}, named: true},
+		"a file":                       {before: func(r *rig) { r.far.Put(at, []byte("x")) }},
+		"the same file":                {before: func(r *rig) { r.far.Put(at, content("f")) }},
+		"the same file, to be adopted": {before: func(r *rig) { r.far.Put(at, content("f")) }, adopt: true, named: true, found: true},
+		"a file of that size":          {before: func(r *rig) { r.far.Put(at, content("g")) }, adopt: true},
+		"the same file, which somebody has": {before: func(r *rig) {
+			r.far.Put(at, content("f"))
+			r.add(infoOf("other"), backends.Replica{RSE: "FAR", PFN: at, State: backends.Available})
+		}, adopt: true},
+		"somebody who has it": {before: func(r *rig) {
+			if err := r.Hold(lake.HolderOf("x", infoOf("g")), "FAR", at); err != nil {
+				r.t.Fatal(err)
+			}
+		}},
+		"somebody with this content of this file": {before: func(r *rig) {
+			if err := r.Hold(lake.HolderOf("x", infoOf("f")), "FAR", at); err != nil {
+				r.t.Fatal(err)
+			}
+		}, named: true},
+		"what they wrote": {before: func(r *rig) {
+			if err := r.Hold(lake.HolderOf("x", infoOf("f")), "FAR", at); err != nil {
+				r.t.Fatal(err)
+			}
+			r.far.Put(at, content("f"))
+		}, named: true},
+		"somebody who had it": {before: func(r *rig) {
+			if err := r.Hold(lake.HolderOf("x", infoOf("g")), "FAR", at); err != nil {
+				r.t.Fatal(err)
+			}
+			r.LetGo("x")
+		}, named: true},
+		"somebody at another RSE": {before: func(r *rig) {
+			if err := r.Hold(lake.HolderOf("x", infoOf("g")), "NEAR", at); err != nil {
+				r.t.Fatal(err)
+			}
+		}, named: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newNamed(t)
+			if c.before != nil {
+				c.before(r)
+			}
+			for range 2 { // the first leaves nothing behind
+				pfn, found := r.place(infoOf("f"), c.adopt)
+				if got := pfn == at; got != c.named || found != c.found {
+					t.Fatalf("%q, found %v; want %v that it is %q, and found %v", pfn, found, c.named, at, c.found)
+				}
+				if p, ok := lake.ParsePFN(pfn); !c.named && (!ok || !p.Is(did("ctao", "/ctao/f"))) {
+					t.Fatalf("%q is no path of its own", pfn)
+				}
+			}
+		})
+	}
+}
+
+func TestPlaceElsewhere(t *testing.T) {
+	r := newNamed(t)
+	for _, c := range []struct {
+		rse  *lake.RSE
+		name string
+	}{{r.dNear, "f"}, {r.dFar, ".tarn-uploads/f"}, {r.dFar, "a\nb"}, {r.dFar, strings.Repeat("x", 256)}} {
+		in := infoOf(c.name)
+		pfn, found, err := r.Place(ctx, c.rse, in, r.NewHolder(in), "salt", true)
+		if err != nil || found || pfn != r.NewPFN(in.DID, "salt") {
+			t.Errorf("%s at %s: %q, %v, %v", in.DID, c.rse.Name, pfn, found, err)
+		}
+	}
+	// When nobody can tell there is no path at all, and nobody has it afterwards.
+	in := infoOf("f")
+	for _, fail := range []func(bool){
+		func(on bool) {
+			r.far.Fail(nil)
+			if on {
+				r.far.Fail(func(op, _ string) error { return laketest.ErrDown })
+			}
+		},
+		func(on bool) {
+			r.cat.Fail(nil)
+			if on {
+				r.cat.Fail(func(op string, _ backends.DID) error {
+					if op == "holders" {
+						return laketest.ErrDown
+					}
+					return nil
+				})
+			}
+		},
+	} {
+		fail(true)
+		if pfn, _, err := r.Place(ctx, r.dFar, in, r.NewHolder(in), "", false); err == nil || r.Held("FAR", "ctao/ctao/f") {
+			t.Errorf("%q, %v; held: %v", pfn, err, r.Held("FAR", "ctao/ctao/f"))
+		}
+		fail(false)
+	}
+	if pfn, _ := r.place(in, false); pfn != "ctao/ctao/f" {
+		t.Errorf("afterwards: %q", pfn)
+	}
+}
+
+func TestNamingNeedsPlaces(t *testing.T) {
+	a, _ := naming.ByName("hash")
+	cat := laketest.NewCatalogue()
+	disk := &lake.RSE{RSE: backends.RSE{Name: "D", Kind: backends.DiskKind}, Storage: laketest.NewStorage(), Naming: a}
+	if l, err := lake.New(lake.Options{Catalogue: cat, Namespace: cat, RSEs: []*lake.RSE{disk}}); err == nil {
+		l.Close()
+		t.Error("a lake without Places has a naming")
+	}
+}
+
+// Copy puts new copies where the naming says, or where the storage takes them.
+func TestCopyToANaming(t *testing.T) {
+	r := newNamed(t)
+	in := r.file("a", "NEAR")
+	if rep, err := r.Copy(ctx, in, r.dFar, nil); err != nil || rep.PFN != "ctao/ctao/a" || r.replica(in, "FAR").PFN != rep.PFN || r.far.Get(rep.PFN) == nil {
+		t.Errorf("%+v, %v", rep, err)
+	}
+	for _, why := range []error{backends.ErrNotDir, backends.ErrIsDir, backends.ErrExist, backends.ErrName, backends.ErrNameTooLong} {
+		in := r.file("b-"+why.Error(), "NEAR")
+		named := "ctao" + in.DID.Name
+		r.far.Fail(func(op, path string) error {
+			if op == "create" && path == named {
+				return why
+			}
+			return nil
+		})
+		rep, err := r.Copy(ctx, in, r.dFar, nil)
+		if err != nil || rep.PFN == named || r.replica(in, "FAR") != rep || r.far.Get(rep.PFN) == nil {
+			t.Errorf("%v: %+v, %v", why, rep, err)
+		}
+		if r.Held("FAR", named) {
+			t.Errorf("%v: the path is held still", why)
+		}
+	}
+	r.far.Fail(nil)
+	if got := len(r.far.Paths()); got != 6 {
+		t.Errorf("%d files: %q", got, r.far.Paths())
+	}
+}
+
+// While a copy is under way its path is nobody else's, whatever becomes of its file: what is
+// deleted at its end, or comes into view, is not another one's.
+func TestCopyKeepsItsPath(t *testing.T) {
+	for name, bad := range map[string]bool{"a new copy": false, "one that replaces a bad one": true} {
+		t.Run(name, func(t *testing.T) {
+			r := newNamed(t)
+			in := r.file("f", "NEAR")
+			if bad {
+				if err := r.cat.PutReplica(ctx, in.DID, "", backends.Replica{RSE: "FAR", PFN: "ctao/ctao/f", State: backends.Bad}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			began, goOn := make(chan struct{}), make(chan struct{})
+			r.far.Fail(func(op, path string) error {
+				if op == "create" {
+					close(began)
+					<-goOn
+				}
+				return nil
+			})
+			done := make(chan error)
+			go func() {
+				_, err := r.Copy(context.Background(), in, r.dFar, nil)
+				done <- err
+			}()
+			<-began
+			if err := r.cat.Remove(ctx, in.DID); err != nil {
+				t.Fatal(err)
+			}
+			for p := range r.cat.Pasts(ctx, backends.DID{}) {
+				if err := r.cat.Purge(ctx, p.Handle); err != nil {
+					t.Fatal(err)
+				}
+			}
+			other := infoOf("f")
+			if pfn, _ := r.place(other, true); pfn == "ctao/ctao/f" {
+				t.Error("the path is another's while the copy is under way")
+			}
+			r.far.Fail(func(op, path string) error { return nil })
+			close(goOn)
+			if err := <-done; !errors.Is(err, backends.ErrStale) {
+				t.Errorf("copy: %v", err)
+			}
+			if got := r.far.Paths(); len(got) != 0 {
+				t.Errorf("left: %q", got)
+			}
+			if pfn, _ := r.place(other, false); pfn != "ctao/ctao/f" {
+				t.Errorf("afterwards %q", pfn)
+			}
+		})
+	}
+}
+
+// A copy that replaces a bad one gets a path of its own; the bad file is deleted, unless
+// another replica has its path.
+func TestCopyInPlaceOfABadOne(t *testing.T) {
+	for _, shared := range []bool{false, true} {
+		r := newNamed(t)
+		in := r.file("f", "NEAR")
+		r.far.Put("ctao/ctao/f", content("g"))
+		bad := backends.Replica{RSE: "FAR", PFN: "ctao/ctao/f", State: backends.Bad}
+		if err := r.cat.PutReplica(ctx, in.DID, "", bad); err != nil {
+			t.Fatal(err)
+		}
+		if shared {
+			bad.State = backends.Available
+			r.add(infoOf("g"), bad)
+		}
+		rep, err := r.Copy(ctx, in, r.dFar, nil)
+		if err != nil || rep.PFN == bad.PFN {
+			t.Fatalf("%+v, %v", rep, err)
+		}
+		if there := r.far.Get(bad.PFN) != nil; there != shared {
+			t.Errorf("shared %v: the file of the bad one is there: %v", shared, there)
+		}
+	}
+}
+
+// A path of the caller's may by now be a folder of other files' paths: nothing of the
+// caller's is there.
+func TestRemoveAt(t *testing.T) {
+	r := newNamed(t)
+	r.far.Put("d/f", []byte("x"))
+	r.far.Put("g", []byte("x"))
+	for _, err := range []error{backends.ErrNotEmpty, backends.ErrIsDir, laketest.ErrDown} {
+		r.far.Fail(func(op, _ string) error {
+			if op == "remove" {
+				return err
+			}
+			return nil
+		})
+		if got := r.RemoveAt(ctx, r.dFar, "d", 0); (got == nil) == errors.Is(err, laketest.ErrDown) {
+			t.Errorf("%v gives %v", err, got)
+		}
+	}
+	r.far.Fail(nil)
+	for range 2 {
+		if err := r.RemoveAt(ctx, r.dFar, "g", 0); err != nil {
+			t.Error(err)
+		}
+	}
+	r.add(infoOf("f"), backends.Replica{RSE: "FAR", PFN: "d/f", State: backends.Copying})
+	if err := r.RemoveAt(ctx, r.dFar, "d/f", 0); err != nil || r.far.Get("d/f") == nil {
+		t.Errorf("the file of another: %v", err)
+	}
+	if err := r.RemoveAt(ctx, r.dFar, "d/f", 1); err != nil || r.far.Get("d/f") != nil {
+		t.Errorf("its own: %v", err)
+	}
+}
+
+// A copy is not put on record of another file that has the name and the same content by now:
+// the one that it was made for still has its path.
+func TestCopyIsNotAnotherFiles(t *testing.T) {
+	r := newNamed(t)
+	in := r.file("f", "NEAR")
+	r.far.Fail(func(op, _ string) error {
+		if op == "create" { // as if it was renamed meanwhile, and a new file made
+			if err := r.cat.Remove(ctx, in.DID); err != nil {
+				t.Error(err)
+			}
+			again := in
+			again.Inode = 0
+			r.add(again, backends.Replica{RSE: "NEAR", PFN: "NEAR/f", State: backends.Available})
+		}
+		return nil
+	})
+	if rep, err := r.Copy(ctx, in, r.dFar, nil); !errors.Is(err, backends.ErrStale) {
+		t.Errorf("%+v, %v", rep, err)
+	}
+	if now := r.replica(in, "FAR"); now.PFN != "" {
+		t.Errorf("the other file has %+v", now)
+	}
+}
