@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -43,8 +42,9 @@ type row struct {
 
 // section is a group of rows that share lakes.
 type section struct {
-	title string
-	jobs  []*job
+	title    string
+	jobs     []*job
+	optional bool // a run goes on without it, and says why
 	// setUp makes what the jobs need, and gives the sides (the bare folder first, the
 	// mount next) and what ends it.
 	setUp func() (sides []place, tearDown func() error, err error)
@@ -112,7 +112,7 @@ func (b *bench) measureJob(j *job, sides []place) *row {
 			v, err := b.once(j, at)
 			if err != nil {
 				step("%s: %s: %v", j.name, at.name, err)
-				r.failures[n], r.values[n] = strings.ReplaceAll(err.Error(), b.dir+"/", ""), nil
+				r.failures[n], r.values[n] = b.plain(err), nil
 				if len(sides) <= 2 {
 					r.why = r.failures[n]
 				}
