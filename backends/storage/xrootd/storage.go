@@ -80,15 +80,24 @@ func (s *Storage) at(p string) string {
 	return s.end.scheme + "://" + s.end.addr + "/" + s.remote(strings.ToValidUTF8(p, "?"))
 }
 
-// url is that of an absolute path for the library, which shares a connection among URLs of one proxy.
+// url is that of an absolute path for the library, which shares a connection among URLs of one proxy. One that the
+// storage has for itself is named whether it is good or not: the library would look for another.
 func (s *Storage) url(remote string) string {
-	query := ""
-	if s.o.Credentials != nil {
-		if p, err := s.o.Credentials.Proxy(); err == nil && p.Cert != nil && !strings.ContainsAny(p.From, "&?=%# ") {
-			query = "?xrd.gsiusrpxy=" + p.From
-		}
+	return s.end.scheme + "://" + s.end.addr + "/" + remote + s.identity()
+}
+
+// identity is the part of a URL that names the proxy.
+func (s *Storage) identity() string {
+	if s.o.Credentials == nil {
+		return ""
 	}
-	return s.end.scheme + "://" + s.end.addr + "/" + remote + query
+	if own := s.o.Credentials.Named().Proxy; own != "" {
+		return "?xrd.wantprot=gsi&xrd.gsiusrpxy=" + own
+	}
+	if p, err := s.o.Credentials.Proxy(); err == nil && p.Cert != nil && !strings.ContainsAny(p.From, "&?=%# ") {
+		return "?xrd.gsiusrpxy=" + p.From
+	}
+	return ""
 }
 
 // nameSpace gives the one of the credentials as they are now, with a share for the caller to drop.
