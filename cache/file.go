@@ -160,6 +160,12 @@ func (f *File) Fill(ctx context.Context) error {
 	}
 }
 
+// Stay keeps a fetch going that readers wait for, also when they leave, until ctx ends or the fetch does. It asks for
+// no bytes itself.
+func (f *File) Stay(ctx context.Context) {
+	_, _ = f.await(ctx, want{goal: goalStay}) // its error is that of the readers too
+}
+
 // ReadAt reads like io.ReaderAt and waits only for the blocks it needs. Blocks that are
 // to be withheld until the whole is verified are waited for too. The errors are those of
 // Fetch, of ctx, ErrCorrupt when bytes that this File was given before turned out wrong,

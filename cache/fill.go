@@ -46,6 +46,7 @@ type fill struct {
 	pieced  []bool   // blocks of which pieces has Quick.Piece
 	pieces  []uint32 // nil when the content is not compared by Quick
 
+	wanted   bool          // somebody waited for more than a look
 	prepared bool          // room was made, or not found
 	serve    func(*waiter) // begins a look; nil while there is no Source
 	looking  int           // looks under way
@@ -70,7 +71,7 @@ func (e *entry) startFillLocked() {
 	c.mu.Lock()
 	e.refs++
 	c.mu.Unlock()
-	e.fill = fl
+	e.fill, fl.wanted = fl, e.wantedLocked()
 	if !c.spawn(fl.run) {
 		e.fill = nil
 		c.mu.Lock()
@@ -134,7 +135,7 @@ func (fl *fill) work() {
 	}
 	defer func() { <-e.owner }()
 	e.mu.Lock()
-	whole, wanted := e.whole, e.wantedLocked()
+	whole, wanted := e.whole, fl.wanted
 	fl.stopped = fl.stopped || whole
 	for w := range e.waiters { // who owned it before may have brought what they wait for
 		if e.satisfiedLocked(w.want) {

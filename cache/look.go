@@ -137,7 +137,7 @@ func (f *File) wrongGlanceLocked() int {
 // wantedLocked tells whether somebody waits for more than a look.
 func (e *entry) wantedLocked() bool {
 	for w := range e.waiters {
-		if w.goal != goalLook {
+		if w.goal != goalLook && w.goal != goalStay {
 			return true
 		}
 	}
@@ -149,7 +149,7 @@ func (fl *fill) untilWanted(ctx context.Context) bool {
 	e := fl.e
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for !fl.prepared && !e.wantedLocked() {
+	for !fl.wanted {
 		if ctx.Err() != nil {
 			return false
 		}

@@ -316,3 +316,34 @@ func TestKnownBlocksAreNotLookedAt(t *testing.T) {
 		t.Errorf("asked for %v, want %v", r.ranges[0], want)
 	}
 }
+
+// Who stays by a fetch asks for nothing, and keeps it going for others who leave.
+func TestStay(t *testing.T) {
+	c, ct, data := looking(t)
+	r, lift := gated(t, data, 40*lookBlock)
+	g := mustOpen(t, c, ct, r)
+	ctx, cancel := context.WithCancel(timeout(t))
+	stayed := make(chan struct{})
+	go func() { g.Stay(ctx); close(stayed) }()
+	eventually(t, "it stays", func() bool { return waiting(c, ct.Key) == 1 })
+	f := mustOpen(t, c, ct, r)
+	for i := range 5 {
+		lookAt(t, f, data, int64(30-3*i)*lookBlock, 100)
+	}
+	if s := c.Stats(); s.FetchedBytes != 500 || s.Reserved != 0 {
+		t.Errorf("%+v", s)
+	}
+	leaving, leave := context.WithCancel(timeout(t))
+	go func() {
+		eventually(t, "a reader waits", func() bool { return waiting(c, ct.Key) == 2 })
+		leave()
+	}()
+	_, err := f.ReadAt(leaving, make([]byte, 2*lookBlock), 50*lookBlock)
+	wantErr(t, err, context.Canceled)
+	lift()
+	<-stayed // it is whole
+	if !g.Whole() {
+		t.Error("the fetch was given up")
+	}
+	cancel()
+}

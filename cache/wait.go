@@ -10,6 +10,7 @@ const (
 	goalProof              // the whole verified
 	goalWhole              // the whole verified and resident
 	goalLook               // some bytes of a block, which need not stay
+	goalStay               // nothing, but that others get what they wait for
 )
 
 // want is what a waiter asks for; blocks [first, end) of which first is missing.
@@ -64,6 +65,7 @@ func (f *File) await(ctx context.Context, w want) (*memBlock, error) {
 	} else if w.goal == goalLook {
 		e.fill.serveLooksLocked()
 	} else {
+		e.fill.wanted = e.fill.wanted || e.wantedLocked()
 		e.fill.cond.Broadcast()
 	}
 	e.mu.Unlock()
@@ -84,7 +86,7 @@ func (e *entry) satisfiedLocked(w want) bool {
 	switch w.goal {
 	case goalProof:
 		return e.known.Full()
-	case goalWhole:
+	case goalWhole, goalStay:
 		return e.whole
 	}
 	return e.have.Has(w.first) || e.fill != nil && (e.fill.recentLocked(w.first) != nil || e.fill.memLocked(w.first) != nil)
