@@ -96,6 +96,17 @@ const coldSize = 256 << 20
 func (b *bench) coldReads(one oneServer, id string, versions, absent *[]string) section {
 	src := filepath.Join(b.dir, id+"-src")
 	at := map[string]string{} // of a file, its path on the server
+	var l *lake
+	forget := func(what string) func(place) error {
+		return func(pl place) error {
+			if pl.name == "tarn" {
+				if _, err := l.tarn("evict", "/ctao/"+fmt.Sprint(what, pl.round)); err != nil {
+					return err
+				}
+			}
+			return cold(pl)
+		}
+	}
 	cell := func(what string, n int) func(place) (float64, error) {
 		return func(pl place) (float64, error) {
 			file := fmt.Sprint(what, pl.round)
@@ -106,8 +117,8 @@ func (b *bench) coldReads(one oneServer, id string, versions, absent *[]string) 
 		}
 	}
 	jobs := []*job{
-		{name: "random 4 KiB reads of a cold file, " + one.name, unit: "ms each", lower: true, raw: true, root: true, before: cold, run: cell("one", 1)},
-		{name: "random 4 KiB reads of a cold file, 32 at a time, " + one.name, unit: "ms each", lower: true, raw: true, root: true, before: cold, run: cell("many", 32)},
+		{name: "random 4 KiB reads of a cold file, " + one.name, unit: "ms each", lower: true, raw: true, root: true, before: forget("one"), run: cell("one", 1)},
+		{name: "random 4 KiB reads of a cold file, 32 at a time, " + one.name, unit: "ms each", lower: true, raw: true, root: true, before: forget("many"), run: cell("many", 32)},
 	}
 	return section{title: "random reads beside others on " + one.name, jobs: jobs, optional: true, setUp: func() (_ []place, _ func() error, err error) {
 		b.gone = nil
@@ -130,8 +141,7 @@ func (b *bench) coldReads(one oneServer, id string, versions, absent *[]string) 
 		if err := t.play(func() { _, url = one.start(t) }); err != nil {
 			return nil, nil, err
 		}
-		l, err := b.serverLake(id, url)
-		if err != nil {
+		if l, err = b.serverLake(id, url); err != nil {
 			return nil, nil, err
 		}
 		if err := l.mount(); err != nil {
@@ -174,7 +184,7 @@ func (q *peer) without(server string) string {
 	return own.absent()
 }
 
-// coldFiles makes the files that are read, in src and through tarn on the server, and forgets what it has of them.
+// coldFiles makes the files that are read, in src and through tarn on the server.
 func (b *bench) coldFiles(l *lake, src string, at map[string]string) error {
 	if err := os.Mkdir(src, 0o755); err != nil {
 		return err
@@ -204,9 +214,6 @@ func (b *bench) coldFiles(l *lake, src string, at map[string]string) error {
 		}
 		if at[n], err = pfnOf(out); err != nil {
 			return fmt.Errorf("%s: %w", n, err)
-		}
-		if _, err := l.tarn("evict", "/ctao/"+n); err != nil {
-			return err
 		}
 	}
 	return nil
