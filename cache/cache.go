@@ -88,6 +88,7 @@ type Cache struct {
 	demand chan struct{} // tokens of demanded requests
 	kick   chan struct{} // wakes the background eviction
 	chunk  int           // bytes of one read-ahead request
+	look   lookLimits
 	maxFDs int64
 	fds    atomic.Int64
 	sick   atomic.Bool // the cache's disk failed and this was logged
@@ -131,7 +132,7 @@ func Open(o Options) (*Cache, error) {
 		o: o, log: o.Log, now: o.Now, lock: lock, limit: o.Limit,
 		kick:    make(chan struct{}, 1),
 		entries: map[Key]*entry{}, pins: map[*entry]struct{}{},
-		maxFDs: descriptorBudget(), chunk: chunkBytes,
+		maxFDs: descriptorBudget(), chunk: chunkBytes, look: defaultLooks,
 	}
 	c.changed = sync.NewCond(&c.mu)
 	// Of the memory two sevenths are for reading ahead, three for demands, one for what came

@@ -5,6 +5,7 @@
 // from a Source, in blocks, into a sparse file of the cache; a reader waits only for the
 // blocks it needs while one task per content fills the rest behind it. What is promised:
 //
+//   - Small reads here and there of a large content ask the Source for these bytes alone.
 //   - No wrong byte passes unnoticed. The whole is compared with the checksums of the
 //     Content (with that of Options.Quick where it is known) before it counts as whole, the CRC32C of each block guards every later use,
 //     also after a restart or a power cut, and until the whole is verified a reader that

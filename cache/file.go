@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -39,6 +40,9 @@ type File struct {
 	fetch  Fetch
 	once   sync.Once
 	closed chan struct{}
+	cheap  bool         // fetching it again costs little: see look
+	next   atomic.Int64 // where the read that came last ended
+	jumped atomic.Bool  // and it was a stray one
 
 	// Guarded by entry.mu:
 	wants  bool   // it has waited for a fill, and not given up since
@@ -52,7 +56,7 @@ func (c *Cache) Open(ct Content, fetch Fetch) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open: %w", err)
 	}
-	f := &File{e: e, fetch: fetch, closed: make(chan struct{})}
+	f := &File{e: e, fetch: fetch, closed: make(chan struct{}), cheap: ct.Cost <= c.look.cost}
 	e.mu.Lock()
 	e.files[f] = struct{}{}
 	e.mu.Unlock()
@@ -156,18 +160,28 @@ func (f *File) Fill(ctx context.Context) error {
 	}
 }
 
+// Stay keeps a fetch going that readers wait for, also when they leave, until ctx ends or the fetch does. It asks for
+// no bytes itself.
+func (f *File) Stay(ctx context.Context) {
+	_, _ = f.await(ctx, want{goal: goalStay}) // its error is that of the readers too
+}
+
 // ReadAt reads like io.ReaderAt and waits only for the blocks it needs. Blocks that are
 // to be withheld until the whole is verified are waited for too. The errors are those of
 // Fetch, of ctx, ErrCorrupt when bytes that this File was given before turned out wrong,
 // and ErrClosed.
 func (f *File) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	return f.readAt(ctx, p, off, f.strays(off, len(p)))
+}
+
+func (f *File) readAt(ctx context.Context, p []byte, off int64, stray bool) (int, error) {
 	p, eof, err := f.clip(p, off)
 	if err != nil {
 		return 0, err
 	}
 	n, missed := 0, false
 	for n < len(p) {
-		m, waited, err := f.readRun(ctx, p[n:], off+int64(n))
+		m, waited, err := f.readRun(ctx, p[n:], off+int64(n), stray)
 		n += m
 		missed = missed || waited
 		if err != nil {
@@ -185,10 +199,11 @@ func (f *File) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 // ReadShared is ReadAt that copies only where it must: data is of p, or of memory of the cache,
 // which is not to be changed, and not to be used after done.
 func (f *File) ReadShared(ctx context.Context, p []byte, off int64) (data []byte, done func(), err error) {
-	data, done, err = f.share(ctx, true, len(p), off)
+	stray := f.strays(off, len(p))
+	data, done, err = f.share(ctx, true, stray, len(p), off)
 	if data == nil && err == nil {
 		var n int
-		n, err = f.ReadAt(ctx, p, off)
+		n, err = f.readAt(ctx, p, off, stray)
 		data, done = p[:n], func() {}
 	}
 	return data, done, err
@@ -196,19 +211,23 @@ func (f *File) ReadShared(ctx context.Context, p []byte, off int64) (data []byte
 
 // Share is ReadShared for n bytes that are in memory; it never waits. False: they are not.
 func (f *File) Share(n int, off int64) (data []byte, done func(), ok bool) {
-	data, done, err := f.share(context.Background(), false, n, off)
-	return data, done, data != nil && err == nil
+	data, done, err := f.share(context.Background(), false, false, n, off)
+	if ok = data != nil && err == nil; ok {
+		f.next.Store(off + int64(n))
+	}
+	return data, done, ok
 }
 
-// share gives a range of one block that is in memory, or nil. It waits for it if wait.
-func (f *File) share(ctx context.Context, wait bool, n int, off int64) (data []byte, done func(), err error) {
+// share gives a range of one block that is in memory, or nil. It waits for it if wait, unless a
+// stray read may do with a look.
+func (f *File) share(ctx context.Context, wait, stray bool, n int, off int64) (data []byte, done func(), err error) {
 	lay := f.e.lay
 	if n <= 0 || off < 0 || off > lay.Size-int64(n) || lay.Of(off) != lay.Of(off+int64(n)-1) || f.isClosed() {
 		return nil, nil, nil
 	}
 	count := &f.e.c.hits
 	v := f.viewAs(off, n, true)
-	if wait && !v.there && !v.proof && v.err == nil {
+	if wait && !v.there && !v.proof && v.err == nil && !(stray && f.mayLook(off)) {
 		count = &f.e.c.misses
 		m, err := f.await(ctx, want{goal: goalBlocks, first: v.first, end: v.wantEnd})
 		if err != nil {
@@ -257,6 +276,7 @@ func (f *File) ReadResident(p []byte, off int64) (int, error) {
 			return n, nil
 		}
 	}
+	f.next.Store(off + int64(n))
 	return n, eof
 }
 

@@ -46,6 +46,12 @@ type fill struct {
 	pieced  []bool   // blocks of which pieces has Quick.Piece
 	pieces  []uint32 // nil when the content is not compared by Quick
 
+	wanted   bool          // somebody waited for more than a look
+	prepared bool          // room was made, or not found
+	serve    func(*waiter) // begins a look; nil while there is no Source
+	looking  int           // looks under way
+	looks    int           // done since a block was demanded
+
 	reserved int64 // guarded by Cache.mu: what is left of the reservation
 
 	proof           // of the prover alone
@@ -65,7 +71,7 @@ func (e *entry) startFillLocked() {
 	c.mu.Lock()
 	e.refs++
 	c.mu.Unlock()
-	e.fill = fl
+	e.fill, fl.wanted = fl, e.wantedLocked()
 	if !c.spawn(fl.run) {
 		e.fill = nil
 		c.mu.Lock()
@@ -129,7 +135,7 @@ func (fl *fill) work() {
 	}
 	defer func() { <-e.owner }()
 	e.mu.Lock()
-	whole := e.whole
+	whole, wanted := e.whole, fl.wanted
 	fl.stopped = fl.stopped || whole
 	for w := range e.waiters { // who owned it before may have brought what they wait for
 		if e.satisfiedLocked(w.want) {
@@ -140,7 +146,9 @@ func (fl *fill) work() {
 	if whole {
 		return
 	}
-	fl.prepare()
+	if wanted {
+		fl.prepare()
+	}
 	err := fl.fetchAll()
 	e.mu.Lock()
 	if fl.c.ctx.Err() != nil {
@@ -155,7 +163,7 @@ func (fl *fill) work() {
 }
 
 // prepare reserves space for what is missing and opens the data file, or decides to read
-// past the cache.
+// past the cache. A fill that begins with looks does it when more is wanted.
 func (fl *fill) prepare() {
 	e, c := fl.e, fl.c
 	e.mu.Lock()
@@ -165,7 +173,8 @@ func (fl *fill) prepare() {
 			need += pages(int64(e.lay.Len(b)))
 		}
 	}
-	fl.blend = e.unverifiedLocked()
+	fl.prepared = true
+	fl.blend = fl.blend || e.unverifiedLocked()
 	need += pages(sideSize(e.key, e.lay, e.sums)) // at most this; what is not used is released
 	e.mu.Unlock()
 	err := c.reserve(need)
@@ -369,10 +378,22 @@ func (fl *fill) drain(src Source) error {
 		fl.e.mu.Unlock()
 	})
 	defer stop()
-	for i := range fl.c.o.Streams {
-		s := &stream{fill: fl, src: src, ctx: ctx, demandOnly: i == 0}
-		g.Go(s.run)
-	}
-	g.Go(func() error { return fl.prove(ctx) })
+	g.Go(func() error { return fl.lookAfter(ctx, src, g) })
+	g.Go(func() error {
+		if !fl.untilWanted(ctx) {
+			return context.Cause(ctx)
+		}
+		fl.e.mu.Lock()
+		prepared := fl.prepared
+		fl.e.mu.Unlock()
+		if !prepared {
+			fl.prepare()
+		}
+		for i := range fl.c.o.Streams {
+			s := &stream{fill: fl, src: src, ctx: ctx, demandOnly: i == 0}
+			g.Go(s.run)
+		}
+		return fl.prove(ctx)
+	})
 	return g.Wait()
 }

@@ -13,6 +13,10 @@ type trail struct {
 	blocks ranges.Set
 	crc    []uint32 // of the bytes given
 	before int      // how many of them lie before the tail
+
+	glances map[int][]glance // by block: what looks gave
+	looks   int              // their number
+	looked  int64            // their bytes
 }
 
 // lookPart is the part of a content, as 1/lookPart, that a File may be given before the
@@ -92,6 +96,9 @@ func (f *File) judgeLocked() error {
 				break
 			}
 		}
+		if b := f.wrongGlanceLocked(); b >= 0 {
+			f.poisonLocked(b)
+		}
 		f.seen = nil
 	}
 	return f.poison
@@ -107,7 +114,11 @@ func (f *File) poisonLocked(b int) {
 // of an earlier verified residence) are free.
 func (f *File) allowedLocked(b int) bool {
 	e := f.e
-	through := f.seen != nil && f.seen.before*lookPart > e.lay.Count()
+	given, through := 0, false
+	if f.seen != nil {
+		looked := int(f.seen.looked / int64(e.lay.Block))
+		given, through = f.seen.blocks.Count()+looked, (f.seen.before+looked)*lookPart > e.lay.Count()
+	}
 	last := b == e.lay.Count()-1
 	switch {
 	case last && through:
@@ -119,10 +130,6 @@ func (f *File) allowedLocked(b int) bool {
 	case f.seen != nil && f.seen.blocks.Has(b):
 		return true
 	}
-	given := 0
-	if f.seen != nil {
-		given = f.seen.blocks.Count()
-	}
 	return given+1 < e.lay.Count()-e.known.Count()
 }
 
@@ -132,11 +139,7 @@ func (f *File) markLocked(b int, crc uint32) bool {
 	if e.known.Full() || e.known.Has(b) {
 		return false
 	}
-	if f.seen == nil {
-		n := e.lay.Count()
-		f.seen = &trail{blocks: ranges.NewSet(n), crc: make([]uint32, n)}
-	}
-	if !f.seen.blocks.Add(b) {
+	if f.trailLocked(); !f.seen.blocks.Add(b) {
 		if f.seen.crc[b] != crc {
 			f.poisonLocked(b) // one of the two was wrong
 		}
@@ -147,6 +150,15 @@ func (f *File) markLocked(b int, crc uint32) bool {
 		f.seen.before++
 	}
 	return true
+}
+
+// trailLocked gives the trail, which begins now if there is none.
+func (f *File) trailLocked() *trail {
+	if f.seen == nil {
+		n := f.e.lay.Count()
+		f.seen = &trail{blocks: ranges.NewSet(n), crc: make([]uint32, n)}
+	}
+	return f.seen
 }
 
 // unmark takes block b out of the trail: it was not given after all.
@@ -221,8 +233,9 @@ func (e *entry) stillHas(b int) bool {
 	return e.have.Has(b)
 }
 
-// readRun reads the beginning of the range into p, waiting for it if it must.
-func (f *File) readRun(ctx context.Context, p []byte, off int64) (n int, waited bool, err error) {
+// readRun reads the beginning of the range into p, waiting for it if it must; of a stray read
+// for no more than these bytes.
+func (f *File) readRun(ctx context.Context, p []byte, off int64, stray bool) (n int, waited bool, err error) {
 	for range maxTries {
 		if f.isClosed() {
 			return 0, waited, ErrClosed
@@ -238,6 +251,11 @@ func (f *File) readRun(ctx context.Context, p []byte, off int64) (n int, waited 
 			continue // it was damaged and is dropped: now it is missing
 		}
 		waited = true
+		if stray && !v.proof {
+			if n, ok, err := f.look(ctx, p, off); ok || err != nil {
+				return n, true, err
+			}
+		}
 		w := want{goal: goalBlocks, first: v.first, end: v.wantEnd}
 		if v.proof {
 			w.goal = goalProof

@@ -72,6 +72,9 @@ func (s *stream) next() (job, error) {
 		for b := first; b < end; b++ {
 			s.busy.Add(b)
 		}
+		if tokens == c.demand {
+			s.looks = 0 // somebody reads on
+		}
 		s.cursor = end // read-ahead goes on where readers are
 		return job{first, end, tokens}, nil
 	}
@@ -138,6 +141,8 @@ func (fl *fill) aheadLocked() (first, end int) {
 			return 0, 0
 		}
 		from, to, most = fl.pos, min(to, fl.pos+windowBlocks), 1
+	} else if fl.pausedLocked() {
+		return 0, 0
 	}
 	for range 2 {
 		for b := from; b < to; b++ {
@@ -249,6 +254,7 @@ func (s *stream) publish(blocks []*memBlock, buf *lentBuf) error {
 	e := s.e
 	e.mu.Lock()
 	store := s.store
+	e.compareLocked(blocks)
 	if store {
 		s.showLocked(blocks, buf) // readers need not wait for the disk
 	}

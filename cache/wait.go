@@ -9,12 +9,16 @@ const (
 	goalBlocks goal = iota // the first of some blocks
 	goalProof              // the whole verified
 	goalWhole              // the whole verified and resident
+	goalLook               // some bytes of a block, which need not stay
+	goalStay               // nothing, but that others get what they wait for
 )
 
 // want is what a waiter asks for; blocks [first, end) of which first is missing.
 type want struct {
 	goal       goal
 	first, end int
+	off        int64 // of a look, which is for n bytes
+	n          int
 }
 
 // waiter is one blocked ReadAt or Fill. Guarded by entry.mu until done is closed.
@@ -23,7 +27,9 @@ type waiter struct {
 	f    *File
 	done chan struct{}
 	err  error
-	mem  *memBlock // the block first, when it is not stored
+	mem  *memBlock // the block first, when it is not stored; or what a look found
+
+	taken bool // a look that is under way
 }
 
 // await waits until what is wanted may be there (look again), the fill ends with an
@@ -56,7 +62,10 @@ func (f *File) await(ctx context.Context, w want) (*memBlock, error) {
 	f.wants = true
 	if e.fill == nil {
 		e.startFillLocked()
+	} else if w.goal == goalLook {
+		e.fill.serveLooksLocked()
 	} else {
+		e.fill.wanted = e.fill.wanted || e.wantedLocked()
 		e.fill.cond.Broadcast()
 	}
 	e.mu.Unlock()
@@ -77,7 +86,7 @@ func (e *entry) satisfiedLocked(w want) bool {
 	switch w.goal {
 	case goalProof:
 		return e.known.Full()
-	case goalWhole:
+	case goalWhole, goalStay:
 		return e.whole
 	}
 	return e.have.Has(w.first) || e.fill != nil && (e.fill.recentLocked(w.first) != nil || e.fill.memLocked(w.first) != nil)
@@ -122,8 +131,12 @@ func (e *entry) wakeLocked(w *waiter, err error) {
 // wakeReadersLocked lets those look again who wait for block b, which is m if it is not stored.
 func (e *entry) wakeReadersLocked(b int, m *memBlock) {
 	for w := range e.waiters {
-		if w.goal == goalBlocks && w.first == b {
+		switch {
+		case w.first != b:
+		case w.goal == goalBlocks:
 			w.mem = m
+			e.wakeLocked(w, nil)
+		case w.goal == goalLook:
 			e.wakeLocked(w, nil)
 		}
 	}

@@ -17,6 +17,9 @@ server=(
   xrootd-server:/usr/bin/xrootd xrootd-server-plugins:"$lib/libXrdHttp-5.so" xrootd-scitokens-plugins:"$lib/libXrdAccSciTokens-5.so"
   globus-gridftp-server-progs:/usr/sbin/globus-gridftp-server globus-gass-copy-progs:/usr/bin/globus-url-copy
   voms-clients:/usr/bin/voms-proxy-fake
+  gfal2-util-scripts:/usr/bin/gfal-copy python3-gfal2-util:/usr/lib/python3/dist-packages/gfal2_util/__init__.py
+  gfal2-plugin-file:"$lib/gfal2-plugins/libgfal_plugin_file.so" gfal2-plugin-gridftp:"$lib/gfal2-plugins/libgfal_plugin_gridftp.so"
+  gfal2-plugin-http:"$lib/gfal2-plugins/libgfal_plugin_http.so" gfal2-plugin-xrootd:"$lib/gfal2-plugins/libgfal_plugin_xrootd.so"
 )
 [ -z "${SHORT:-}" ] || server=()
 optional=(strace mkfs.ext4 sqlite3 python3 vim fuser openssl) # their tests skip without them

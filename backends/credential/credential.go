@@ -2,6 +2,7 @@
 // tokens by WLCG's discovery (BEARER_TOKEN, BEARER_TOKEN_FILE, $XDG_RUNTIME_DIR/bt_uUID,
 // /tmp/bt_uUID), X.509 proxies (X509_USER_PROXY, /tmp/x509up_uUID), keys for S3 (as AWS's tools find them),
 // and the authorities that are trusted (X509_CERT_DIR, /etc/grid-security/certificates, the system's).
+// Source.Of is for who has several identities, each in files of its own.
 //
 //	src := credential.New(credential.Options{Getenv: os.Getenv, UID: os.Geteuid()})
 //	conn, err := src.Handshake(ctx, "door.example.org", dial)
@@ -43,10 +44,33 @@ type Options struct {
 // Source gives the credentials of one identity as they are now. Its methods may be called in parallel.
 type Source struct {
 	o     Options
+	named *Files // the only ones; nil: those of the environment
 	proxy proxyFile
 	token tokenFile
 	keys  sync.Map // of file to *keyFile
-	trust trust
+	trust *trust
+	of    *sync.Map // of Files to *Source: all that have the same trust
+}
+
+// Files are those of one identity; "" is none.
+type Files struct{ Proxy, Token string }
+
+// Of gives the Source that has the credentials in these files and no others: what the environment names
+// is of another identity. With no file it is s itself. What is trusted is that of s.
+func (s *Source) Of(f Files) *Source {
+	if f == (Files{}) {
+		return s
+	}
+	one, _ := s.of.LoadOrStore(f, &Source{o: s.o, named: &f, trust: s.trust, of: s.of})
+	return one.(*Source)
+}
+
+// Named is the files of a Source that Of gave; of others it has none.
+func (s *Source) Named() Files {
+	if s.named == nil {
+		return Files{}
+	}
+	return *s.named
 }
 
 // New looks nothing up yet.
@@ -66,7 +90,7 @@ func New(o Options) *Source {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Source{o: o}
+	return &Source{o: o, trust: &trust{}, of: &sync.Map{}}
 }
 
 // None has no credentials and trusts the authorities of the system.
@@ -96,14 +120,24 @@ func (s *Source) List() []Found {
 	if p, err := s.Proxy(); p.From != "" {
 		out = append(out, Found{Kind: "proxy", From: p.From, Name: p.Subject, Expires: p.Expires, Problem: problem(err), VOMS: p.VOMS})
 	}
-	if f, ok := s.FoundKeys(""); ok {
+	if f, ok := s.FoundKeys(""); ok && s.named == nil {
 		out = append(out, f)
 	}
 	return out
 }
 
-// Expired tells whether a token or proxy was found that would be good if it had not expired.
+// Expired tells whether a token or proxy was found that would be good if it had not expired, or one of
+// those that Of was asked for.
 func (s *Source) Expired() bool {
+	expired := s.expired()
+	s.of.Range(func(_, one any) bool {
+		expired = expired || one.(*Source).expired()
+		return !expired
+	})
+	return expired
+}
+
+func (s *Source) expired() bool {
 	_, terr := s.Token()
 	_, perr := s.Proxy()
 	return errors.Is(terr, backends.ErrExpired) || errors.Is(perr, backends.ErrExpired)
@@ -130,6 +164,8 @@ func (s *Source) Hint(sentToken bool) string {
 		return "the token is good but does not allow this: see its scopes and audience"
 	case p.Cert != nil:
 		return fmt.Sprintf("as %s: is it mapped to an account that may do this?", p.Subject)
+	case s.named != nil:
+		return "the lake file names no credential for this protocol that the server takes"
 	}
 	return "neither a token nor a proxy was found: set BEARER_TOKEN_FILE or X509_USER_PROXY, or run voms-proxy-init"
 }

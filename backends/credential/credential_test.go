@@ -266,3 +266,59 @@ func FuzzToken(f *testing.F) {
 		}
 	})
 }
+
+// Files that are named are the only credentials, are read again as the others are, and belong to their owner alone.
+func TestNamedFiles(t *testing.T) {
+	pki := servertest.NewPKI(t)
+	vars := map[string]string{"BEARER_TOKEN": jwt("env", time.Now().Add(time.Hour)), "X509_USER_PROXY": pki.Proxy(t, time.Hour), "X509_CERT_DIR": pki.Certificates}
+	s, dir := source(t, vars)
+	other := pki.CA.User(t, "Another One")
+	proxy, token := filepath.Join(dir, "proxy"), filepath.Join(dir, "token")
+	other.Proxy(t, time.Hour).WriteProxy(t, proxy)
+	write(t, token, jwt("mine", time.Now().Add(time.Hour)), 0o600)
+	if again := s.Of(Files{Proxy: proxy}); s.Of(Files{}) != s || s.Of(Files{Proxy: proxy}) != again || s.Named() != (Files{}) {
+		t.Error("not the same source")
+	}
+	for _, c := range []struct {
+		files    Files
+		dn, name string
+	}{{Files{}, pki.User.DN(), "env"}, {Files{Proxy: proxy}, other.DN(), ""}, {Files{Token: token}, "", "mine"}, {Files{Proxy: proxy, Token: token}, other.DN(), "mine"}} {
+		own := s.Of(c.files)
+		p, perr := own.Proxy()
+		tok, terr := own.Token()
+		if perr != nil || terr != nil || p.Subject != c.dn || (p.Cert != nil) != (c.dn != "") || tok.Subject != c.name || own.Named() != c.files {
+			t.Errorf("%+v: %q (%v), %q (%v)", c.files, p.Subject, perr, tok.Subject, terr)
+		}
+		if a := own.Authorities(); a.Trusted != 1 {
+			t.Errorf("%+v: %+v", c.files, a)
+		}
+	}
+	if l := s.Of(Files{Token: token}).List(); len(l) != 1 || l[0].Name != "mine" {
+		t.Errorf("list: %+v", l)
+	}
+	own := s.Of(Files{Proxy: proxy, Token: token})
+	write(t, token, jwt("renewed", time.Now().Add(time.Hour)), 0o600)
+	if tok, err := own.Token(); err != nil || tok.Subject != "renewed" {
+		t.Errorf("renewed: %+v, %v", tok, err)
+	}
+	write(t, token, jwt("open", time.Now().Add(time.Hour)), 0o640)
+	if tok, err := own.Token(); !errors.Is(err, backends.ErrPermission) || tok.Secret != "" || !strings.Contains(err.Error(), "chmod 600") {
+		t.Errorf("readable by others: %v", err)
+	}
+	if s.Expired() {
+		t.Error("expired")
+	}
+	write(t, token, jwt("late", time.Now().Add(-time.Hour)), 0o600)
+	if _, err := own.Token(); !errors.Is(err, backends.ErrExpired) || !s.Expired() {
+		t.Errorf("expired: %v", err)
+	}
+	os.Remove(token)
+	os.Remove(proxy)
+	for _, err := range []error{second(own.Token()), second(own.Proxy())} {
+		if !errors.Is(err, backends.ErrPermission) || !strings.Contains(err.Error(), dir) {
+			t.Errorf("not there: %v", err)
+		}
+	}
+}
+
+func second[T any](_ T, err error) error { return err }

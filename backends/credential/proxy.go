@@ -23,12 +23,17 @@ type Proxy struct {
 
 type proxyFile = cached[Proxy]
 
-// Proxy gives that of X509_USER_PROXY, or of /tmp/x509up_uUID; the zero Proxy when there is none.
-// One that cannot be used comes with an error that says why.
+// Proxy gives that of the named file, or of X509_USER_PROXY, or of /tmp/x509up_uUID; the zero Proxy when there
+// is none. One that cannot be used comes with an error that says why.
 func (s *Source) Proxy() (Proxy, error) {
 	path, named := s.o.Getenv("X509_USER_PROXY"), true
-	if path == "" {
+	if s.named != nil {
+		path = s.named.Proxy
+	} else if path == "" {
 		path, named = s.tmp("x509up_u"), false
+	}
+	if path == "" {
+		return Proxy{}, nil
 	}
 	p, err := s.proxy.get(path, func() (Proxy, stamp, error) {
 		b, st, err := s.secret(path, true)

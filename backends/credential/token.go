@@ -26,38 +26,59 @@ type Token struct {
 
 type tokenFile = cached[Token]
 
-// Token gives the first one that WLCG's discovery finds; the zero Token when there is none. One that
-// cannot be used comes with an error that says why, and without its secret.
+// Token gives that of the named file, or the first one that WLCG's discovery finds; the zero Token when there is
+// none. One that cannot be used comes with an error that says why, and without its secret. A named file must be
+// readable by its owner alone.
 func (s *Source) Token() (Token, error) {
+	if s.named != nil {
+		if s.named.Token == "" {
+			return Token{}, nil
+		}
+		return s.theTokenOf(s.named.Token, true)
+	}
 	if v := strings.TrimSpace(s.o.Getenv("BEARER_TOKEN")); v != "" {
 		return s.judge(parseToken(v, "BEARER_TOKEN"))
+	}
+	if f := s.o.Getenv("BEARER_TOKEN_FILE"); f != "" {
+		return s.theTokenOf(f, false)
 	}
 	paths := []string{s.tmp("bt_u")}
 	if d := s.o.Getenv("XDG_RUNTIME_DIR"); d != "" {
 		paths = append([]string{filepath.Join(d, fmt.Sprintf("bt_u%d", s.o.UID))}, paths...)
 	}
-	if f := s.o.Getenv("BEARER_TOKEN_FILE"); f != "" {
-		paths = []string{f}
-	}
 	for _, p := range paths {
-		t, err := s.token.get(p, func() (Token, stamp, error) {
-			b, st, err := s.secret(p, false)
-			if err != nil {
-				return Token{}, st, err
-			}
-			t, err := parseToken(strings.TrimSpace(string(b)), p)
-			return t, st, err
-		})
-		if errors.Is(err, errNone) {
-			continue
+		if t, there, err := s.tokenOf(p, false); there {
+			return t, err
 		}
-		t.From = p
-		return s.judge(t, err)
-	}
-	if f := s.o.Getenv("BEARER_TOKEN_FILE"); f != "" {
-		return Token{From: f}, fmt.Errorf("the token file %s is not there: %w", f, backends.ErrPermission)
 	}
 	return Token{}, nil
+}
+
+// theTokenOf is tokenOf for a file that has to be there.
+func (s *Source) theTokenOf(path string, private bool) (Token, error) {
+	t, there, err := s.tokenOf(path, private)
+	if !there {
+		return t, fmt.Errorf("the token file %s is not there: %w", path, backends.ErrPermission)
+	}
+	return t, err
+}
+
+// tokenOf gives that of a file, and whether there is the file; private: others may not read it.
+func (s *Source) tokenOf(path string, private bool) (t Token, there bool, err error) {
+	t, err = s.token.get(path, func() (Token, stamp, error) {
+		b, st, err := s.secret(path, private)
+		if err != nil {
+			return Token{}, st, err
+		}
+		t, err := parseToken(strings.TrimSpace(string(b)), path)
+		return t, st, err
+	})
+	t.From = path
+	if errors.Is(err, errNone) {
+		return t, false, nil
+	}
+	t, err = s.judge(t, err)
+	return t, true, err
 }
 
 // judge takes the secret from a token that is of no use.

@@ -52,7 +52,7 @@ func (s *Source) certificates(fresh bool) (*x509.CertPool, map[string][]*x509.Re
 	if dir == "" {
 		dir, alone = s.o.SystemDir, false
 	}
-	t := &s.trust
+	t := s.trust
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	fi, err := os.Stat(dir)

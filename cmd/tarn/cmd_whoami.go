@@ -22,6 +22,7 @@ type used struct {
 	RSE      string   `json:"rse"`
 	Protocol string   `json:"protocol"`          // its URL
 	With     []string `json:"with"`              // kinds of credentials that the server is shown, in this order
+	From     []string `json:"from,omitempty"`    // the files of these that the protocol names for itself
 	Missing  string   `json:"missing,omitempty"` // what it would need beside them
 	Hint     string   `json:"hint,omitempty"`
 }
@@ -49,7 +50,8 @@ func (s *session) whoamiCommand() *cli.Command {
 		Name: "whoami", Category: groupLake, Usage: "the proxy, tokens, keys and authorities that are found, and what uses them",
 		Description: `Shows the credentials that this shell's environment leads to, never a secret, when they expire, and
 the trusted authorities with their lists of revoked certificates. With a lake (--lake, TARN_LAKE, or the
-only one there is): for each protocol of each RSE what its server is shown, and what is missing. A mount
+only one there is): those of the files that its protocols name (keys, proxy, token), too, and for each
+protocol of each RSE what its server is shown, and what is missing. A mount
 uses the credentials of the environment that it was started in.
 
 Exit codes: 0 nothing is missing, 9 nothing was found and there is no lake to ask for, 12 something is
@@ -103,6 +105,9 @@ func (s *session) whoami(cred *credential.Source, cfg *config.Config) error {
 				if len(u.With) > 0 {
 					word = "as " + strings.Join(u.With, " and ")
 				}
+				if len(u.From) > 0 {
+					word += " of " + strings.Join(u.From, " and ")
+				}
 				if u.Missing != "" {
 					word = u.Missing
 				}
@@ -127,28 +132,41 @@ func (s *session) whoami(cred *credential.Source, cfg *config.Config) error {
 	return nil
 }
 
-// ofFiles are the keys in files that protocols name.
+// ofFiles are the credentials in files that protocols name, each once.
 func ofFiles(cred *credential.Source, cfg *config.Config) (out []credential.Found) {
 	if cfg == nil {
 		return nil
 	}
 	for _, r := range cfg.RSEs {
 		for _, p := range r.Protocols {
-			if f, _ := cred.FoundKeys(p.Keys); p.Keys != "" && !slices.ContainsFunc(out, func(o credential.Found) bool { return o.From == f.From }) {
-				out = append(out, f)
+			for _, f := range ofProtocol(cred, p) {
+				if !slices.ContainsFunc(out, func(o credential.Found) bool { return o.Kind == f.Kind && o.From == f.From }) {
+					out = append(out, f)
+				}
 			}
 		}
 	}
 	return out
 }
 
-// seenBy is what of found counts for a protocol: one with a file of keys takes no others.
-func seenBy(cred *credential.Source, p config.Protocol, found []credential.Found) []credential.Found {
-	if p.Keys == "" {
-		return found
+// ofProtocol are the credentials in the files that a protocol names.
+func ofProtocol(cred *credential.Source, p config.Protocol) []credential.Found {
+	if p.Keys != "" {
+		f, _ := cred.FoundKeys(p.Keys)
+		return []credential.Found{f}
 	}
-	f, _ := cred.FoundKeys(p.Keys)
-	return []credential.Found{f}
+	if files := filesOf(p); files != (credential.Files{}) {
+		return cred.Of(files).List()
+	}
+	return nil
+}
+
+// seenBy is what of found counts for a protocol: one that names files takes no others.
+func seenBy(cred *credential.Source, p config.Protocol, found []credential.Found) []credential.Found {
+	if own := ofProtocol(cred, p); own != nil {
+		return own
+	}
+	return found
 }
 
 // useOf tells what the server of a protocol is shown.
@@ -172,6 +190,9 @@ func useOf(r config.RSE, p config.Protocol, found []credential.Found) used {
 				unusable = append(unusable, kind)
 			default:
 				out.With = append(out.With, kind)
+				if f.From == p.Proxy || f.From == p.Token || f.From == p.Keys {
+					out.From = append(out.From, f.From)
+				}
 			}
 		}
 	}

@@ -129,6 +129,7 @@ func openProtocol(p config.Protocol, r config.RSE, cred *credential.Source, algs
 	if err != nil {
 		return nil, fmt.Errorf("the URL cannot be parsed: %w", backends.ErrName)
 	}
+	cred = cred.Of(filesOf(p))
 	switch u.Scheme {
 	case "davs", "https", "dav", "http":
 		return madeOrNil(webdav.Open(webdav.Options{URL: p.URL, Credentials: cred, ReadOnly: r.ReadOnly, Size: int64(r.Size), Log: log, Now: now}))
@@ -148,6 +149,11 @@ func openProtocol(p config.Protocol, r config.RSE, cred *credential.Source, algs
 		return madeOrNil(posix.Open(posix.Options{Dir: u.Path, Marker: r.Marker, Checksums: algs, FreeFloor: int64(r.FreeFloor), ReadOnly: r.ReadOnly, Log: log, Now: now}))
 	}
 	return nil, fmt.Errorf("scheme %q: %w", u.Scheme, backends.ErrNotSupported)
+}
+
+// filesOf are the credentials that a protocol has for itself.
+func filesOf(p config.Protocol) credential.Files {
+	return credential.Files{Proxy: p.Proxy, Token: p.Token}
 }
 
 // madeOrNil leaves out what a constructor gave with its error: a nil of its own type is no nil here.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"tarn/backends/backendstest"
 	"tarn/backends/checksum"
 	"tarn/backends/credential"
+	"tarn/backends/servertest"
 	"tarn/cmd/tarn/config"
 	"tarn/cmd/tarn/control"
 )
@@ -124,4 +126,78 @@ scopes: [{name: s}]
 	if out := c.ok("rse", "ls"); !strings.Contains(out, "dav://"+addr+" is left alone for ") {
 		t.Errorf("for people:\n%s", out)
 	}
+}
+
+// Two servers take one person each: each protocol shows its own credential, and nobody the environment's.
+func TestProtocolsHaveTheirOwnCredentials(t *testing.T) {
+	pki := servertest.NewPKI(t)
+	dir := t.TempDir()
+	env := map[string]string{"X509_CERT_DIR": pki.Certificates, "X509_USER_PROXY": filepath.Join(dir, "proxy-0")}
+	cred := credential.New(credential.Options{Getenv: func(k string) string { return env[k] }, UID: os.Geteuid(), TmpDir: dir})
+	var people []*servertest.Identity
+	for i, name := range []string{"Ada", "Bob"} {
+		id := pki.CA.User(t, name)
+		id.Proxy(t, time.Hour).WriteProxy(t, filepath.Join(dir, fmt.Sprint("proxy-", i)))
+		people = append(people, id)
+	}
+	try := func(t *testing.T, p config.Protocol) error {
+		t.Helper()
+		r := config.RSE{Protocols: []config.Protocol{p}}
+		st, err := openProtocols(r, doorsOf(&config.Config{RSEs: []config.RSE{r}}, cred, slog.New(slog.DiscardHandler)), cred, checksum.Default, slog.New(slog.DiscardHandler), time.Now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer st.Close()
+		u, err := st.Create(t.Context(), "f", 1)
+		if err != nil {
+			return err
+		}
+		defer u.Abort()
+		if _, err = u.Write([]byte("x")); err == nil {
+			_, err = u.Commit(t.Context(), backendstest.Sums([]byte("x")))
+		}
+		if err == nil {
+			err = st.Remove(t.Context(), "f")
+		}
+		return err
+	}
+	check := func(t *testing.T, urls []string, with func(p *config.Protocol, i int)) {
+		for i, url := range urls {
+			for k := range 2 {
+				p := config.Protocol{URL: url}
+				with(&p, k)
+				if err := try(t, p); i == k && err != nil || i != k && !errors.Is(err, backends.ErrPermission) {
+					t.Errorf("server %d, credential %d: %v", i, k, err)
+				}
+			}
+		}
+	}
+	t.Run("proxies", func(t *testing.T) {
+		var urls []string
+		for _, id := range people {
+			s := servertest.GridFTP(t, servertest.GridFTPOptions{PKI: pki, DNs: []string{id.DN()}})
+			urls = append(urls, s.FTP+s.Dir)
+		}
+		check(t, urls, func(p *config.Protocol, i int) { p.Proxy = filepath.Join(dir, fmt.Sprint("proxy-", i)) })
+		if err := try(t, config.Protocol{URL: urls[0]}); err != nil {
+			t.Errorf("that of the environment, where none is named: %v", err)
+		}
+		if err := try(t, config.Protocol{URL: urls[0], Proxy: filepath.Join(dir, "none")}); !errors.Is(err, backends.ErrPermission) {
+			t.Errorf("one that is not there: %v", err)
+		}
+	})
+	t.Run("tokens", func(t *testing.T) {
+		env["BEARER_TOKEN_FILE"] = filepath.Join(dir, "token-0")
+		var urls []string
+		for i := range 2 {
+			issuer := servertest.NewIssuer(t, pki)
+			token := issuer.Token(t, "storage.read:/ storage.create:/ storage.modify:/", time.Hour)
+			if err := os.WriteFile(filepath.Join(dir, fmt.Sprint("token-", i)), []byte(token), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s := servertest.XRootD(t, servertest.XRootDOptions{PKI: pki, Issuer: issuer, Authorize: true})
+			urls = append(urls, s.HTTPS+"/data")
+		}
+		check(t, urls, func(p *config.Protocol, i int) { p.Token = filepath.Join(dir, fmt.Sprint("token-", i)) })
+	})
 }

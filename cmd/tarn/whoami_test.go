@@ -140,3 +140,72 @@ scopes: [{name: s}]
 		}
 	}
 }
+
+// Credentials that a protocol has for itself are told with what they are used for, and nothing of the environment is
+// used there.
+func TestWhoamiOfProtocols(t *testing.T) {
+	pki := servertest.NewPKI(t)
+	dir := t.TempDir()
+	for _, v := range []string{"TARN_LAKE", "BEARER_TOKEN_FILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE"} {
+		t.Setenv(v, "")
+	}
+	t.Setenv("HOME", dir)
+	t.Setenv("BEARER_TOKEN", "s3cr3t-of-all")
+	t.Setenv("X509_USER_PROXY", pki.Proxy(t, time.Hour))
+	t.Setenv("X509_CERT_DIR", pki.Certificates)
+	lake := filepath.Join(dir, "lake")
+	writeTree(t, lake, map[string]string{"bt_ctao": "s3cr3t-of-ctao", "lake.yaml": `
+rses:
+  - name: MAGIC
+    protocols:
+      - {url: "gsiftp://127.0.0.1/x", proxy: x509_magic}
+      - {url: "davs://127.0.0.1/x", proxy: x509_magic}
+  - {name: CTAO, protocols: [{url: "davs://127.0.0.1/y", token: bt_ctao}]}
+  - {name: REST, protocols: [{url: "davs://127.0.0.1/z"}]}
+scopes: [{name: s}]
+`})
+	token, proxy := filepath.Join(lake, "bt_ctao"), filepath.Join(lake, "x509_magic")
+	if err := os.Chmod(token, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	magic := pki.CA.User(t, "A Magician")
+	magic.Proxy(t, time.Hour).WriteProxy(t, proxy)
+	c := tester{t: t, lake: lake}
+	out := c.ok("whoami")
+	for what, n := range map[string]int{magic.DN(): 1, "as proxy of " + proxy: 2, "as token of " + token: 1, "as token and proxy\n": 1, "s3cr3t": 0} {
+		if got := strings.Count(out, what); got != n {
+			t.Errorf("%q is told %d times, want %d:\n%s", what, got, n, out)
+		}
+	}
+	var uses []used
+	for dec := json.NewDecoder(strings.NewReader(c.ok("whoami", "--json"))); dec.More(); {
+		var r whoRow
+		if err := dec.Decode(&r); err != nil {
+			t.Fatal(err)
+		}
+		if r.Use != nil {
+			uses = append(uses, *r.Use)
+		}
+	}
+	if len(uses) != 4 || strings.Join(uses[2].From, " ") != token || strings.Join(uses[2].With, " ") != "token" || len(uses[3].From) != 0 {
+		t.Errorf("%+v", uses)
+	}
+	if err := os.Chmod(token, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	os.Remove(proxy)
+	out, _, err := c.run("whoami")
+	if code := report(&strings.Builder{}, err, false); code != control.CodeRefused {
+		t.Errorf("exit code %d", code)
+	}
+	for what, n := range map[string]int{"chmod 600": 1, "x509_magic is not there": 1, "no proxy that can be used": 2, "no token that can be used": 1, "s3cr3t": 0} {
+		if got := strings.Count(out, what); got != n {
+			t.Errorf("%q is told %d times, want %d:\n%s", what, got, n, out)
+		}
+	}
+	for _, args := range [][]string{{"config", "show"}, {"config", "check", lake}} {
+		if out, _, _ := c.run(args...); strings.Contains(out, "s3cr3t") {
+			t.Errorf("%v shows a secret:\n%s", args, out)
+		}
+	}
+}

@@ -34,7 +34,7 @@ func (v *FS) keep(n *Node) (end func(died bool)) {
 		v.goDo(func(context.Context) {
 			defer cancel()
 			if f, err := v.openCached(n, in); err == nil {
-				f.Fill(ctx) // its error is that of the readers too
+				f.Stay(ctx)
 				f.Close()
 			}
 		})

@@ -142,13 +142,13 @@ func TestMeasure(t *testing.T) {
 	b := &bench{ctx: t.Context(), o: options{rounds: 3}, dir: "/some/where"}
 	ended := false
 	var order []string
-	s := section{"s", []*job{
+	s := section{title: "s", jobs: []*job{
 		{name: "raw", raw: true, run: func(at place) (float64, error) {
 			order = append(order, at.name)
 			return map[string]float64{"bare": 2, "mount": 1}[at.name], nil
 		}},
 		{name: "broken", run: func(place) (float64, error) { return 0, errors.New("/some/where/f: no luck") }},
-	}, func() ([]place, func() error, error) {
+	}, setUp: func() ([]place, func() error, error) {
 		return []place{{name: "bare", bare: true}, {name: "mount"}}, func() error { ended = true; return nil }, nil
 	}}
 	rows, err := b.measure(s)
@@ -167,6 +167,41 @@ func TestMeasure(t *testing.T) {
 	b.o.only, ended = "nothing of this name", false
 	if rows, err := b.measure(s); rows != nil || err != nil || ended {
 		t.Errorf("-only: %v, %v, set up: %v", rows, err, ended)
+	}
+}
+
+// TestOptionalSections: a server that is not here costs its own section, and the page's head says why; what must
+// be there ends the run.
+func TestOptionalSections(t *testing.T) {
+	b := &bench{ctx: t.Context(), o: options{rounds: 1}, dir: "/some/where"}
+	ok := func() ([]place, func() error, error) {
+		return []place{{name: "bare", bare: true}, {name: "mount"}}, func() error { return nil }, nil
+	}
+	gone := func() ([]place, func() error, error) {
+		st := &stage{dir: t.TempDir()}
+		return nil, nil, st.play(func() { st.Skipf("the server\nof /some/where/x is not installed") })
+	}
+	jobs := []*job{{name: "j", raw: true, run: func(place) (float64, error) { return 1, nil }}}
+	all := []section{{title: "first", jobs: jobs, optional: true, setUp: gone}, {title: "second", jobs: jobs, setUp: ok}}
+	var shown []string
+	rows, absent, err := b.measureAll(all, func(title string, rows []*row) { shown = append(shown, title) })
+	if err != nil || len(rows) != 1 || strings.Join(shown, " ") != "second" {
+		t.Errorf("%d rows of %v, %v", len(rows), shown, err)
+	}
+	if got, want := leftOut(absent), "\nNot measured: first: the server of x is not installed.\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if leftOut(nil) != "" {
+		t.Error("nothing was left out")
+	}
+	all[0].optional = false
+	if _, _, err := b.measureAll(all, func(string, []*row) {}); err == nil {
+		t.Error("the run went on without what it must have")
+	}
+	for _, q := range protocols {
+		if s := b.server(q); !s.optional {
+			t.Errorf("%s must be there", q.name)
+		}
 	}
 }
 

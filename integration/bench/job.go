@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -43,8 +42,9 @@ type row struct {
 
 // section is a group of rows that share lakes.
 type section struct {
-	title string
-	jobs  []*job
+	title    string
+	jobs     []*job
+	optional bool // a run goes on without it, and says why
 	// setUp makes what the jobs need, and gives the sides (the bare folder first, the
 	// mount next) and what ends it.
 	setUp func() (sides []place, tearDown func() error, err error)
@@ -94,6 +94,7 @@ func (b *bench) measureJob(j *job, sides []place) *row {
 	if r.why != "" {
 		return r
 	}
+	spent := make([]time.Duration, len(sides))
 	rounds := b.o.rounds
 	if j.rounds > 0 {
 		rounds = min(rounds, j.rounds)
@@ -109,10 +110,16 @@ func (b *bench) measureJob(j *job, sides []place) *row {
 			if j.alone && at.bare || r.failures[n] != "" || b.ctx.Err() != nil {
 				continue
 			}
-			v, err := b.once(j, at)
+			left := b.limit - spent[n]
+			if b.limit > 0 && left <= 0 {
+				continue // what it has has to do
+			}
+			began := time.Now()
+			v, err := b.once(j, at, left)
+			spent[n] += time.Since(began)
 			if err != nil {
 				step("%s: %s: %v", j.name, at.name, err)
-				r.failures[n], r.values[n] = strings.ReplaceAll(err.Error(), b.dir+"/", ""), nil
+				r.failures[n], r.values[n] = b.plain(err), nil
 				if len(sides) <= 2 {
 					r.why = r.failures[n]
 				}
@@ -124,9 +131,9 @@ func (b *bench) measureJob(j *job, sides []place) *row {
 	return r
 }
 
-// once runs a job once, and for the limit at most if there is one: a side that is over it
+// once runs a job once, and for so long at most if there is a limit: a side that is over it
 // is not asked again, for it is still busy.
-func (b *bench) once(j *job, at place) (v float64, err error) {
+func (b *bench) once(j *job, at place, left time.Duration) (v float64, err error) {
 	if b.limit == 0 {
 		return j.once(at)
 	}
@@ -139,7 +146,7 @@ func (b *bench) once(j *job, at place) (v float64, err error) {
 		return got, gotErr
 	case <-b.ctx.Done():
 		return 0, b.ctx.Err()
-	case <-time.After(b.limit):
+	case <-time.After(left):
 		if b.gone == nil {
 			b.gone = map[string]bool{}
 		}

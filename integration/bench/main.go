@@ -75,7 +75,7 @@ type bench struct {
 	dir  string // of all that it makes
 	bare string // the bare folder
 
-	limit time.Duration   // of one round of a job; 0: none
+	limit time.Duration   // of a side in a row, all rounds together; 0: none
 	gone  map[string]bool // sides that were over it
 }
 

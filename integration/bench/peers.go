@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -62,7 +63,7 @@ func (b *bench) peers() (p page, err error) {
 			}
 			dir, stop, err := q.start(b, src)
 			if err != nil {
-				absent = append(absent, q.name+": "+oneLine(err.Error()))
+				absent = append(absent, q.name+": "+oneLine(b.plain(err)))
 				step("%s: %v", q.name, err)
 				if q.name == "tarn" {
 					tearDown()
@@ -82,12 +83,20 @@ func (b *bench) peers() (p page, err error) {
 	if err != nil {
 		return p, err
 	}
-	p.head += "\nBeside it: " + strings.Join(versions, "; ") + ".\n"
-	if len(absent) > 0 {
-		p.head += "\nNot measured: " + strings.Join(absent, "; ") + ".\n"
-	}
 	p.body = "\n" + peerTable(rows) + "\nThe peers' closes promise less: what was written may be in their caches only. tarn's close returns when the file is safe on the local disk; the bare folder syncs before it closes.\n"
-	p.chart("peers.svg", "tarn against the best of the others in each row", peerChart(rows))
+	more, left, err := b.measureAll(b.onOneServer(&versions, &absent), func(title string, rows []*row) {
+		p.body += heading(title) + peerTable(rows)
+	})
+	if err != nil {
+		return p, err
+	}
+	if len(versions) > 0 {
+		slices.Sort(versions)
+		p.head += "\nBeside it: " + strings.Join(slices.Compact(versions), "; ") + ".\n"
+	}
+	slices.Sort(absent)
+	p.head += leftOut(append(slices.Compact(absent), left...))
+	p.chart("peers.svg", "tarn against the best of the others in each row", peerChart(append(rows, more...)))
 	return p, nil
 }
 

@@ -24,6 +24,7 @@ var peerRemarks = []peerRemark{
 	{"ls -lR", "", "each folder is opened and its entries come from the catalogue's database; ls asks for extended attributes, which a peer that has none refuses once"},
 	{"warm", "", "both sides read the kernel's page cache; what differs is the disturbance of the run"},
 	{"page cache cold", "", "both sides read this disk; what differs is the disturbance of the run"},
+	{"random 4 KiB reads", "", "tarn asks the server for each 4 KiB alone, a request each, and they pass its daemon, which could turn to another replica and compares them when the file is fetched whole"},
 	{"nothing cached: first", "", "a block is fetched whole and verified before a byte of it is given"},
 	{"nothing cached: whole", "xrootdfs", "it keeps nothing; tarn writes the bytes to its cache and verifies the whole file before its last bytes are given"},
 	{"nothing cached: whole", "", "tarn writes the bytes to its cache and verifies the whole file before its last bytes are given"},

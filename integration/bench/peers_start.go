@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -15,7 +16,7 @@ import (
 // allPeers: tarn first.
 var allPeers = []peer{
 	{name: "tarn", start: startTarn},
-	{name: "rclone mount", needs: []string{"rclone"}, version: "rclone version", missing: "Debian's is too old to serve S3; put one in PATH", start: startRclone},
+	{name: "rclone mount", needs: []string{"rclone"}, version: "rclone version", missing: "go install github.com/rclone/rclone@v1.71.0 (Debian's is too old to serve S3)", start: startRclone},
 	{name: "xrootdfs", needs: []string{"xrootdfs", "xrootd", "setpriv"}, version: "xrootd -v", missing: "apt-get install xrootd-server xrootd-fuse", start: startXrootd},
 	{name: "davfs2", needs: []string{"mount.davfs", "rclone"}, version: "mount.davfs -V", missing: "apt-get install davfs2; its server here is rclone", start: startDavfs},
 	{name: "s3fs", needs: []string{"s3fs", "rclone"}, version: "s3fs --version", missing: "apt-get install s3fs; its server here is rclone", start: startS3fs},
@@ -28,8 +29,8 @@ func startTarn(b *bench, src string) (string, func() error, error) {
 		return "", nil, err
 	}
 	// The same files under other names, so that nothing is there twice.
-	if out, err := exec.Command("cp", "-al", src+"/data", l.disk("data")).CombinedOutput(); err != nil {
-		return "", nil, fmt.Errorf("cp -al: %w: %s", err, out)
+	if err := b.bounded("cp", "-al", src+"/data", l.disk("data")); err != nil {
+		return "", nil, err
 	}
 	if err := l.register("data"); err != nil {
 		return "", nil, err
@@ -77,29 +78,50 @@ func (b *bench) mountPoint(name string) (string, error) {
 // mounted starts a program that mounts in the foreground, and waits until it has. stop ends it
 // and the servers behind it.
 func mounted(mnt string, servers []*child, argv ...string) (stop func() error, err error) {
-	ended := func() {
-		for _, s := range servers {
-			s.stop()
-		}
-	}
 	c, err := spawn(nil, argv...)
 	if err != nil {
-		ended()
+		endAll(servers)
 		return nil, err
 	}
 	stop = func() error {
 		err := unmount(mnt)
 		c.stop()
-		ended()
+		endAll(servers)
 		return err
 	}
 	if err := waitMount(mnt, c.done); err != nil {
 		unmount(mnt)
 		c.stop()
-		ended()
+		endAll(servers)
 		return nil, fmt.Errorf("%s: %w: %s", argv[0], err, c.said())
 	}
 	return stop, nil
+}
+
+func endAll(servers []*child) {
+	for _, s := range servers {
+		s.stop()
+	}
+}
+
+// bounded runs a program for peerLimit at most.
+func (b *bench) bounded(argv ...string) error {
+	ctx, cancel := context.WithTimeout(b.ctx, peerLimit)
+	defer cancel()
+	p, err := lookPath(argv[0])
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, p, argv[1:]...)
+	cmd.WaitDelay = time.Second
+	out, err := cmd.CombinedOutput()
+	if ctx.Err() == context.DeadlineExceeded {
+		return fmt.Errorf("%s: more than %v", argv[0], peerLimit)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w: %s", argv[0], err, out)
+	}
+	return nil
 }
 
 // isMount tells whether another file system begins at mnt.
@@ -172,24 +194,28 @@ func serveWebDAV(src string) (addr string, c *child, err error) {
 }
 
 func startRclone(b *bench, src string) (string, func() error, error) {
-	mnt, err := b.mountPoint("rclone")
-	if err != nil {
-		return "", nil, err
-	}
 	addr, server, err := serveWebDAV(src)
 	if err != nil {
 		return "", nil, err
 	}
-	stop, err := mounted(mnt, []*child{server}, "rclone", "mount", ":webdav:", mnt, "--webdav-url", "http://"+addr, "--config", "/dev/null",
-		"--vfs-cache-mode", "full", "--cache-dir", filepath.Join(b.dir, "rclone-cache"), "--dir-cache-time", "1h", "--vfs-write-back", "1h", "-q")
+	mnt, stop, err := mountRclone(b, "rclone", []*child{server}, ":webdav:", "--webdav-url", "http://"+addr)
 	return mnt + "/data", stop, err
 }
 
-func startXrootd(b *bench, src string) (string, func() error, error) {
-	mnt, err := b.mountPoint("xrootdfs")
+// mountRclone mounts what rclone calls remote. stop ends the servers, too.
+func mountRclone(b *bench, name string, servers []*child, remote string, args ...string) (string, func() error, error) {
+	mnt, err := b.mountPoint(name)
 	if err != nil {
+		endAll(servers)
 		return "", nil, err
 	}
+	argv := append([]string{"rclone", "mount", remote, mnt, "--config", "/dev/null", "--vfs-cache-mode", "full", "--cache-dir", filepath.Join(b.dir, name+"-cache"),
+		"--dir-cache-time", "1h", "--vfs-write-back", "1h", "-q"}, args...)
+	stop, err := mounted(mnt, servers, argv...)
+	return mnt, stop, err
+}
+
+func startXrootd(b *bench, src string) (string, func() error, error) {
 	run := filepath.Join(b.dir, "xrootd")
 	if err := os.Mkdir(run, 0o777); err != nil {
 		return "", nil, err
@@ -221,7 +247,16 @@ func startXrootd(b *bench, src string) (string, func() error, error) {
 	if err != nil {
 		return "", nil, err
 	}
-	stop, err := mounted(mnt, []*child{server}, "xrootdfs", mnt, "-f", "-o", fmt.Sprintf("rdr=root://127.0.0.1:%d//data,allow_other", port))
+	return mountXrootdfs(b, "xrootdfs", fmt.Sprintf("root://127.0.0.1:%d//data", port), server)
+}
+
+func mountXrootdfs(b *bench, name, url string, servers ...*child) (string, func() error, error) {
+	mnt, err := b.mountPoint(name)
+	if err != nil {
+		endAll(servers)
+		return "", nil, err
+	}
+	stop, err := mounted(mnt, servers, "xrootdfs", mnt, "-f", "-o", "rdr="+url+",allow_other")
 	return mnt, stop, err
 }
 
@@ -229,15 +264,28 @@ func startDavfs(b *bench, src string) (string, func() error, error) {
 	if !isRoot {
 		return "", nil, fmt.Errorf("needs root")
 	}
-	mnt, err := b.mountPoint("davfs")
-	if err != nil {
-		return "", nil, err
-	}
 	addr, server, err := serveWebDAV(src)
 	if err != nil {
 		return "", nil, err
 	}
-	cache, conf := filepath.Join(b.dir, "davfs-cache"), filepath.Join(b.dir, "davfs.conf")
+	mnt, stop, err := mountDavfs(b, "davfs", "http://"+addr+"/", server)
+	return mnt + "/data", stop, err
+}
+
+func mountDavfs(b *bench, name, url string, servers ...*child) (_ string, stop func() error, err error) {
+	defer func() {
+		if err != nil {
+			endAll(servers)
+		}
+	}()
+	if !isRoot {
+		return "", nil, fmt.Errorf("needs root")
+	}
+	mnt, err := b.mountPoint(name)
+	if err != nil {
+		return "", nil, err
+	}
+	cache, conf := filepath.Join(b.dir, name+"-cache"), filepath.Join(b.dir, name+".conf")
 	if err := os.Mkdir(cache, 0o777); err != nil {
 		return "", nil, err
 	}
@@ -247,24 +295,20 @@ func startDavfs(b *bench, src string) (string, func() error, error) {
 		return "", nil, err
 	}
 	// It goes into the background by itself, and ends when it is unmounted.
-	stop := func() error {
+	stop = func() error {
 		err := unmount(mnt)
 		endDaemon("/run/mount.davfs/" + strings.ReplaceAll(strings.Trim(mnt, "/"), "/", "-") + ".pid")
-		server.stop()
+		endAll(servers)
 		return err
 	}
-	if out, err := exec.Command("mount.davfs", "http://"+addr+"/", mnt, "-o", "conf="+conf).CombinedOutput(); err != nil {
+	if err := b.bounded("mount.davfs", url, mnt, "-o", "conf="+conf); err != nil {
 		stop()
-		return "", nil, fmt.Errorf("mount.davfs: %w: %s", err, out)
+		return "", nil, err
 	}
-	return mnt + "/data", stop, nil
+	return mnt, stop, nil
 }
 
 func startS3fs(b *bench, src string) (string, func() error, error) {
-	mnt, err := b.mountPoint("s3fs")
-	if err != nil {
-		return "", nil, err
-	}
 	addr, err := freeAddr()
 	if err != nil {
 		return "", nil, err
@@ -273,13 +317,22 @@ func startS3fs(b *bench, src string) (string, func() error, error) {
 	if err != nil {
 		return "", nil, err
 	}
-	key := filepath.Join(b.dir, "s3fs-key")
-	if err := os.WriteFile(key, []byte("bench:benchbench\n"), 0o600); err != nil {
-		server.stop()
+	return mountS3fs(b, "s3fs", "data", "http://"+addr, "bench:benchbench", server)
+}
+
+// mountS3fs mounts a bucket; keys are ID:SECRET.
+func mountS3fs(b *bench, name, bucket, url, keys string, servers ...*child) (string, func() error, error) {
+	mnt, err := b.mountPoint(name)
+	file := filepath.Join(b.dir, name+"-key")
+	if err == nil {
+		err = os.WriteFile(file, []byte(keys+"\n"), 0o600)
+	}
+	if err != nil {
+		endAll(servers)
 		return "", nil, err
 	}
-	stop, err := mounted(mnt, []*child{server}, "s3fs", "data", mnt, "-f", "-o", "url=http://"+addr, "-o", "use_path_request_style", "-o", "passwd_file="+key,
-		"-o", "use_cache="+filepath.Join(b.dir, "s3fs-cache"), "-o", "stat_cache_expire=3600")
+	stop, err := mounted(mnt, servers, "s3fs", bucket, mnt, "-f", "-o", "url="+url, "-o", "use_path_request_style", "-o", "passwd_file="+file,
+		"-o", "use_cache="+filepath.Join(b.dir, name+"-cache"), "-o", "stat_cache_expire=3600")
 	return mnt, stop, err
 }
 
@@ -294,13 +347,9 @@ func startJuice(b *bench, src string) (string, func() error, error) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return "", nil, err
 	}
-	p, err := lookPath("juicefs")
-	if err != nil {
-		return "", nil, err
-	}
 	meta, cache := "sqlite3://"+dir+"/meta.db", dir+"/cache"
-	if out, err := exec.Command(p, "format", "--storage", "file", "--bucket", dir+"/objects/", "--no-update", meta, "bench").CombinedOutput(); err != nil {
-		return "", nil, fmt.Errorf("juicefs format: %w: %s", err, out)
+	if err := b.bounded("juicefs", "format", "--storage", "file", "--bucket", dir+"/objects/", "--no-update", meta, "bench"); err != nil {
+		return "", nil, err
 	}
 	mount := func() (func() error, error) {
 		return mounted(mnt, nil, "juicefs", "mount", "--no-usage-report", "--cache-dir", cache, "--cache-size", "40960", "--attr-cache", "3600", "--entry-cache", "3600", "--dir-entry-cache", "3600", meta, mnt)
@@ -310,12 +359,12 @@ func startJuice(b *bench, src string) (string, func() error, error) {
 		return "", nil, err
 	}
 	// Not -a: files that are one would stay one, and what is cached of one be cached of all.
-	out, err := exec.CommandContext(b.ctx, "cp", "-r", src+"/data", mnt).CombinedOutput()
+	err = b.bounded("cp", "-r", src+"/data", mnt)
 	if serr := stop(); err == nil {
 		err = serr
 	}
 	if err != nil {
-		return "", nil, fmt.Errorf("cp: %w: %s", err, out)
+		return "", nil, err
 	}
 	if err := os.RemoveAll(cache); err != nil {
 		return "", nil, err

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestPeerVerdict(t *testing.T) {
@@ -72,10 +73,55 @@ func TestPeerData(t *testing.T) {
 	}
 }
 
+// TestLimitOfRounds: all rounds of a side in a row share its time, and what was measured in it counts.
+func TestLimitOfRounds(t *testing.T) {
+	b := &bench{ctx: t.Context(), o: options{rounds: 5}, limit: time.Hour}
+	j := &job{name: "x", raw: true, run: func(place) (float64, error) { b.limit = 1; return 1, nil }} // no time is left now
+	if r := b.measureJob(j, []place{{name: "a"}}); len(r.values[0]) != 1 || len(r.failures) != 0 || b.gone != nil {
+		t.Errorf("%v, %v, gone: %v", r.values, r.failures, b.gone)
+	}
+}
+
+func TestOneServer(t *testing.T) {
+	b := &bench{o: options{rounds: 1}}
+	for _, s := range b.onOneServer(nil, nil) {
+		if !s.optional || len(s.jobs) != 2 {
+			t.Errorf("%+v", s)
+		}
+	}
+	for _, s := range oneServers {
+		for _, p := range s.peers {
+			if q := peerNamed(p.peer); q.name == "tarn" || q.version == "" {
+				t.Errorf("%+v", q)
+			}
+		}
+	}
+	// One that needs a server of rclone's does not need it here.
+	q := &peer{name: "x", needs: []string{"rclone", "sh"}}
+	if why := q.without("rclone"); why != "" {
+		t.Error(why)
+	}
+	if q.needs = append(q.needs, "no-such-program"); !strings.Contains(q.without("rclone"), "no-such-program is not installed") || len(q.needs) != 3 {
+		t.Errorf("%q, %v", q.without("rclone"), q.needs)
+	}
+	if pfn, err := pfnOf([]byte(`{"rse":"S","pfn":"ctao/ab/f"}`)); pfn != "ctao/ab/f" || err != nil {
+		t.Errorf("%q, %v", pfn, err)
+	}
+	for _, bad := range []string{"", "{}", `{"pfn":"a"}{"pfn":"b"}`} {
+		if pfn, err := pfnOf([]byte(bad)); err == nil {
+			t.Errorf("%s: %q", bad, pfn)
+		}
+	}
+}
+
 // TestRemarks: every row has a reason ready for the day that tarn is behind in it.
 func TestRemarks(t *testing.T) {
 	b := &bench{o: options{rounds: 1, size: 1 << 20}}
-	for _, j := range b.peerJobs(peerSizes{}) {
+	jobs := b.peerJobs(peerSizes{})
+	for _, s := range b.onOneServer(nil, nil) {
+		jobs = append(jobs, s.jobs...)
+	}
+	for _, j := range jobs {
 		if got := remark(j.name, "some peer"); got == remark("nothing of this name", "") {
 			t.Errorf("%s: %s", j.name, got)
 		}

@@ -44,7 +44,7 @@ func (b *bench) data() section {
 			run:    func(at place) (float64, error) { return float64(b.o.small), openMany(at.dir+"/many", b.o.small) },
 		},
 	}
-	return section{"reading and writing data", jobs, func() ([]place, func() error, error) {
+	return section{title: "reading and writing data", jobs: jobs, setUp: func() ([]place, func() error, error) {
 		l, err := b.newLake("data", b.conf("", "local", ""))
 		if err != nil {
 			return nil, nil, err
@@ -120,7 +120,7 @@ func (b *bench) creates(closing string) section {
 			j.name += ", close: fast"
 		}
 	}
-	return section{title, jobs, func() ([]place, func() error, error) {
+	return section{title: title, jobs: jobs, setUp: func() ([]place, func() error, error) {
 		l, err := b.newLake("creates-"+closing, b.conf("", "local", ""))
 		if err != nil {
 			return nil, nil, err

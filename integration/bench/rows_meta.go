@@ -45,7 +45,7 @@ func (b *bench) tree(xattr bool) section {
 	} else {
 		name, mount, title = "tree-off", "mount: {xattr: false}", "names, with mount.xattr: false"
 	}
-	return section{title, jobs, func() ([]place, func() error, error) {
+	return section{title: title, jobs: jobs, setUp: func() ([]place, func() error, error) {
 		bare := filepath.Join(b.bare, "tree")
 		if _, err := os.Stat(bare); err != nil {
 			if err := makeTree(bare, n); err != nil {
@@ -139,7 +139,7 @@ func (b *bench) huge() section {
 	jobs = append(jobs, memory(fmt.Sprintf("a walk over %d entries", b.o.huge), func(at place) error { return command(at.dir, "ls", "-lR", "walk") })...)
 	jobs = append(jobs, memory(fmt.Sprintf("holding %d files open", b.o.small), func(at place) error { return holdOpen(at.dir+"/open", b.o.small) })...)
 	jobs = append(jobs, memory(fmt.Sprintf("%d streams at once, nothing cached", b.o.streams), func(at place) error { return b.streamAll(at.dir + "/streams") })...)
-	return section{"very many entries, and memory", jobs, func() ([]place, func() error, error) {
+	return section{title: "very many entries, and memory", jobs: jobs, setUp: func() ([]place, func() error, error) {
 		var err error
 		if l, err = b.newLake("huge", b.conf("", "local", "")); err != nil {
 			return nil, nil, err

@@ -84,7 +84,7 @@ func (b *bench) remote() section {
 		latency("disk replica, nothing cached: 4 KiB at the end", func(p string) (float64, error) { return readAt(p, -4096) }),
 		latency("disk replica: 4 KiB at the end while the file is read", endDuringFill),
 	}
-	return section{"a disk replica, nothing in the hot cache", jobs, func() (_ []place, _ func() error, err error) {
+	return section{title: "a disk replica, nothing in the hot cache", jobs: jobs, setUp: func() (_ []place, _ func() error, err error) {
 		// No ends of files are kept, so that an evicted file is as one never read.
 		if l, err = b.newLake("remote", b.conf("", "local", ", head: 0, tail: 0")); err != nil {
 			return nil, nil, err

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -144,26 +143,7 @@ func (b *bench) server(p protocol) section {
 		return flushed(at)
 	}
 	random := func(at int) func(place) (float64, error) {
-		return func(pl place) (float64, error) {
-			const reads = 256
-			v, err := seconds(func() error {
-				return each(at, func(i int) error {
-					f, err := os.Open(pl.dir + "/big")
-					if err != nil {
-						return err
-					}
-					defer f.Close()
-					r, buf := rand.New(rand.NewPCG(uint64(pl.round), uint64(i))), make([]byte, 4096)
-					for range reads / at {
-						if _, err := f.ReadAt(buf, r.Int64N(b.o.size/4096)*4096); err != nil {
-							return err
-						}
-					}
-					return nil
-				})
-			})
-			return v / reads * 1000, err
-		}
+		return func(pl place) (float64, error) { return randomBlocks(pl.dir+"/big", at, pl.round) }
 	}
 	jobs := []*job{
 		{name: p.name + ": whole file, nothing cached, against " + p.tool, unit: "MB/s", target: 1, before: forget, run: func(at place) (float64, error) {
@@ -198,7 +178,7 @@ func (b *bench) server(p protocol) section {
 			return v, l.sent(b.ctx)
 		}},
 	}
-	return section{"a server on this machine: " + p.name, jobs, func() ([]place, func() error, error) {
+	return section{title: "a server on this machine: " + p.name, jobs: jobs, optional: true, setUp: func() ([]place, func() error, error) {
 		t := &stage{dir: b.dir}
 		tearDown := func() error {
 			defer t.end()

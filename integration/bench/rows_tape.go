@@ -74,7 +74,7 @@ func (b *bench) tape() section {
 		{name: "the same, one request a file in the order asked: tape time / best order", unit: "x", lower: true, raw: true, alone: true, rounds: 1, note: "a program without the planner",
 			run: func(place) (float64, error) { return float64(naive) / float64(best), nil }},
 	}
-	return section{"recalls from tape", jobs, func() (_ []place, _ func() error, err error) {
+	return section{title: "recalls from tape", jobs: jobs, setUp: func() (_ []place, _ func() error, err error) {
 		conf := fmt.Sprintf("rses:\n  - name: PIC-TAPE\n    tape: {drives: %d, cartridges: %d, cartridge_size: %d, buffer: 4GiB, speed: 250x, spread: true}\n",
 			tapeDrives, tapeCartridges, b.cartridge())
 		if l, err = b.newLake("tape", b.conf(conf, "local", ", head: 0, tail: 0")); err != nil {

@@ -104,6 +104,33 @@ func readRandom(n int) func(f *os.File, seed uint64) error {
 	}
 }
 
+// randomBlocks gives the milliseconds that each of 256 reads of 4 KiB anywhere in a file takes, at a time by as many
+// readers with a descriptor of their own.
+func randomBlocks(path string, at, round int) (float64, error) {
+	const reads = 256
+	v, err := seconds(func() error {
+		return each(at, func(i int) error {
+			f, err := os.Open(path)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			st, err := f.Stat()
+			if err != nil {
+				return err
+			}
+			r, buf := rand.New(rand.NewPCG(uint64(round), uint64(i))), make([]byte, 4096)
+			for range reads / at {
+				if _, err := f.ReadAt(buf, r.Int64N(st.Size()/4096)*4096); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	})
+	return v / reads * 1000, err
+}
+
 // mapped maps the file and copies n pages out of it: in order, or anywhere; n 0 is all of them.
 func mapped(n int, random bool) func(f *os.File, seed uint64) error {
 	return func(f *os.File, seed uint64) error {

@@ -67,6 +67,26 @@ func TestGlobusClientSeesTheSame(t *testing.T) {
 	}
 }
 
+// gfal-copy reads what we wrote, and we what it wrote. It speaks GSI only: ftp is none of its protocols.
+func TestGfalSeesTheSame(t *testing.T) {
+	r := grid(t)
+	s := r.open(t, nil)
+	data := backendstest.Bytes(13, 5<<20+3)
+	if err := put(s, "d/ours", data); err != nil {
+		t.Fatal(err)
+	}
+	copied := filepath.Join(t.TempDir(), "copy")
+	vars := []string{"X509_USER_PROXY=" + r.proxy, "X509_CERT_DIR=" + r.pki.Certificates}
+	servertest.GfalCopy(t, vars, r.o.URL+"/d/ours", "file://"+copied)
+	if got, err := os.ReadFile(copied); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("gfal-copy reads other bytes: %v", err)
+	}
+	servertest.GfalCopy(t, vars, "-n", "4", "-K", "adler32", "file://"+copied, r.o.URL+"/d/theirs")
+	if got, err := backendstest.Get(t.Context(), s, "d/theirs"); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("we read other bytes than gfal-copy wrote: %v", err)
+	}
+}
+
 // Reads over several connections, at any offset, beside plain ones.
 func TestBlocks(t *testing.T) {
 	r := grid(t)

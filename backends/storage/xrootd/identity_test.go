@@ -110,6 +110,29 @@ func TestIdentities(t *testing.T) {
 	})
 }
 
+// A storage with a proxy of its own shows that and never the one of the environment, good or bad.
+func TestNamedProxy(t *testing.T) {
+	alone(t, func(t *testing.T) {
+		pki := servertest.NewPKI(t)
+		mapped, strange := pki.Proxy(t, time.Hour), filepath.Join(t.TempDir(), "strange")
+		pki.CA.User(t, "A Stranger").Proxy(t, time.Hour).WriteProxy(t, strange)
+		expired := filepath.Join(t.TempDir(), "expired")
+		pki.User.Proxy(t, -time.Hour).WriteProxy(t, expired)
+		environment(t, "X509_CERT_DIR="+pki.Certificates, "X509_USER_PROXY="+mapped)
+		srv := servertest.XRootD(t, servertest.XRootDOptions{PKI: pki, Login: []string{"gsi"}, Authorize: true})
+		url := folder(t, srv, srv.Root)
+		of := func(proxy string) *credential.Source { return as(mapped).Of(credential.Files{Proxy: proxy}) }
+		for _, c := range []struct {
+			who   string
+			proxy string
+			want  error
+		}{{"stranger", strange, backends.ErrPermission}, {"mapped", mapped, nil}, {"expired", expired, backends.ErrPermission}, {"missing", expired + "-not", backends.ErrPermission}} {
+			_, err := storage(t, Options{URL: url, Credentials: of(c.proxy)}).Stat(t.Context(), "")
+			wantErr(t, c.who, err, c.want)
+		}
+	})
+}
+
 // A proxy that expired, and none at all, are refused with words; a good one that comes in its place works at once.
 func TestRenewedProxy(t *testing.T) {
 	alone(t, func(t *testing.T) {

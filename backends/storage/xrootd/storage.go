@@ -86,17 +86,22 @@ func (s *Storage) at(p string) string {
 	return s.end.scheme + "://" + s.end.addr + "/" + s.remote(strings.ToValidUTF8(p, "?"))
 }
 
-// url is that of an absolute path for the library, which shares a connection among URLs of one proxy.
+// url is that of an absolute path for the library, which shares a connection among URLs of one proxy. One that the
+// storage has for itself is named whether it is good or not: the library would look for another.
 func (s *Storage) url(remote string) string {
 	return withQuery(s.end.scheme+"://"+s.end.addr+"/"+remote, s.identity())
 }
 
 // identity is what a URL says of who asks.
 func (s *Storage) identity() string {
-	if s.o.Credentials != nil {
-		if p, err := s.o.Credentials.Proxy(); err == nil && p.Cert != nil && !strings.ContainsAny(p.From, "&?=%# ") {
-			return "xrd.gsiusrpxy=" + p.From
-		}
+	if s.o.Credentials == nil {
+		return ""
+	}
+	if own := s.o.Credentials.Named().Proxy; own != "" {
+		return "xrd.wantprot=gsi&xrd.gsiusrpxy=" + own
+	}
+	if p, err := s.o.Credentials.Proxy(); err == nil && p.Cert != nil && !strings.ContainsAny(p.From, "&?=%# ") {
+		return "xrd.gsiusrpxy=" + p.From
 	}
 	return ""
 }

@@ -188,7 +188,9 @@ func (c *Config) complete() {
 		r := &c.RSEs[i]
 		abs(&r.Path)
 		for k := range r.Protocols {
-			abs(&r.Protocols[k].Keys)
+			for _, p := range []*string{&r.Protocols[k].Keys, &r.Protocols[k].Proxy, &r.Protocols[k].Token} {
+				abs(p)
+			}
 		}
 		r.Kind = strings.ToLower(r.Kind)
 		if r.Kind == "" {

@@ -39,6 +39,7 @@ func (j judge) protocols(key string, r RSE) {
 		}
 		j.limits(key+".limits", p.Limits)
 		j.s3(key, p)
+		j.credentials(key, p)
 		j.priorities(key, Domain{p.Read, p.Write, p.Delete, p.CopyRead, p.CopyWrite})
 		for _, d := range []struct {
 			name string
@@ -171,6 +172,29 @@ func (j judge) s3(key string, p Protocol) {
 	}
 }
 
+// credentials judges the files of a protocol's own identity.
+func (j judge) credentials(key string, p Protocol) {
+	scheme, _, _ := strings.Cut(p.URL, ":")
+	tls := scheme == "davs" || scheme == "https"
+	xrootd := scheme == "root" || scheme == "roots"
+	if p.Proxy != "" {
+		switch {
+		case xrootd && strings.ContainsAny(p.Proxy, "&?=%# "):
+			j.fault(key+".proxy", "want a path without &, ?, =, %%, # and spaces: libXrdCl is told it in a URL")
+		case !tls && !xrootd && scheme != "gsiftp":
+			j.fault(key+".proxy", "is for URLs of davs, https, root, roots and gsiftp only")
+		}
+	}
+	if p.Token != "" {
+		switch {
+		case xrootd:
+			j.fault(key+".token", "with root and roots one token counts for all servers, that of BEARER_TOKEN_FILE in the environment: want a proxy here, or a URL of davs")
+		case !tls:
+			j.fault(key+".token", "is for URLs of davs and https only")
+		}
+	}
+}
+
 func isS3(text string) bool {
 	return strings.HasPrefix(text, "s3:") || strings.HasPrefix(text, "s3s:")
 }
@@ -187,7 +211,7 @@ func urlFault(text string) string {
 	case u.User != nil && isS3(text):
 		return "has a user or password in it: name a file by keys, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, instead"
 	case u.User != nil:
-		return "has a user or password in it: name a token by BEARER_TOKEN_FILE or a proxy by X509_USER_PROXY instead"
+		return "has a user or password in it: name a file by token or proxy, or set BEARER_TOKEN_FILE or X509_USER_PROXY, instead"
 	case !slices.Contains(Schemes, u.Scheme):
 		return fmt.Sprintf("want a scheme of %s, not %q", strings.Join(Schemes, ", "), u.Scheme)
 	case u.RawQuery != "" || u.Fragment != "" || u.ForceQuery:
