@@ -33,6 +33,7 @@ func (e *Entry) logRecord(kind logKind, st stored, content []byte, durable bool)
 	}
 	b := encodeLogged(kind, e.id, e.rec.seq+1, payload, content)
 	s, off, err := e.j.wal.append(e, b)
+	giveBuffer(b)
 	if err == errNoLog {
 		return err
 	}
@@ -66,7 +67,9 @@ func (e *Entry) logRecord(kind logKind, st stored, content []byte, durable bool)
 
 // logGone notes in the log that the entry is removed, so that no replay brings it back.
 func (e *Entry) logGone(durable bool) error {
-	_, _, err := e.j.wal.append(e, encodeLogged(logGone, e.id, e.rec.seq+1, nil, nil))
+	b := encodeLogged(logGone, e.id, e.rec.seq+1, nil, nil)
+	_, _, err := e.j.wal.append(e, b)
+	giveBuffer(b)
 	if err == errNoLog {
 		return err
 	}

@@ -88,10 +88,12 @@ type logged struct {
 }
 
 // encodeLogged gives a record, padded to whole units. Where it goes to is written into it
-// by placeLogged.
+// by placeLogged. It is a buffer to be given back.
 func encodeLogged(kind logKind, id string, seq uint64, payload, content []byte) []byte {
-	n := (logHead + len(payload) + len(content) + logUnit - 1) / logUnit * logUnit
-	b := make([]byte, n)
+	n := logHead + len(payload) + len(content)
+	b := takeBuffer((n + logUnit - 1) / logUnit * logUnit)
+	clear(b[:logHead])
+	clear(b[n:])
 	copy(b, logMagic)
 	binary.LittleEndian.PutUint32(b[8:], logVersion)
 	binary.LittleEndian.PutUint32(b[12:], uint32(kind))

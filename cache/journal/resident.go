@@ -5,7 +5,6 @@ import (
 	"io"
 	"maps"
 	"os"
-	"slices"
 	"sync"
 	"time"
 
@@ -106,8 +105,9 @@ func (m *memory) loadLocked() error {
 		return nil
 	}
 	if m.dropped() {
-		b := make([]byte, m.size)
+		b := takeBuffer(int(m.size))
 		if err := m.fromLog(b); err != nil {
+			giveBuffer(b)
 			return err
 		}
 		m.bytes = b
@@ -119,8 +119,14 @@ func (m *memory) loadLocked() error {
 
 func (m *memory) resizeLocked(n int64) {
 	m.e.j.resident.Add(n - m.size)
-	if k := int64(len(m.bytes)); n > k {
-		m.bytes = slices.Grow(m.bytes, int(n-k))[:n]
+	if k := len(m.bytes); int(n) > k {
+		if int(n) > cap(m.bytes) {
+			b := takeBuffer(int(n))
+			copy(b, m.bytes)
+			giveBuffer(m.bytes)
+			m.bytes = b
+		}
+		m.bytes = m.bytes[:n]
 		clear(m.bytes[k:])
 	}
 	m.bytes, m.size = m.bytes[:n], n
@@ -223,6 +229,7 @@ func (m *memory) drop(s *segment, off int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.seg == s && m.off == off && m.bytes != nil {
+		giveBuffer(m.bytes)
 		m.bytes = nil
 		m.e.j.resident.Add(-m.size)
 	}
@@ -244,6 +251,7 @@ func (m *memory) endLocked() {
 	if !m.dropped() {
 		j.resident.Add(-m.size)
 	}
+	giveBuffer(m.bytes)
 	m.bytes, m.seg, m.off = nil, nil, 0
 	j.without.Add(-1)
 	j.grownUp(m)
@@ -329,6 +337,9 @@ func (e *Entry) spill() (err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	content, err := m.remains()
+	if m.dropped() {
+		defer giveBuffer(content)
+	}
 	rotten := errors.Is(err, errRotten)
 	if err != nil && !rotten {
 		return err
@@ -408,6 +419,9 @@ func (e *Entry) lend(m *memory) error {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	b, err := m.remains()
+	if m.dropped() {
+		defer giveBuffer(b)
+	}
 	if err != nil {
 		return err
 	}

@@ -31,7 +31,7 @@ func (m *memory) remains() ([]byte, error) {
 	if !m.dropped() {
 		return m.bytes, nil
 	}
-	b := make([]byte, m.size)
+	b := takeBuffer(int(m.size))
 	err := m.fromLog(b)
 	if err == nil || !errors.Is(err, unix.EIO) {
 		return b, err

@@ -127,7 +127,8 @@ func (e *Entry) seal(f File, lazy bool) (Record, error) {
 		if err := hash(); err != nil {
 			return Record{}, err
 		}
-		content := make([]byte, in.Size)
+		content := takeBuffer(int(in.Size))
+		defer giveBuffer(content)
 		if n, err := f.ReadAt(content, 0); n < len(content) {
 			return Record{}, err
 		}

@@ -130,8 +130,10 @@ func (e *Entry) newRecordFile(name string, st stored, durable bool) (err error) 
 	if err := f.Allocate(0, 0, 2*size); err != nil && isSpace(err) {
 		return err
 	}
-	b := make([]byte, 2*size)
+	b := takeBuffer(int(2 * size))
+	defer giveBuffer(b)
 	putSlot(b[:size], e.rec.seq+1, payload)
+	clear(b[size:])
 	if _, err := f.WriteAt(b, 0); err != nil {
 		return err
 	}
@@ -184,7 +186,8 @@ func (e *Entry) writeRecord(st stored, durable bool) error {
 		return err
 	}
 	target := e.rec.slot - e.rec.safe
-	b := make([]byte, e.rec.slot)
+	b := takeBuffer(int(e.rec.slot))
+	defer giveBuffer(b)
 	putSlot(b, e.rec.seq+1, payload)
 	if _, err := f.WriteAt(b, target); err != nil {
 		return err
