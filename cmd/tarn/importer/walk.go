@@ -191,7 +191,7 @@ func (r *run) file(ctx context.Context, j *job) (e backends.Entry, has bool, err
 	if !r.o.RegisterOnly {
 		last := int64(0)
 		pfn = r.l.NewPFN(e.Info.DID, "")
-		rep, err = r.l.Store(ctx, r.rse, pfn, f, e.Info.Size, e.Info.Checksums, func(n int64) {
+		rep, err = r.l.StoreNew(ctx, r.rse, pfn, f, e.Info.Size, e.Info.Checksums, func(n int64) {
 			r.bytes.Add(n - last)
 			last = n
 		})
