@@ -110,7 +110,7 @@ func (up *uploader) copyTo(ctx context.Context, u *unsent, r *journal.Record, i 
 			return err
 		}
 		if !there() {
-			if err := up.store(ctx, u, *r, i); err != nil {
+			if err := up.store(ctx, u, *r, i, u.entry, v.lake.Store); err != nil {
 				return err
 			}
 		}
