@@ -65,11 +65,28 @@ type Upload interface {
 	io.Writer
 	// Commit makes the file visible and durable if its size is the one given to
 	// Create and its checksums match want (every algorithm both know, at least one);
-	// else ErrCorrupt, and nothing is visible. It returns what was verified. A context
+	// else ErrCorrupt, and nothing is visible. It returns the storage's proof: digests of
+	// the bytes that the storage has, as it computed them itself or as they were read
+	// back, and no others. Where it is only known what was sent there are none, and
+	// whoever needs a proof has to ask for it. A context
 	// that ends does not interrupt the last step, so that what an error leaves behind
 	// does not come into view later, when it was looked for and not found.
 	Commit(ctx context.Context, want Checksums) (Checksums, error)
 	Abort() error
+}
+
+// Expecter is an Upload that can be spared work.
+type Expecter interface {
+	// Expect says, before the first Write, what Commit will be given at least, and which of these digests it shall
+	// compare. That the others are of the same bytes is the caller's word: they are not computed.
+	Expect(want Checksums, compare ...string)
+}
+
+// Expect tells u, if it is one that can be told.
+func Expect(u Upload, want Checksums, compare ...string) {
+	if e, ok := u.(Expecter); ok {
+		e.Expect(want, compare...)
+	}
 }
 
 // ThirdParty is a Storage whose server can exchange files with another one, so that the bytes do not come by here.

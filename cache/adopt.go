@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Adopt takes over a complete local file as the content: it is read once and compared,
-// then renamed into the cache, or copied where that is another file system; at the end
+// Adopt takes over a complete local file as the content: it is read once and compared, by
+// that of Options.Quick alone where it is long enough, then renamed into the cache, or copied where that is another file system; at the end
 // path is gone. When it fails the file is left as it was: ErrCorrupt, ErrNoSpace, and
 // ErrBusy while the content is being fetched. Open Files of the content go on with it.
 func (c *Cache) Adopt(ct Content, path string) error {
@@ -51,6 +51,10 @@ func (e *entry) ownUnfilled() error {
 	}
 }
 
+// adoptSmall is up to what size a content is compared with all its checksums: that of Options.Quick may
+// say little of few bytes.
+const adoptSmall = 64 << 10
+
 func (e *entry) adopt(path string) error {
 	src, err := openData(path, os.O_RDONLY)
 	if err != nil {
@@ -70,6 +74,9 @@ func (e *entry) adopt(path string) error {
 	}
 	if whole {
 		return os.Remove(path)
+	}
+	if q := e.c.o.Quick.Alg; sums[q] != "" && before.Size > adoptSmall {
+		sums = map[string]string{q: sums[q]}
 	}
 	// Reading may take long, so nobody is kept from the content meanwhile.
 	crc, err := e.digest(src, before.Size, sums)

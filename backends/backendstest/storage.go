@@ -42,6 +42,7 @@ func Storage(t *testing.T, open func(t *testing.T) backends.Storage) {
 		{"unfinished uploads are invisible", testUnfinished},
 		{"Commit replaces what was there", testReplace},
 		{"Commit verifies checksums", testCommitChecksums},
+		{"Commit verifies what Expect has announced", testExpect},
 		{"Commit verifies the announced size", testCommitSize},
 		{"Commit makes parent folders", testParents},
 		{"Abort leaves nothing and may follow Commit", testAbort},

@@ -137,6 +137,11 @@ type upload struct {
 	end   func()          // of its turn; may be called again
 }
 
+// Expect implements backends.Expecter.
+func (u *upload) Expect(want backends.Checksums, compare ...string) {
+	backends.Expect(u.inner, want, compare...)
+}
+
 func (u *upload) Write(p []byte) (n int, err error) {
 	for len(p) > 0 && err == nil {
 		some := p[:piece(u.e.write, len(p))]

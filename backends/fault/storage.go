@@ -181,6 +181,11 @@ type upload struct {
 	u    backends.Upload
 }
 
+// Expect implements backends.Expecter.
+func (u *upload) Expect(want backends.Checksums, compare ...string) {
+	backends.Expect(u.u, want, compare...)
+}
+
 func (u *upload) Write(p []byte) (int, error) {
 	if err := u.s.begin(context.Background(), "Write", u.path); err != nil {
 		return 0, err

@@ -60,18 +60,36 @@ func safeName(s string) string {
 	return b.String()
 }
 
+// LateSums is a source of Store of which some digests become known while it is read. Sums is
+// asked when all of it has been read.
+type LateSums interface {
+	io.ReaderAt
+	Sums() backends.Checksums
+}
+
 // errSource marks a failure of what was to be stored rather than of the storage.
 var errSource = errors.New("source")
 
 // Store uploads size bytes of src to the RSE and proves that they are there: the digests
-// of the stream, those that the upload returned, and those that the storage knows (or
-// a read-back, where it knows none) must match want. Without want they must agree with
-// one another. It registers nothing.
+// of the stream must match want, and so must those that the storage proves: by the Commit,
+// of the file that it then moved to its place, or else by what it knows of the file
+// there, or by a read-back where it knows nothing. Without want they must agree with one
+// another. It registers nothing.
 //
 // A file that is there already with this size and checksum is success without moving a
 // byte, so that an interrupted upload can be repeated. progress, if any, is called from
 // this goroutine with the bytes written so far. On ErrCorrupt nothing is left at pfn.
 func (l *Lake) Store(ctx context.Context, rse *RSE, pfn string, src io.ReaderAt, size int64, want backends.Checksums, progress func(int64)) (backends.Replica, error) {
+	return l.store(ctx, rse, pfn, src, size, want, progress, true)
+}
+
+// StoreNew is Store at a path that nobody can have written to before: it is not looked at. If
+// there is a file all the same, it is replaced.
+func (l *Lake) StoreNew(ctx context.Context, rse *RSE, pfn string, src io.ReaderAt, size int64, want backends.Checksums, progress func(int64)) (backends.Replica, error) {
+	return l.store(ctx, rse, pfn, src, size, want, progress, false)
+}
+
+func (l *Lake) store(ctx context.Context, rse *RSE, pfn string, src io.ReaderAt, size int64, want backends.Checksums, progress func(int64), look bool) (backends.Replica, error) {
 	fail := func(err error) (backends.Replica, error) {
 		return backends.Replica{}, fmt.Errorf("store %s at %s: %w", pfn, rse.Name, err)
 	}
@@ -85,15 +103,18 @@ func (l *Lake) Store(ctx context.Context, rse *RSE, pfn string, src io.ReaderAt,
 		progress(size)
 		return backends.Replica{RSE: rse.Name, PFN: pfn, State: backends.Available, Verified: l.now()}, nil
 	}
-	if l.stored(ctx, rse, pfn, size, want) {
+	if look && l.stored(ctx, rse, pfn, size, want) {
 		return done()
 	}
-	got, err := l.upload(ctx, rse, pfn, src, size, want, progress)
+	sum, proof, err := l.upload(ctx, rse, pfn, src, size, want, progress)
 	if err != nil {
 		return fail(err)
 	}
 	if want.IsZero() {
-		want = got
+		want = sum
+	}
+	if comparable(want, proof) {
+		return done() // upload has compared them
 	}
 	if err := l.prove(ctx, rse, pfn, want); err != nil {
 		return fail(err)
@@ -132,13 +153,24 @@ func (l *Lake) prove(ctx context.Context, rse *RSE, pfn string, want backends.Ch
 	return fmt.Errorf("verify: %w", err)
 }
 
-// upload streams src, hashing it, and commits. The storage hashes too, and compares all that want knows: here the
-// quickest digest is enough to tell whether it is the source that differs.
-func (l *Lake) upload(ctx context.Context, rse *RSE, pfn string, src io.ReaderAt, size int64, want backends.Checksums, progress func(int64)) (backends.Checksums, error) {
-	none := backends.Checksums{}
+// small is up to what size a file is compared with all its digests on its way: adler32 says little of few bytes.
+const small = 64 << 10
+
+// compared are the digests of want with which size bytes are compared on their way: the one that the grid's storages
+// compare, where it is known. It finds what goes wrong by accident; that all of want are of one content is known.
+func compared(want backends.Checksums, size int64) []string {
+	if size > small && want.Adler32 != "" {
+		return []string{"adler32"}
+	}
+	return checksum.Known(want)
+}
+
+// upload streams src, hashing it, and commits; it gives the digests of the stream, and the proof of the storage. The
+// storage hashes too: here the quickest digest is enough to tell whether it is the source that differs.
+func (l *Lake) upload(ctx context.Context, rse *RSE, pfn string, src io.ReaderAt, size int64, want backends.Checksums, progress func(int64)) (sum, proof backends.Checksums, err error) {
 	u, err := rse.Storage.Create(ctx, pfn, size)
 	if err != nil {
-		return none, err
+		return sum, proof, err
 	}
 	defer u.Abort()
 	algs := checksum.Known(want)
@@ -148,43 +180,42 @@ func (l *Lake) upload(ctx context.Context, rse *RSE, pfn string, src io.ReaderAt
 	case len(algs) == 0:
 		algs = l.o.Algs
 	}
-	h := checksum.New(algs...)
-	buf := make([]byte, min(1<<20, max(size, 1)))
-	for off := int64(0); off < size; {
-		if err := ctx.Err(); err != nil {
-			return none, err
-		}
-		n, err := src.ReadAt(buf[:min(int64(len(buf)), size-off)], off)
-		if n > 0 {
-			h.Write(buf[:n])
-			if _, err := u.Write(buf[:n]); err != nil {
-				return none, err
-			}
-			off += int64(n)
-			progress(off)
-		}
-		if err == io.EOF && off < size {
-			err = io.ErrUnexpectedEOF
-		}
-		if err != nil && off < size {
-			return none, fmt.Errorf("%w: read at %d: %w", errSource, off, err)
-		}
+	if !want.IsZero() {
+		backends.Expect(u, want, compared(want, size)...)
 	}
-	sum := h.Sum()
+	h := checksum.New(algs...)
+	sent := int64(0)
+	err = stream(ctx, src, size, func(p []byte) error {
+		h.Write(p)
+		if _, err := u.Write(p); err != nil {
+			return err
+		}
+		sent += int64(len(p))
+		progress(sent)
+		return nil
+	})
+	if err != nil {
+		return sum, proof, err
+	}
+	sum = h.Sum()
+	if late, ok := src.(LateSums); ok && !want.IsZero() {
+		want = checksum.And(want, late.Sums())
+	}
 	if want.IsZero() {
 		want = sum
 	} else if err := want.Match(sum); err != nil {
-		return none, fmt.Errorf("%w: %w", errSource, err)
+		return sum, proof, fmt.Errorf("%w: %w", errSource, err)
 	}
-	got, err := u.Commit(ctx, want)
-	if err != nil {
-		return none, err
+	if proof, err = u.Commit(ctx, want); err != nil {
+		return sum, proof, err
 	}
-	if err := want.Match(got); err != nil {
-		rse.Storage.Remove(ctx, pfn)
-		return none, fmt.Errorf("commit: %w", err)
+	if comparable(want, proof) {
+		if err := want.Match(proof); err != nil {
+			rse.Storage.Remove(ctx, pfn)
+			return sum, proof, fmt.Errorf("commit: %w", err)
+		}
 	}
-	return sum, nil
+	return sum, proof, nil
 }
 
 // digests gives checksums of a stored file, at least one of which is known to want:

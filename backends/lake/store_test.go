@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -125,6 +126,137 @@ func TestStoreErrors(t *testing.T) {
 	}
 	if _, err := r.Store(ctx, r.dNear, "empty", bytes.NewReader(nil), 0, sums(nil), nil); err != nil || r.near.Get("empty") == nil && len(r.near.Paths()) != 1 {
 		t.Error(err)
+	}
+}
+
+// TestStoreAndTheProof: what the storage has proved by its Commit it is not asked again, and what it has proved to
+// be wrong does not stay. A proof by a digest that is not known of the file is none.
+func TestStoreAndTheProof(t *testing.T) {
+	data := content("a")
+	size := int64(len(data))
+	for _, c := range []struct {
+		name   string
+		proves bool
+		want   backends.Checksums
+		asked  int
+		read   bool
+	}{
+		{"proved", true, sums(data), 0, false},
+		{"not proved", false, sums(data), 1, false},
+		{"no digest given", true, backends.Checksums{}, 0, false},
+		{"proved by another digest", true, backends.Checksums{SHA256: sums(data).SHA256}, 1, true},
+	} {
+		r := newRig(t)
+		r.near.Checksums, r.near.Proves = []string{"adler32"}, c.proves
+		if _, err := r.StoreNew(ctx, r.dNear, "p", bytes.NewReader(data), size, c.want, nil); err != nil || !bytes.Equal(r.near.Get("p"), data) {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		if n := r.near.Calls("checksum"); n != c.asked {
+			t.Errorf("%s: asked %d times", c.name, n)
+		}
+		if read := r.near.Calls("read") > 0; read != c.read {
+			t.Errorf("%s: read back %v", c.name, read)
+		}
+		if r.near.Calls("stat") > 0 {
+			t.Errorf("%s: a new path was looked at", c.name)
+		}
+	}
+	r := newRig(t)
+	r.near.Checksums, r.near.Proves = []string{"adler32"}, true
+	r.near.Lie = func(b []byte) []byte { b[7] ^= 1; return b }
+	if _, err := r.StoreNew(ctx, r.dNear, "p", bytes.NewReader(data), size, sums(data), nil); !errors.Is(err, backends.ErrCorrupt) || len(r.near.Paths()) > 0 {
+		t.Errorf("proved to be wrong: %v, left %v", err, r.near.Paths())
+	}
+}
+
+// TestStoreOfSeveralBlocks: the bytes go in order, whatever the reads give, and what fails in the midst of them leaves
+// nothing, and nobody who reads on.
+func TestStoreOfSeveralBlocks(t *testing.T) {
+	data := bytes.Repeat(content("a"), 1+(5<<20)/len(content("a")))
+	size := int64(len(data))
+	broken := errors.New("broken")
+	for _, c := range []struct {
+		name string
+		src  func(p []byte, off int64) (int, error)
+		err  error
+	}{
+		{"all", func(p []byte, off int64) (int, error) { return copy(p, data[off:]), nil }, nil},
+		{"short reads", func(p []byte, off int64) (int, error) { return copy(p[:min(len(p), 70_001)], data[off:]), nil }, nil},
+		{"with EOF", bytes.NewReader(data).ReadAt, nil},
+		{"nothing comes", func(p []byte, off int64) (int, error) { return 0, nil }, io.ErrUnexpectedEOF},
+		{"too short", bytes.NewReader(data[:3<<20]).ReadAt, io.ErrUnexpectedEOF},
+		{"broken", func(p []byte, off int64) (int, error) {
+			if off >= 2<<20 {
+				return 0, broken
+			}
+			return copy(p, data[off:]), nil
+		}, broken},
+		{"other bytes", func(p []byte, off int64) (int, error) {
+			n := copy(p, data[off:])
+			p[n-1] ^= 1
+			return n, nil
+		}, backends.ErrCorrupt},
+	} {
+		r := newRig(t)
+		var reading atomic.Int32
+		src := readFunc(func(p []byte, off int64) (int, error) {
+			reading.Add(1)
+			defer reading.Add(-1)
+			return c.src(p, off)
+		})
+		_, err := r.Store(ctx, r.dNear, "p", src, size, sums(data), nil)
+		if !errors.Is(err, c.err) || reading.Load() != 0 {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		if c.err == nil && !bytes.Equal(r.near.Get("p"), data) || c.err != nil && len(r.near.Paths()) > 0 {
+			t.Errorf("%s: wrong bytes, or some are left", c.name)
+		}
+	}
+	// A storage that takes no more ends the reading.
+	r := newRig(t)
+	r.near.Fail(func(op, _ string) error {
+		if op == "write" {
+			return backends.ErrNoSpace
+		}
+		return nil
+	})
+	var reads atomic.Int32
+	src := readFunc(func(p []byte, off int64) (int, error) { reads.Add(1); return copy(p, data[off:]), nil })
+	if _, err := r.Store(ctx, r.dNear, "p", src, size, sums(data), nil); !errors.Is(err, backends.ErrNoSpace) || reads.Load() == int32(size>>20)+1 {
+		t.Errorf("%v after %d reads", err, reads.Load())
+	}
+}
+
+type readFunc func(p []byte, off int64) (int, error)
+
+func (f readFunc) ReadAt(p []byte, off int64) (int, error) { return f(p, off) }
+
+// late is a source that knows a digest at its end only.
+type late struct {
+	*bytes.Reader
+	sums backends.Checksums
+}
+
+func (l late) Sums() backends.Checksums {
+	if l.Len() == 0 {
+		return l.sums
+	}
+	return backends.Checksums{}
+}
+
+// TestStoreWithLateSums: a digest that the source knows at its end is compared as those that are given before.
+func TestStoreWithLateSums(t *testing.T) {
+	data := content("a")
+	for _, good := range []bool{true, false} {
+		r := newRig(t)
+		src := late{bytes.NewReader(data), sums(data)}
+		if src.Seek(0, io.SeekEnd); !good {
+			src.sums.SHA256 = sums([]byte("x")).SHA256
+		}
+		_, err := r.Store(ctx, r.dNear, "p", src, int64(len(data)), backends.Checksums{Adler32: sums(data).Adler32}, nil)
+		if good != (err == nil) || !good && !errors.Is(err, backends.ErrCorrupt) || good == (len(r.near.Paths()) == 0) {
+			t.Errorf("good %v: %v", good, err)
+		}
 	}
 }
 

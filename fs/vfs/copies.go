@@ -149,12 +149,12 @@ func (up *uploader) copyTo(ctx context.Context, u *unsent, r *journal.Record, i 
 func (up *uploader) another(ctx context.Context, in backends.Info, u *unsent, r *journal.Record, i int) error {
 	rse, ok := up.v.lake.RSE(r.Copies[i].RSE)
 	if !ok {
-		return up.store(ctx, u, r, i) // which says so
+		return up.store(ctx, u, r, i, u.entry, up.v.lake.Store) // which says so
 	}
 	_, done, err := up.v.lake.CopyByServers(ctx, in, rse, r.Copies[i].PFN, nil)
 	switch {
 	case !done:
-		return up.store(ctx, u, r, i)
+		return up.store(ctx, u, r, i, u.entry, up.v.lake.Store)
 	case err != nil:
 		return fmt.Errorf("upload to %s: %w", rse.Name, err)
 	}

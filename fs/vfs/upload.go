@@ -341,11 +341,18 @@ func (u *unsent) proved() error {
 }
 
 func (up *uploader) first(ctx context.Context, u *unsent, r journal.Record) error {
-	if err := u.proved(); err != nil {
+	src, err := u.source(ctx, r)
+	if err != nil {
 		return err
 	}
+	defer src.wait()
 	r.Sums = u.entry.Record().Sums // some may have come with the look at it
-	if len(r.Copies) == 0 {
+	store := up.v.lake.Store
+	planned := len(r.Copies) == 0
+	if planned {
+		if r.Attempts == 0 {
+			store = up.v.lake.StoreNew // their paths end in the id of the entry
+		}
 		copies, err := up.plan(ctx, u, r)
 		if err != nil {
 			return err
@@ -357,7 +364,10 @@ func (up *uploader) first(ctx context.Context, u *unsent, r journal.Record) erro
 	}
 	var last error
 	for i := range r.Copies {
-		if last = up.store(ctx, u, &r, i); last == nil {
+		if last = up.store(ctx, u, &r, i, src, store); last == nil {
+			last = src.wait() // it was there already, and nothing was read
+		}
+		if last == nil {
 			copies := r.Copies
 			copies[0], copies[i] = copies[i], copies[0]
 			copies[0].State = journal.Verified
@@ -365,6 +375,13 @@ func (up *uploader) first(ctx context.Context, u *unsent, r journal.Record) erro
 		}
 		if ctx.Err() != nil {
 			return last
+		}
+		if err := src.failed(); err != nil {
+			if !planned {
+				return err // what was begun before stays on record
+			}
+			last = err
+			break
 		}
 	}
 	// None of the chosen RSEs takes it: choose anew next time.
@@ -374,10 +391,17 @@ func (up *uploader) first(ctx context.Context, u *unsent, r journal.Record) erro
 	return last
 }
 
+// storeFunc is lake.Lake's Store or StoreNew.
+type storeFunc func(ctx context.Context, rse *lake.RSE, pfn string, src io.ReaderAt, size int64, want backends.Checksums, progress func(int64)) (backends.Replica, error)
+
 // store makes copy i and verifies it. Where its path does not fit the storage it gets one of its own.
-func (up *uploader) store(ctx context.Context, u *unsent, r *journal.Record, i int) error {
-	err := up.storeAt(ctx, u, r, i)
-	if rse, ok := up.v.lake.RSE(r.Copies[i].RSE); !ok || rse.Naming == nil || !lake.Misfit(err) {
+func (up *uploader) store(ctx context.Context, u *unsent, r *journal.Record, i int, src io.ReaderAt, store storeFunc) error {
+	rse, ok := up.v.lake.RSE(r.Copies[i].RSE)
+	if ok && rse.Naming != nil {
+		store = up.v.lake.Store // there may be a file at a path that others can have, too
+	}
+	err := up.storeAt(ctx, *r, i, src, store)
+	if !ok || rse.Naming == nil || !lake.Misfit(err) {
 		return err
 	}
 	r.Copies[i].PFN = up.v.lake.NewPFN(infoOf(*r).DID, u.id)
@@ -385,17 +409,16 @@ func (up *uploader) store(ctx context.Context, u *unsent, r *journal.Record, i i
 	if err := up.keepCopies(u, r); err != nil {
 		return err
 	}
-	return up.storeAt(ctx, u, r, i)
+	return up.storeAt(ctx, *r, i, src, store)
 }
 
-func (up *uploader) storeAt(ctx context.Context, u *unsent, r *journal.Record, i int) error {
+func (up *uploader) storeAt(ctx context.Context, r journal.Record, i int, src io.ReaderAt, store storeFunc) error {
 	v := up.v
 	rse, ok := v.lake.RSE(r.Copies[i].RSE)
 	if !ok {
 		return fmt.Errorf("RSE %s is not in lake.yaml any more: %w", r.Copies[i].RSE, backends.ErrNotExist)
 	}
-	src := io.NewSectionReader(u.entry, 0, r.Size)
-	_, err := v.lake.Store(ctx, rse, r.Copies[i].PFN, src, r.Size, checksum.FromMap(r.Sums), func(n int64) { v.stats.sent.Add(n) })
+	_, err := store(ctx, rse, r.Copies[i].PFN, src, r.Size, checksum.FromMap(r.Sums), func(n int64) { v.stats.sent.Add(n) })
 	if err != nil {
 		return fmt.Errorf("upload to %s: %w", rse.Name, err)
 	}

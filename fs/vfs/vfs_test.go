@@ -44,6 +44,7 @@ type world struct {
 	onRemove func() // runs before the disk removes a copy
 	onCreate func() // runs before the disk begins one
 	tune     func(*embedded.Options, *lake.Options)
+	onCommit func(want backends.Checksums)
 }
 
 // watched is a disk that tells of what it is about to do.
@@ -56,7 +57,21 @@ func (s watched) Create(ctx context.Context, path string, size int64) (backends.
 	if f := s.w.onCreate; f != nil {
 		f()
 	}
-	return s.Storage.Create(ctx, path, size)
+	u, err := s.Storage.Create(ctx, path, size)
+	if f := s.w.onCommit; f != nil && err == nil {
+		u = watchedUpload{u, f}
+	}
+	return u, err
+}
+
+type watchedUpload struct {
+	backends.Upload
+	onCommit func(want backends.Checksums)
+}
+
+func (u watchedUpload) Commit(ctx context.Context, want backends.Checksums) (backends.Checksums, error) {
+	u.onCommit(want)
+	return u.Upload.Commit(ctx, want)
 }
 
 func (s watched) Remove(ctx context.Context, path string) error {

@@ -241,6 +241,8 @@ func TestSlowChecksumsComeBeforeTheUpload(t *testing.T) {
 	for _, restart := range []bool{false, true} {
 		w := newWorld(t, vfs.Options{Delay: time.Hour})
 		b, _ := w.writeFast("/ctao/f")
+		var stored []backends.Checksums
+		w.onCommit = func(want backends.Checksums) { stored = append(stored, want) }
 		shown := func() string {
 			n, err := w.v.Resolve(ctx, "/ctao/f")
 			must(t, err)
@@ -269,6 +271,9 @@ func TestSlowChecksumsComeBeforeTheUpload(t *testing.T) {
 		if x := shown(); x != h.Sum().String() {
 			t.Fatal(x)
 		}
+		if len(stored) != 1 || stored[0] != h.Sum() {
+			t.Fatalf("stored with %+v", stored)
+		}
 		w.want("/ctao/f", b)
 		w.close()
 	}
@@ -289,11 +294,39 @@ func TestRottenBeforeTheSlowChecksums(t *testing.T) {
 	if r := e.Record(); !r.Damaged || len(r.Sums) != 1 || len(r.Copies) != 0 {
 		t.Fatalf("%+v", r)
 	}
+	if left := w.stored(); len(left) != 0 {
+		t.Fatalf("at the storage: %v", left)
+	}
 	if _, err := w.read("/ctao/f"); !errors.Is(err, backends.ErrCorrupt) {
 		t.Fatalf("read: %v", err)
 	}
 	if in := w.stat("/ctao/f"); !in.Checksums.IsZero() {
 		t.Fatal(in.Checksums)
+	}
+}
+
+// TestSlowChecksumsOfWhatIsThere: a file that was uploaded before a crash, and of which nothing
+// has to be read for that reason, gets its slow checksums all the same before it counts as stored.
+func TestSlowChecksumsOfWhatIsThere(t *testing.T) {
+	w := newWorld(t, vfs.Options{Delay: time.Hour})
+	b, e := w.writeFast("/ctao/f")
+	h := checksum.New()
+	h.Write(b)
+	rse, ok := w.lake.RSE("DISK")
+	if !ok {
+		t.Fatal("no RSE of this name")
+	}
+	pfn := w.lake.NewPFN(backends.DID{Scope: "ctao", Name: "/ctao/f"}, e.ID())
+	_, err := w.lake.Store(ctx, rse, pfn, bytes.NewReader(b), int64(len(b)), h.Sum(), nil)
+	must(t, err)
+	must(t, e.Update(func(r *journal.Record) { r.Copies = []journal.Copy{{RSE: "DISK", PFN: pfn}} }))
+	w.hasten("/ctao/f")
+	w.drain()
+	if in := w.stat("/ctao/f"); in.Checksums != h.Sum() {
+		t.Fatalf("registered with %+v", in.Checksums)
+	}
+	if s := w.v.Stats(); s.UploadErrors != 0 {
+		t.Fatalf("%d uploads failed", s.UploadErrors)
 	}
 }
 

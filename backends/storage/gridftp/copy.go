@@ -104,13 +104,14 @@ func (c *copying) run(ctx context.Context) (got backends.Checksums, err error) {
 	defer c.to.giveBack(c.in)
 	defer c.from.giveBack(c.out)
 	c.tmp = c.to.remote(uploads + "/" + rand.Text())
+	var at facts
 	if err = c.exchange(ctx); err == nil {
 		stop := c.in.watch(ctx)
-		got, err = c.verify(ctx)
+		got, at, err = c.verify(ctx)
 		stop()
 	}
 	if err == nil {
-		err = c.to.publish(ctx, c.in, c.tmp, c.dst)
+		err = c.to.publish(ctx, c.in, at, c.tmp, c.dst)
 	}
 	if err == nil {
 		return got, nil
@@ -125,13 +126,12 @@ func (c *copying) run(ctx context.Context) (got backends.Checksums, err error) {
 }
 
 // verify compares what has arrived.
-func (c *copying) verify(ctx context.Context) (none backends.Checksums, err error) {
-	f, err := c.to.lookRemote(ctx, c.in, c.tmp)
-	if err != nil {
-		return none, err
+func (c *copying) verify(ctx context.Context) (none backends.Checksums, at facts, err error) {
+	if at, err = c.to.lookRemote(ctx, c.in, c.tmp); err != nil {
+		return none, at, err
 	}
-	if f.size != c.size {
-		return none, fmt.Errorf("%d bytes of %d have arrived: %w", f.size, c.size, backends.ErrCorrupt)
+	if at.size != c.size {
+		return none, at, fmt.Errorf("%d bytes of %d have arrived: %w", at.size, c.size, backends.ErrCorrupt)
 	}
 	algs := []string{"adler32"}
 	if c.want.Adler32 == "" {
@@ -139,9 +139,9 @@ func (c *copying) verify(ctx context.Context) (none backends.Checksums, err erro
 	}
 	got, err := c.to.sum(ctx, c.in, c.tmp, c.size, algs...)
 	if err != nil {
-		return none, err
+		return none, at, err
 	}
-	return got, c.want.Match(got)
+	return got, at, c.want.Match(got)
 }
 
 // exchange runs the transfer: the receiver listens, the sender connects, and both say how it went.

@@ -2,7 +2,9 @@ package gridftp
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"sync"
@@ -10,6 +12,7 @@ import (
 	"time"
 
 	"tarn/backends"
+	"tarn/backends/checksum"
 )
 
 // fake is an FTP server that says what a test wants. Answers are by the first word of a command; those that begin with
@@ -167,6 +170,55 @@ func TestServersThatLie(t *testing.T) {
 			}
 			if d := time.Since(start); d > 10*time.Second {
 				t.Errorf("it took %v", d)
+			}
+		})
+	}
+	settled(t)
+}
+
+// TestUploadsToLiars: what the server computes of the file that it has got decides, before the file is moved to its place;
+// one that computes nothing proves nothing.
+func TestUploadsToLiars(t *testing.T) {
+	data := make([]byte, 100000)
+	h := checksum.New("adler32")
+	h.Write(data)
+	adler := h.Sum().Adler32
+	for name, c := range map[string]struct {
+		cksm  string
+		proof string
+		err   error
+	}{
+		"an honest one":     {"213 " + adler, adler, nil},
+		"of other bytes":    {"213 00000001", "", backends.ErrCorrupt},
+		"of no checksums":   {"502 no", "", nil},
+		"nonsense":          {"213 hello", "", backends.ErrUnavailable},
+		"that fails for it": {"451 disk error", "", backends.ErrUnavailable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			answers := map[string]string{"CKSM": c.cksm, "RNFR": "350 ok", "RNTO": "250 ok", "DELE": "250 ok"}
+			if c.err != nil {
+				answers["RNFR"] = "553 it is moved before it is verified"
+			}
+			s, err := Open(Options{URL: fakeServer(t, answers, func(cmd string, c net.Conn) {
+				if strings.HasPrefix(cmd, "STOR") {
+					io.Copy(io.Discard, c)
+				}
+			}), Timeout: 2 * time.Second, Streams: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			u, err := s.Create(t.Context(), "g/f", int64(len(data)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer u.Abort()
+			if _, err := u.Write(data); err != nil {
+				t.Fatal(err)
+			}
+			got, err := u.Commit(t.Context(), h.Sum())
+			if !errors.Is(err, c.err) || got.Adler32 != c.proof || !got.IsZero() && got.Adler32 == "" {
+				t.Errorf("%+v, %v", got, err)
 			}
 		})
 	}

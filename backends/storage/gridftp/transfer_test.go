@@ -17,6 +17,7 @@ import (
 
 	"tarn/backends"
 	"tarn/backends/backendstest"
+	"tarn/backends/servertest"
 	"tarn/integration/needed"
 )
 

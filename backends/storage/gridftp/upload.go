@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -43,7 +42,8 @@ type upload struct {
 	ss   *session
 	data sink
 	h    *checksum.Hasher
-	err  error // sticky: a failed write cannot be followed by a good commit
+	only []string // what Commit compares; nil: all that it is given
+	err  error    // sticky: a failed write cannot be followed by a good commit
 	done bool
 }
 
@@ -182,6 +182,11 @@ func (s *Storage) clean(ctx context.Context, ss *session) {
 
 func (u *upload) fail(op string, err error) error { return u.s.opError(op, u.path, err) }
 
+// Expect implements backends.Expecter.
+func (u *upload) Expect(_ backends.Checksums, compare ...string) {
+	u.only, u.h = compare, checksum.New(checksum.With(compare, "adler32")...)
+}
+
 // Write sends the bytes while their checksums are computed.
 func (u *upload) Write(p []byte) (n int, err error) {
 	if u.done {
@@ -225,11 +230,14 @@ func (u *upload) Commit(ctx context.Context, want backends.Checksums) (backends.
 		return backends.Checksums{}, u.fail("commit", backends.ErrClosed)
 	}
 	defer u.Abort()
+	if u.only != nil {
+		want = checksum.Only(want, u.only...)
+	}
 	stop := u.ss.watch(ctx)
-	got, err := u.verify(ctx, want)
+	got, at, err := u.verify(ctx, want)
 	stop()
 	if err == nil {
-		err = u.s.publish(ctx, u.ss, u.tmp, u.path)
+		err = u.s.publish(ctx, u.ss, at, u.tmp, u.path)
 	}
 	if err != nil {
 		return backends.Checksums{}, u.fail("commit", err)
@@ -238,62 +246,68 @@ func (u *upload) Commit(ctx context.Context, want backends.Checksums) (backends.
 	return got, nil
 }
 
-// verify compares what was sent with what was wanted, and the size with what the server has. A digest that was not
-// computed on the way is the server's to give.
-func (u *upload) verify(ctx context.Context, want backends.Checksums) (none backends.Checksums, err error) {
+// verify compares what was sent with what was wanted, and with size and checksums that the server has. It gives the
+// digests that the server computed, which are none where it cannot.
+func (u *upload) verify(ctx context.Context, want backends.Checksums) (none backends.Checksums, at facts, err error) {
 	if err := ctx.Err(); err != nil {
-		return none, err
+		return none, at, err
 	}
 	if u.err != nil {
-		return none, u.err
+		return none, at, u.err
 	}
 	n := u.h.Size()
 	if u.size >= 0 && n != u.size {
-		return none, fmt.Errorf("%d bytes of the announced %d came: %w", n, u.size, backends.ErrCorrupt)
+		return none, at, fmt.Errorf("%d bytes of the announced %d came: %w", n, u.size, backends.ErrCorrupt)
 	}
 	err = u.data.end()
 	u.data = nil
 	if err != nil {
 		u.ss.bad = true
-		return none, network("data channel", err)
+		return none, at, network("data channel", err)
 	}
 	if err := u.ss.finish(ctx, u.s.patience(n)); err != nil {
-		return none, err
+		return none, at, err
 	}
-	f, err := u.s.lookRemote(ctx, u.ss, u.tmp)
-	if err != nil {
-		return none, err
+	if at, err = u.s.lookRemote(ctx, u.ss, u.tmp); err != nil {
+		return none, at, err
 	}
-	if f.size != n {
-		return none, fmt.Errorf("the server has %d bytes of the %d sent: %w", f.size, n, backends.ErrCorrupt)
+	if at.size != n {
+		return none, at, fmt.Errorf("the server has %d bytes of the %d sent: %w", at.size, n, backends.ErrCorrupt)
 	}
 	sums := u.h.Sums()
+	ask := []string{"adler32"} // all servers have it
 	for _, a := range checksum.Known(want) {
-		if slices.Contains(u.s.o.Checksums, a) {
+		if sums[a] == "" && a != "adler32" {
+			ask = append(ask, a)
+		}
+	}
+	shown := map[string]string{}
+	for _, a := range ask {
+		c, err := u.s.sum(ctx, u.ss, u.tmp, n, a)
+		if errors.Is(err, backends.ErrNotSupported) && sums[a] != "" {
 			continue
 		}
-		c, err := u.s.sum(ctx, u.ss, u.tmp, n, a)
 		if err != nil {
-			return none, err
+			return none, at, err
 		}
-		sums[a] = checksum.ToMap(c)[a]
+		v := checksum.ToMap(c)[a]
+		if sums[a] != "" && sums[a] != v {
+			return none, at, fmt.Errorf("the server has %s %s of what has %s: %w", a, v, sums[a], backends.ErrCorrupt)
+		}
+		sums[a], shown[a] = v, v
 	}
-	got := checksum.FromMap(sums)
-	return got, want.Match(got)
+	return checksum.FromMap(shown), at, want.Match(checksum.FromMap(sums))
 }
 
 // publish moves a temporary to its path. What was begun is carried through whatever becomes of ctx: a server
 // whose client has gone still moves it.
-func (s *Storage) publish(ctx context.Context, ss *session, tmp, p string) error {
+func (s *Storage) publish(ctx context.Context, ss *session, f facts, tmp, p string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	ctx, cancel := backends.Outlive(ctx, cleanupTime)
 	defer cancel()
-	f, err := s.lookRemote(ctx, ss, tmp)
-	if err == nil {
-		err = s.rename(ctx, ss, tmp, p)
-	}
+	err := s.rename(ctx, ss, tmp, p)
 	if broken(err) && ctx.Err() == nil && f.unique != "" {
 		// The answer is lost: the server knows whether it was done.
 		derr := s.do(ctx, "commit", p, func(ss *session, _ bool) error {

@@ -219,23 +219,21 @@ func (u *upload) Commit(ctx context.Context, want backends.Checksums) (backends.
 		return backends.Checksums{}, &backends.OpError{Op: "commit", At: u.at(), Err: backends.ErrClosed}
 	}
 	defer u.Abort()
-	got, err := u.verify(ctx, want)
+	err := u.verify(ctx, want)
 	if err == nil {
 		err = u.s.do(ctx, "commit", u.path, u.publish)
 	}
-	if err != nil {
-		return backends.Checksums{}, translate("commit", u.at(), err)
-	}
-	return got, nil
+	// The digests are of what was given to the file, not of what it has.
+	return backends.Checksums{}, translate("commit", u.at(), err)
 }
 
 // verify compares size and checksums. A digest that was not computed on the way is computed from the file.
-func (u *upload) verify(ctx context.Context, want backends.Checksums) (backends.Checksums, error) {
+func (u *upload) verify(ctx context.Context, want backends.Checksums) error {
 	if u.err != nil {
-		return backends.Checksums{}, u.err
+		return u.err
 	}
 	if u.size >= 0 && u.h.Size() != u.size {
-		return backends.Checksums{}, fmt.Errorf("%d bytes of the announced %d came: %w", u.h.Size(), u.size, backends.ErrCorrupt)
+		return fmt.Errorf("%d bytes of the announced %d came: %w", u.h.Size(), u.size, backends.ErrCorrupt)
 	}
 	sums := u.h.Sums()
 	var missing []string
@@ -247,14 +245,13 @@ func (u *upload) verify(ctx context.Context, want backends.Checksums) (backends.
 	if len(missing) > 0 {
 		h := checksum.New(missing...)
 		if _, err := io.Copy(h, &ctxReader{ctx, io.NewSectionReader(u.f, 0, u.h.Size())}); err != nil {
-			return backends.Checksums{}, err
+			return err
 		}
 		for a, v := range h.Sums() {
 			sums[a] = v
 		}
 	}
-	got := checksum.FromMap(sums)
-	return got, want.Match(got)
+	return want.Match(checksum.FromMap(sums))
 }
 
 // publish makes the file durable, then visible, then its name durable. When the last step

@@ -224,6 +224,11 @@ func (c *part) try() (minio.CompletePart, error) {
 	switch {
 	case b.trailer != nil:
 		p.ChecksumCRC32C = sum
+		if got.ChecksumCRC32C == "" {
+			u.mu.Lock()
+			defer u.mu.Unlock()
+			u.silent = true
+		}
 	case !isMD5(got.ETag, seen.header):
 		u.mu.Lock()
 		defer u.mu.Unlock()

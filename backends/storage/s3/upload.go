@@ -31,6 +31,7 @@ type upload struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	h      *checksum.Hasher
+	only   []string // what Commit compares; nil: all that it is given
 	crc    hash.Hash32
 	room   chan struct{} // a token for each block that is not yet sent
 	slots  chan struct{} // a token for each part that is being sent
@@ -40,6 +41,7 @@ type upload struct {
 	id        string // of the multipart upload; "": none was begun
 	sums      bool   // the server compares the CRC32C of its parts
 	published bool
+	proved    bool  // the server has computed a checksum of all bytes
 	cur       *part // that is being filled
 	begun     int   // parts
 
@@ -50,6 +52,7 @@ type upload struct {
 	failed   error
 	parts    []minio.CompletePart
 	unproved bool // nothing shows that the server has the bytes of all parts
+	silent   bool // it took the checksum of a part without telling its own
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -118,6 +121,15 @@ func refusesSums(err error) bool {
 
 func (u *upload) key() string { return u.s.prefix + u.path }
 
+// Expect implements backends.Expecter. What is known is kept with the object.
+func (u *upload) Expect(want backends.Checksums, compare ...string) {
+	algs := compare
+	if u.id == "" && want.SHA256 == "" {
+		algs = checksum.With(algs, "sha256") // signs it
+	}
+	u.only, u.h = compare, checksum.New(algs...)
+}
+
 func (u *upload) Write(p []byte) (n int, err error) {
 	switch {
 	case u.done:
@@ -128,13 +140,19 @@ func (u *upload) Write(p []byte) (n int, err error) {
 		u.err = u.s.edge("write", u.path, fmt.Errorf("more than the announced %d bytes: %w", u.size, backends.ErrCorrupt))
 		return 0, u.err
 	}
+	var sums sync.WaitGroup
+	if len(p) >= 64<<10 { // after a write that failed they are of no interest
+		sums.Go(func() { u.h.Write(p) })
+	} else {
+		u.h.Write(p)
+	}
 	for n < len(p) && err == nil {
 		var k int
 		k, err = u.fill(p[n:])
 		n += k
 	}
-	u.h.Write(p[:n])
 	u.crc.Write(p[:n])
+	sums.Wait()
 	u.err = u.s.edge("write", u.path, err)
 	return n, u.err
 }
@@ -188,14 +206,23 @@ func (u *upload) Commit(ctx context.Context, want backends.Checksums) (got backe
 		if u.size >= 0 && n != u.size {
 			return fmt.Errorf("%d bytes of the announced %d came: %w", n, u.size, backends.ErrCorrupt)
 		}
-		got = u.h.Sum()
-		if err := want.Match(got); err != nil {
+		sums := u.h.Sum()
+		all := sums // that are kept with the object
+		if u.only != nil {
+			all, want = checksum.And(sums, want), checksum.Only(want, u.only...)
+		}
+		if err := want.Match(sums); err != nil {
 			return err
 		}
 		if u.id == "" {
-			return u.put(ctx, got)
+			err = u.put(ctx, all)
+		} else {
+			err = u.complete(ctx, all)
 		}
-		return u.complete(ctx, got)
+		if err == nil && u.proved {
+			got = sums // of the bytes whose checksum the server has told, or compared
+		}
+		return err
 	})
 	if err != nil {
 		return backends.Checksums{}, err
@@ -319,7 +346,9 @@ func (u *upload) appears(ctx context.Context, d time.Duration) (etag string, ok 
 // ETag is a later one.
 func (u *upload) verify(ctx context.Context, info minio.UploadInfo) error {
 	sum := info.ChecksumCRC32C
+	u.proved = u.id != "" && !u.unproved && !u.silent                // by the parts
 	if sum == crcText(u.crc.Sum32()) || strings.Contains(sum, "-") { // that is of the parts' checksums, which were compared
+		u.proved = true
 		return nil
 	}
 	a, err := u.look(ctx)

@@ -345,3 +345,27 @@ func TestParallelUploads(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// TestKnownDigestsAreKept: what the caller knows of a file is kept with it, whether it was compared on the way or not.
+func TestKnownDigestsAreKept(t *testing.T) {
+	srv := servertest.S3(t, servertest.S3Options{})
+	s := open(t, Options{URL: srv.S3 + "/lake/x", PartSize: 5 * mib})
+	for _, size := range []int{100_000, 11 * mib} {
+		data := backendstest.Bytes(1, size)
+		sums := backendstest.Sums(data)
+		u, err := s.Create(t.Context(), "f", int64(size))
+		if err != nil {
+			t.Fatal(err)
+		}
+		backends.Expect(u, sums, "adler32")
+		if _, err := u.Write(data); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := u.Commit(t.Context(), sums); err != nil || got.Adler32 != sums.Adler32 {
+			t.Fatalf("%d bytes: %+v, %v", size, got, err)
+		}
+		if got, err := s.Checksum(t.Context(), "f"); err != nil || got != sums {
+			t.Errorf("%d bytes: kept are %+v, %v", size, got, err)
+		}
+	}
+}

@@ -119,13 +119,24 @@ type lane struct {
 }
 
 const (
-	lanes    = 8 // of one storage
+	lanes    = 8  // of one storage, from the start
+	maxLanes = 64 // of one that is busy: more are made while none has rested
 	laneRest = 50 * time.Millisecond
 	inLanes  = 2 // requests of all storages of one server
 )
 
 // turns has the room for the requests in lanes, by server.
 var turns sync.Map // of host to chan struct{}
+
+// another tells whether one more lane may be made.
+func (s *Storage) another() bool {
+	for n := s.spare.Load(); n > 0; n = s.spare.Load() {
+		if s.spare.CompareAndSwap(n, n-1) {
+			return true
+		}
+	}
+	return false
+}
 
 // inLane makes a round trip in a lane that has rested.
 func (s *Storage) inLane(f *wire.Flight, req *http.Request) (*http.Response, error) {
@@ -136,9 +147,13 @@ func (s *Storage) inLane(f *wire.Flight, req *http.Request) (*http.Response, err
 	case <-f.Ctx.Done():
 		return nil, context.Cause(f.Ctx)
 	}
+	if time.Since(l.at) < laneRest && s.another() {
+		s.lanes <- l // has room for all
+		l = &lane{}
+	}
 	defer func() {
 		l.at = time.Now()
-		s.lanes <- l // has room for all
+		s.lanes <- l
 	}()
 	select {
 	case <-time.After(laneRest - time.Since(l.at)):

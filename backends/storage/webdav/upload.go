@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,6 +26,7 @@ type upload struct {
 	size  int64 // announced, or what has come at last; -1: not
 	ctx   context.Context
 	h     *checksum.Hasher
+	only  []string // what Commit compares; nil: all that it is given
 	spool *os.File // of an upload of unknown size, until Commit
 	err   error    // sticky: a failed write cannot be followed by a good commit
 	done  bool
@@ -73,6 +75,11 @@ func (s *Storage) Create(ctx context.Context, p string, size int64) (up backends
 	return up, err
 }
 
+// Expect implements backends.Expecter.
+func (u *upload) Expect(_ backends.Checksums, compare ...string) {
+	u.only, u.h = compare, checksum.New(checksum.With(compare, "adler32")...)
+}
+
 func (u *upload) Write(p []byte) (int, error) {
 	if u.done {
 		return 0, u.s.edge("write", u.path, backends.ErrClosed)
@@ -84,6 +91,7 @@ func (u *upload) Write(p []byte) (int, error) {
 		u.err = u.s.edge("write", u.path, fmt.Errorf("more than the announced %d bytes: %w", u.size, backends.ErrCorrupt))
 		return 0, u.err
 	}
+	hashed := u.hash(p)
 	var n int
 	var err error
 	if u.spool != nil {
@@ -99,9 +107,21 @@ func (u *upload) Write(p []byte) (int, error) {
 			err = u.put.failure()
 		}
 	}
-	u.h.Write(p[:n])
+	hashed()
 	u.err = u.s.edge("write", u.path, err)
 	return n, u.err
+}
+
+// hash computes the digests of p beside what its caller does meanwhile; the end of that is waited for by the call that it
+// gives. After a write that failed they are of no interest.
+func (u *upload) hash(p []byte) (wait func()) {
+	if len(p) < 64<<10 {
+		u.h.Write(p)
+		return func() {}
+	}
+	var sums sync.WaitGroup
+	sums.Go(func() { u.h.Write(p) })
+	return sums.Wait
 }
 
 // failure is why a PUT ended before all bytes were given.
@@ -165,6 +185,9 @@ func (u *upload) Commit(ctx context.Context, want backends.Checksums) (got backe
 		return got, u.s.edge("commit", u.path, backends.ErrClosed)
 	}
 	defer u.Abort()
+	if u.only != nil {
+		want = checksum.Only(want, u.only...)
+	}
 	err = u.s.do(ctx, "commit", u.path, func(ctx context.Context) error {
 		if err := u.finish(ctx, want); err != nil {
 			return err
@@ -191,8 +214,8 @@ func (u *upload) finish(ctx context.Context, want backends.Checksums) error {
 		return fmt.Errorf("%d bytes of the announced %d came: %w", n, u.size, backends.ErrCorrupt)
 	}
 	u.size = n
-	known := checksum.Known(want)
-	if len(known) == 0 || slices.ContainsFunc(known, func(a string) bool { return slices.Contains(computed, a) }) {
+	sums := u.h.Sums()
+	if known := checksum.Known(want); len(known) == 0 || slices.ContainsFunc(known, func(a string) bool { return sums[a] != "" }) {
 		if err := want.Match(u.h.Sum()); err != nil {
 			return err
 		}
@@ -218,8 +241,8 @@ func (u *upload) whole() io.ReaderAt {
 }
 
 // verify compares with what the server has: by its own checksum, or at least by the size. Digests that
-// were not computed on the way are computed of what is read back.
-func (u *upload) verify(ctx context.Context, want backends.Checksums) (backends.Checksums, error) {
+// were not computed on the way are computed of what is read back. It gives those of the server and of what was read.
+func (u *upload) verify(ctx context.Context, want backends.Checksums) (proof backends.Checksums, err error) {
 	sums := u.h.Sums()
 	found, err := u.s.digest(ctx, u.tmp, u.size)
 	switch {
@@ -238,6 +261,7 @@ func (u *upload) verify(ctx context.Context, want backends.Checksums) (backends.
 	default:
 		return found, err
 	}
+	shown := checksum.ToMap(found)
 	var missing []string
 	for _, a := range checksum.Known(want) {
 		if sums[a] == "" {
@@ -250,11 +274,10 @@ func (u *upload) verify(ctx context.Context, want backends.Checksums) (backends.
 			return c, err
 		}
 		for a, v := range checksum.ToMap(c) {
-			sums[a] = v
+			sums[a], shown[a] = v, v
 		}
 	}
-	got := checksum.FromMap(sums)
-	return got, want.Match(got)
+	return checksum.FromMap(shown), want.Match(checksum.FromMap(sums))
 }
 
 // publish moves the file to its place. At first nothing may be overwritten, since to WebDAV a folder

@@ -74,8 +74,9 @@ type Storage struct {
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
 
-	pool  pool       // of all requests but those in
-	lanes chan *lane // that are free, the one that rested longest first
+	pool  pool         // of all requests but those in
+	lanes chan *lane   // that are free, the one that rested longest first
+	spare atomic.Int32 // lanes that may yet be made
 
 	server   atomic.Int32
 	noDigest atomic.Int64 // when the server last showed that it knows no checksums, in ns; 0: it knows
@@ -112,10 +113,11 @@ func Open(o Options) (*Storage, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Storage{o: o, base: base, dirs: map[string]struct{}{}, refusals: map[string]time.Time{}, lanes: make(chan *lane, lanes)}
+	s := &Storage{o: o, base: base, dirs: map[string]struct{}{}, refusals: map[string]time.Time{}, lanes: make(chan *lane, maxLanes)}
 	for range lanes {
 		s.lanes <- &lane{}
 	}
+	s.spare.Store(maxLanes - lanes)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s, nil
 }
@@ -281,7 +283,7 @@ func (s *Storage) Close() error {
 	s.cancel()
 	s.tasks.Wait()
 	s.pool.close()
-	for range lanes {
+	for range maxLanes - s.spare.Swap(0) {
 		l := <-s.lanes
 		l.close()
 		s.lanes <- l

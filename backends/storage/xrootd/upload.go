@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"slices"
 	"sync"
 	"time"
 
@@ -35,11 +34,12 @@ type upload struct {
 	ctx   context.Context
 	file  *counted
 	h     *checksum.Hasher
-	fill  *buffer // n bytes of it are used
-	sent  int64   // offset of the first byte of fill
-	err   error   // sticky: a failed write cannot be followed by a good commit
-	over  bool    // there was a file of this name at Create
-	fresh bool    // a manager remembers that there was none
+	only  []string // what Commit compares; nil: all that it is given
+	fill  *buffer  // n bytes of it are used
+	sent  int64    // offset of the first byte of fill
+	err   error    // sticky: a failed write cannot be followed by a good commit
+	over  bool     // there was a file of this name at Create
+	fresh bool     // a manager remembers that there was none
 	done  bool
 
 	room chan *buffer // a token for each write that is not out, with its buffer or nil
@@ -73,11 +73,11 @@ func (s *Storage) Create(ctx context.Context, p string, size int64) (backends.Up
 }
 
 // algorithms are those of uploads, with the one that servers know.
-func (s *Storage) algorithms() []string {
-	if slices.Contains(s.o.Checksums, "adler32") {
-		return s.o.Checksums
-	}
-	return append([]string{"adler32"}, s.o.Checksums...)
+func (s *Storage) algorithms() []string { return checksum.With(s.o.Checksums, "adler32") }
+
+// Expect implements backends.Expecter.
+func (u *upload) Expect(_ backends.Checksums, compare ...string) {
+	u.only, u.h = compare, checksum.New(checksum.With(compare, "adler32")...)
 }
 
 // prepare looks at what has the name, and makes the folders.
@@ -276,6 +276,9 @@ func (u *upload) Commit(ctx context.Context, want backends.Checksums) (backends.
 		return backends.Checksums{}, u.fail("commit", backends.ErrClosed)
 	}
 	defer u.Abort()
+	if u.only != nil {
+		want = checksum.Only(want, u.only...)
+	}
 	got, at, err := u.verify(ctx, want)
 	if err == nil {
 		err = u.publish(ctx, at)
@@ -286,7 +289,8 @@ func (u *upload) Commit(ctx context.Context, want backends.Checksums) (backends.
 	return got, nil
 }
 
-// verify compares what was sent with what was wanted, and with size and checksum that the server has.
+// verify compares what was sent with what was wanted, and with size and checksum that the server has. It gives the
+// digests of the server, or of what was read back.
 func (u *upload) verify(ctx context.Context, want backends.Checksums) (none backends.Checksums, at info, err error) {
 	s := u.s
 	if err := ctx.Err(); err != nil {
@@ -346,8 +350,7 @@ func (u *upload) verify(ctx context.Context, want backends.Checksums) (none back
 	for a, v := range checksum.ToMap(server) {
 		sums[a] = v
 	}
-	got := checksum.FromMap(sums)
-	return got, at, want.Match(got)
+	return server, at, want.Match(checksum.FromMap(sums))
 }
 
 // readBack computes digests of what the server has.

@@ -215,8 +215,12 @@ func (r *run) store(ctx context.Context, in backends.Info, f *os.File) (backends
 	if err != nil {
 		return backends.Replica{}, err
 	}
+	store := r.l.StoreNew
+	if r.rse.Naming != nil {
+		store = r.l.Store // there may be a file
+	}
 	at := func(pfn string) (backends.Replica, error) {
-		return r.l.Store(ctx, r.rse, pfn, f, in.Size, in.Checksums, func(n int64) {
+		return store(ctx, r.rse, pfn, f, in.Size, in.Checksums, func(n int64) {
 			r.bytes.Add(n - last)
 			last = n
 		})
