@@ -28,9 +28,10 @@ type object struct {
 	path string
 	f    facts
 
-	mu     sync.Mutex // guards the rest; never held across I/O
-	parked []*parked  // oldest first
-	ends   [8]int64   // where the last reads ended
+	mu     sync.Mutex       // guards the rest; never held across I/O
+	parked []*parked        // oldest first
+	under  map[int64]*under // reads under way that others may follow, by where they end
+	ends   [8]int64         // where the last reads ended
 	reads  int
 	closed bool
 }
@@ -42,9 +43,15 @@ type parked struct {
 	timer *time.Timer
 }
 
+// under is a long read under way, or one that goes on to the end of the file.
+type under struct {
+	parks bool          // it leaves a transfer parked where it ends
+	done  chan struct{} // closed when it has
+}
+
 // Open looks at the file; no transfer begins.
 func (s *Storage) Open(ctx context.Context, path string) (backends.Object, error) {
-	o := &object{s: s, path: path}
+	o := &object{s: s, path: path, under: map[int64]*under{}}
 	err := s.do(ctx, "open", path, func(ss *session, _ bool) (err error) {
 		if o.f, err = s.look(ctx, ss, path); err != nil {
 			return absent(err)
@@ -79,7 +86,12 @@ func (o *object) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	if len(want) == 0 {
 		return 0, nil
 	}
-	st, follows, err := o.take(off, len(want))
+	row, err := o.join(off, len(want))
+	if err != nil {
+		return 0, o.s.opError("read", o.path, err)
+	}
+	defer row.leave()
+	st, err := o.await(ctx, row, off)
 	if err != nil {
 		return 0, o.s.opError("read", o.path, err)
 	}
@@ -90,7 +102,7 @@ func (o *object) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	if st == nil || broken(err) && ctx.Err() == nil {
 		// A transfer that waited too long for this read says nothing about the server.
 		var m int
-		m, err = o.transfer(ctx, want[n:], off+int64(n), follows)
+		m, err = o.transfer(ctx, want[n:], off+int64(n), row.follows)
 		n += m
 	}
 	if err != nil {
@@ -106,22 +118,76 @@ func (o *object) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// take gives the parked transfer that stands at off, or tells whether the read looks like one of a row.
-func (o *object) take(off int64, n int) (st *parked, follows bool, err error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.closed {
-		return nil, false, backends.ErrClosed
-	}
+// takeLocked gives the parked transfer that stands at off, or nil.
+func (o *object) takeLocked(off int64) *parked {
 	for i, st := range o.parked {
 		if st.pos == off {
 			o.parked = slices.Delete(o.parked, i, i+1)
 			st.timer.Stop()
-			return st, true, nil
+			return st
 		}
 	}
-	return nil, off == 0 && n >= streamFrom || off > 0 && slices.Contains(o.ends[:], off), nil
+	return nil
 }
+
+// row is the place of a read among those that follow one another.
+type row struct {
+	st      *parked // the transfer to go on with; nil: none yet
+	before  *under  // is to be waited for, since it will leave one
+	follows bool    // others will follow
+	leave   func()
+}
+
+// join gives a read its place. It follows others if it goes on where one ended, or begins the file, or if it is long and
+// goes on where another long one will end. That one is waited for: a transfer that goes on is faster than one for each
+// read, which has to be asked for and begins slowly, however many of them go side by side.
+func (o *object) join(off int64, n int) (row, error) {
+	end := off + int64(n)
+	long, blocks := n >= blocksFrom || end == o.f.size, o.s.byBlocks(n)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return row{}, backends.ErrClosed
+	}
+	r := row{st: o.takeLocked(off), leave: func() {}}
+	u := o.under[off]
+	r.follows = r.st != nil || off == 0 && n >= streamFrom || off > 0 && (slices.Contains(o.ends[:], off) || long && u != nil)
+	if u != nil && u.parks && long && !blocks {
+		r.before = u
+	}
+	if o.under[end] == nil && (r.follows || n >= blocksFrom) {
+		me := &under{r.follows && !blocks, make(chan struct{})}
+		o.under[end] = me
+		r.leave = func() {
+			o.mu.Lock()
+			delete(o.under, end)
+			o.mu.Unlock()
+			close(me.done)
+		}
+	}
+	return r, nil
+}
+
+// await gives the transfer to go on with, for which it waits if it must; nil: there is none.
+func (o *object) await(ctx context.Context, r row, off int64) (*parked, error) {
+	if r.st != nil || r.before == nil {
+		return r.st, nil
+	}
+	select {
+	case <-r.before.done:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return nil, backends.ErrClosed
+	}
+	return o.takeLocked(off), nil
+}
+
+// byBlocks tells whether a read of n bytes goes over several connections.
+func (s *Storage) byBlocks(n int) bool { return s.o.Active && s.o.Streams > 1 && n >= blocksFrom }
 
 // transfer reads by a transfer of its own: of just these bytes, or, when more reads are expected to follow, to the end of the file.
 func (o *object) transfer(ctx context.Context, p []byte, off int64, follows bool) (n int, err error) {
@@ -129,7 +195,7 @@ func (o *object) transfer(ctx context.Context, p []byte, off int64, follows bool
 	var rest *parked
 	err = s.do(ctx, "read", o.path, func(ss *session, _ bool) error {
 		remote := s.remote(o.path)
-		if s.o.Active && s.o.Streams > 1 && len(p) >= blocksFrom {
+		if s.byBlocks(len(p)) {
 			if n, err = s.retrieveBlocks(ctx, ss, remote, off, p); err != nil {
 				return err
 			}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -171,6 +172,78 @@ func TestSessionsAreReused(t *testing.T) {
 	o.Close()
 	s.Close()
 	settled(t)
+}
+
+// Long reads side by side, each of which goes on where another ends, come by one transfer. One that gives up keeps none
+// of the others from its bytes.
+func TestReadsInARowSideBySide(t *testing.T) {
+	r := grid(t)
+	const reads = 6
+	data := backendstest.Bytes(10, reads*blocksFrom-12345)
+	if err := put(r.open(t, nil), "f", data); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		leaves    int // the read that gives up
+		transfers int64
+	}{"all are done": {-1, 1}, "one gives up": {2, 2}} {
+		t.Run(name, func(t *testing.T) {
+			s := r.open(t, nil)
+			o := open(t, s, "f").(*object)
+			var n counting
+			n.watch(s)
+			gate, dial := make(chan struct{}), s.dial
+			s.dial = func(ctx context.Context, addr string) (net.Conn, error) {
+				d, err := dial(ctx, addr)
+				if err != nil || addr == s.end.addr {
+					return d, err
+				}
+				return &conn{Conn: d, read: func(c net.Conn, p []byte) (int, error) { <-gate; return c.Read(p) }}, nil
+			}
+			under := func() int {
+				o.mu.Lock()
+				defer o.mu.Unlock()
+				return len(o.under)
+			}
+			until := func(what string, is func() bool) {
+				for end := time.Now().Add(10 * time.Second); !is(); time.Sleep(time.Millisecond) {
+					if time.Now().After(end) {
+						t.Fatal(what)
+					}
+				}
+			}
+			gone, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			errs := make([]error, reads)
+			var all sync.WaitGroup
+			for i := range reads {
+				all.Go(func() {
+					ctx, off := t.Context(), i*blocksFrom
+					if i == c.leaves {
+						ctx = gone
+					}
+					errs[i] = read(ctx, o, data, off, min(blocksFrom, len(data)-off))
+				})
+				until("a read does not begin", func() bool { return under() == i+1 })
+			}
+			if cancel(); c.leaves >= 0 {
+				until("who gives up waits", func() bool { return under() == reads-1 })
+			}
+			close(gate)
+			all.Wait()
+			for i, err := range errs {
+				if i == c.leaves && !errors.Is(err, context.Canceled) || i != c.leaves && err != nil {
+					t.Errorf("read %d: %v", i, err)
+				}
+			}
+			if got := n.data.Load(); got != c.transfers {
+				t.Errorf("%d transfers, want %d", got, c.transfers)
+			}
+			if under() != 0 {
+				t.Error("reads are remembered that are over")
+			}
+		})
+	}
 }
 
 func TestFewSlotsDoNotLock(t *testing.T) {

@@ -24,6 +24,14 @@ func Library() string {
 	return "libXrdCl " + strings.TrimPrefix(C.GoString(C.tarn_xrd_version()), "v")
 }
 
+// pageSum is the CRC32C of a page, or of a part of it that follows others, as the library computes it.
+func pageSum(crc uint32, p []byte) uint32 {
+	return uint32(C.tarn_xrd_page_sum(C.uint32_t(crc), unsafe.Pointer(unsafe.SliceData(p)), C.size_t(len(p))))
+}
+
+// ownPageSum tells whether it does so by the function of crc.cc.
+func ownPageSum() bool { return C.tarn_xrd_crc32c_is_ours() != 0 }
+
 // Limits of the library, which has them once in a process. The first is how long a connection may take; there is a
 // second attempt by who asks, so that one is enough here.
 const (

@@ -7,6 +7,7 @@
 #include <XrdCl/XrdClFileSystem.hh>
 #include <XrdCl/XrdClLog.hh>
 #include <XrdCl/XrdClXRootDResponses.hh>
+#include <XrdOuc/XrdOucCRC.hh>
 
 #include <cstdio>
 #include <cstdlib>
@@ -112,6 +113,8 @@ public:
 extern "C" {
 
 const char *tarn_xrd_version(void) { return XrdVERSION; }
+
+uint32_t tarn_xrd_page_sum(uint32_t crc, const void *p, size_t n) { return XrdOucCRC::Calc32C(p, n, crc); }
 
 void tarn_xrd_init(int connect, int again, int request) {
 	Env *e = DefaultEnv::GetEnv();

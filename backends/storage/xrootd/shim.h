@@ -26,6 +26,10 @@ typedef struct {
 extern void tarnXrdAnswer(uintptr_t call, tarn_xrd_answer *a);
 
 const char *tarn_xrd_version(void);
+// The CRC32C of a page as the library computes it: of bytes that follow others whose sum is crc.
+uint32_t tarn_xrd_page_sum(uint32_t crc, const void *p, size_t n);
+// Whether it does so by ours; see crc.cc.
+int tarn_xrd_crc32c_is_ours(void);
 void tarn_xrd_init(int connect, int again, int request);
 
 enum { tarn_xrd_stat, tarn_xrd_rm, tarn_xrd_rmdir, tarn_xrd_mkdir, tarn_xrd_mv, tarn_xrd_list, tarn_xrd_checksum, tarn_xrd_space,
