@@ -296,31 +296,3 @@ func TestCloseGivesFiles(t *testing.T) {
 		t.Fatal("lost:", want)
 	}
 }
-
-// A burst of small files that the log can take costs no files, however many segments it is.
-func TestBurstNeedsNoFiles(t *testing.T) {
-	disk, o, j := residentJournal(t, 64<<10)
-	for range segmentsMost + 2 {
-		j.wal.widen()
-	}
-	if n := len(j.wal.segments()); n != segmentsMost {
-		t.Fatalf("%d segments, at most %d are to be", n, segmentsMost)
-	}
-	const burst = 100 // two units each: the record, and room for its removal
-	want := map[string]bool{}
-	for i := range burst {
-		text := fmt.Sprint("file ", i)
-		seal(t, create(t, j, text))
-		want[text] = true
-	}
-	if got := files(disk); len(got) != 0 {
-		t.Fatalf("%d files", len(got))
-	}
-	disk.cutAs(0)
-	for _, e := range open(t, o).Entries() {
-		delete(want, content(t, e))
-	}
-	if len(want) != 0 {
-		t.Fatal("lost:", want)
-	}
-}

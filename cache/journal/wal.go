@@ -78,10 +78,8 @@ const (
 	// logAfter is how many small files are sealed without a log before one is made: a
 	// journal that sees few does not need it.
 	logAfter = 64
-	// segmentsMost segments at most; more than two are made when the two do not do. A small
-	// file that needs files for a checkpoint costs more, so a burst should fit in;
-	// but what is in them has to get its files at a start after a crash, and at Close.
-	segmentsMost = 16
+	// segmentsMost segments at most; more than two are made when the two do not do.
+	segmentsMost = 8
 	// logShare: a log is made when the disk has so many times its size free.
 	logShare = 20
 
