@@ -135,6 +135,8 @@ func (s *Storage) makeRemote(ctx context.Context, ss *session, dir string) error
 	// Servers differ in what they say of a folder that is there.
 	f, lerr := s.lookRemote(ctx, ss, dir)
 	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
 	case lerr != nil:
 		return err
 	case !f.isDir():
