@@ -86,6 +86,7 @@ type Cache struct {
 	mem    *lru.Cache[memKey, *memBlock]
 	ahead  chan struct{} // tokens of read-ahead requests
 	demand chan struct{} // tokens of demanded requests
+	looks  chan struct{} // tokens of looks
 	kick   chan struct{} // wakes the background eviction
 	chunk  int           // bytes of one read-ahead request
 	look   lookLimits
@@ -141,6 +142,7 @@ func Open(o Options) (*Cache, error) {
 	part := o.Memory / 7
 	c.ahead = make(chan struct{}, tokens(2*part, max(chunkBytes, o.Block), maxAhead))
 	c.demand = make(chan struct{}, tokens(3*part, max(demandBytes, o.Block), maxDemand))
+	c.looks = make(chan struct{}, looksInAll)
 	c.memMax = part
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	if c.mem, err = lru.NewWithEvict(tokens(part, o.Block, 1<<20), func(_ memKey, m *memBlock) { c.memUsed.Add(-int64(len(m.data))) }); err != nil {

@@ -52,6 +52,8 @@ type fill struct {
 	looking  int           // looks under way
 	looks    int           // done since a block was demanded
 
+	asked *File // gave the present Source
+
 	reserved int64 // guarded by Cache.mu: what is left of the reservation
 
 	proof           // of the prover alone
@@ -315,12 +317,16 @@ func (fl *fill) fetchAll() error {
 // open asks a File for a Source.
 func (fl *fill) open(bad error) (Source, error) {
 	fl.e.mu.Lock()
-	fetch, err := fl.e.fetchOfLocked()
+	f, err := fl.e.fetchOfLocked()
+	if _, open := fl.e.files[fl.asked]; err == nil && open && bad != nil {
+		f = fl.asked // it gave the Source that was bad, and knows what that was
+	}
+	fl.asked = f
 	fl.e.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
-	src, err := fetch(fl.ctx, bad)
+	src, err := f.fetch(fl.ctx, bad)
 	if err == nil && src == nil {
 		err = errors.New("fetch gave no source")
 	}

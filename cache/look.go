@@ -28,6 +28,10 @@ var defaultLooks = lookLimits{from: 16 << 20, most: 64 << 10, near: 128 << 10, p
 // looksAtOnce is how many looks into one content are under way at a time.
 const looksAtOnce = 32
 
+// looksInAll is how many are under way in all contents. They have tokens of their own: a server that
+// gives none keeps nobody else from his blocks.
+const looksInAll = 256
+
 // glance is what a File was given by a look: a part of a block.
 type glance struct {
 	off, n  int    // in the block
@@ -57,6 +61,9 @@ func (f *File) mayLookLocked(b int) bool {
 	done := 0
 	if f.seen != nil {
 		done = f.seen.looks
+	}
+	if e.fill != nil && b < e.fill.pos {
+		return false // it has gone through the hash: nothing would compare the look with it
 	}
 	return f.cheap && e.lay.Size >= l.from && int64(done) < min(e.lay.Size/l.price, int64(l.count)) && !e.known.Has(b) && f.allowedLocked(b)
 }
@@ -219,10 +226,10 @@ func (fl *fill) lookFor(ctx context.Context, src Source, w *waiter) (err error) 
 	buf := lendBuf(w.n)
 	defer buf.back()
 	select {
-	case fl.c.demand <- struct{}{}:
+	case fl.c.looks <- struct{}{}:
 		var n int
 		n, err = readFull(ctx, src, buf.data, w.off)
-		<-fl.c.demand
+		<-fl.c.looks
 		fl.c.fetched.Add(int64(n))
 	case <-ctx.Done():
 		err = context.Cause(ctx)
@@ -232,6 +239,9 @@ func (fl *fill) lookFor(ctx context.Context, src Source, w *waiter) (err error) 
 	defer e.mu.Unlock()
 	fl.looking--
 	w.taken = false
+	if err != nil && fl.done {
+		return nil // nobody needs it, and it says nothing of what was proved
+	}
 	if err != nil {
 		return err
 	}

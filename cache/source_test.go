@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 )
@@ -441,4 +442,49 @@ func ExampleCache_Open() {
 	n, err := f.ReadAt(context.Background(), p, 2)
 	fmt.Printf("%s %v %v\n", p[:n], err, f.Whole())
 	// Output: otons EOF true
+}
+
+// Who gave a Source that was bad hears of it, and not somebody else who reads the content, too, and knows nothing of it.
+func TestBadSourceIsToldToItsGiver(t *testing.T) {
+	data := random(23, 40*kb4)
+	c := open(t, options(t))
+	var giver atomic.Pointer[remote]
+	var all []*remote
+	var files []*File
+	for range 8 {
+		r := &remote{data: data}
+		r.onFetch = func(context.Context, int, error) error { giver.CompareAndSwap(nil, r); return nil }
+		r.onRead = func(_ context.Context, n int, p []byte, off int64) (int, error) {
+			if r == giver.Load() && n == 0 {
+				return bytes.NewReader(flipped(data, 5000)).ReadAt(p, off)
+			}
+			return r.plain(p, off)
+		}
+		all = append(all, r)
+		files = append(files, mustOpen(t, c, contentOf(data), r))
+	}
+	var wg sync.WaitGroup
+	for _, f := range files {
+		wg.Go(func() {
+			if err := f.Fill(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	told := 0
+	for _, r := range all {
+		for _, bad := range r.bads {
+			if bad == nil {
+				continue
+			}
+			told++
+			if r != giver.Load() || !errors.Is(bad, ErrCorrupt) {
+				t.Errorf("told to somebody else: %v", bad)
+			}
+		}
+	}
+	if told == 0 {
+		t.Error("nobody was told")
+	}
 }

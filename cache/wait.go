@@ -156,19 +156,19 @@ func (e *entry) failWaiters(err error) {
 
 // fetchOfLocked is whom the fill asks for a Source: a File that waits, else one that is
 // open.
-func (e *entry) fetchOfLocked() (Fetch, error) {
+func (e *entry) fetchOfLocked() (*File, error) {
 	for w := range e.waiters {
-		return w.f.fetch, nil
+		return w.f, nil
 	}
-	var any Fetch
+	var any *File
 	for f := range e.files {
 		if f.fetch == nil {
 			continue
 		}
 		if f.wants {
-			return f.fetch, nil
+			return f, nil
 		}
-		any = f.fetch
+		any = f
 	}
 	if any == nil {
 		return nil, errUnwanted

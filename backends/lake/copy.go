@@ -38,12 +38,15 @@ func (l *Lake) copy(ctx context.Context, in backends.Info, to *RSE, progress fun
 	if err != nil {
 		return backends.Replica{}, err
 	}
-	h := l.NewHolder(in)
-	defer l.LetGo(h.ID)
+	h := l.NewHolder()
+	defer l.LetGo(h)
 	pfn, bad := "", ""
 	i := slices.IndexFunc(replicas, func(r backends.Replica) bool { return r.RSE == to.Name })
 	switch {
 	case i < 0:
+		if l.heldElsewhere(to, in) {
+			return backends.Replica{}, fmt.Errorf("somebody makes a copy at its path: %w: %w", backends.ErrBusy, backends.ErrTemporary)
+		}
 		if pfn, _, err = l.Place(ctx, to, in, h, "", false); err != nil {
 			return backends.Replica{}, err
 		}
@@ -62,8 +65,10 @@ func (l *Lake) copy(ctx context.Context, in backends.Info, to *RSE, progress fun
 		return backends.Replica{}, fmt.Errorf("the replica there is being deleted: %w: %w", backends.ErrBusy, backends.ErrTemporary)
 	default:
 		bad = replicas[i].PFN
-		if err := l.holdOnRecord(ctx, h, in, replicas[i]); err != nil {
-			return backends.Replica{}, err
+		if !l.Held(to.Name, bad) { // by whoever uploads the file, who is not done elsewhere
+			if err := l.holdOnRecord(ctx, h, in, replicas[i]); err != nil {
+				return backends.Replica{}, err
+			}
 		}
 		pfn = l.NewPFN(in.DID, "") // the other file is there until this one is
 	}
@@ -86,10 +91,25 @@ func (l *Lake) copy(ctx context.Context, in backends.Info, to *RSE, progress fun
 		}
 		return r, err
 	}
-	if bad != "" {
-		l.removeFile(ctx, to, bad, 0)
+	if bad == "" {
+		return r, nil
 	}
+	if err := l.Hold(h, to.Name, bad); err != nil {
+		l.log.Warn("bad file of no more use stays", "did", in.DID, "rse", to.Name, "pfn", bad, "err", err)
+		return r, nil
+	}
+	l.removeFile(ctx, to, bad, 0)
 	return r, nil
+}
+
+// heldElsewhere tells whether the path that the naming of an RSE has for a file is somebody's who is not done: mostly of
+// whoever uploads that file, and makes this copy, too.
+func (l *Lake) heldElsewhere(to *RSE, in backends.Info) bool {
+	if to.Naming == nil {
+		return false
+	}
+	p, ok := to.Naming.Path(in.DID)
+	return ok && l.Held(to.Name, p)
 }
 
 // putCopy puts a copy on record, but not of another file that has the name and the same

@@ -101,8 +101,8 @@ type Lake struct {
 	claims  map[claim]chan struct{}    // copies that are being made; closed when they are not any more
 	sending map[claim]string           // those of them that servers make between themselves, and from which RSE
 	apart   map[pair]time.Time         // RSEs whose servers failed at that
-	held    map[spot][]Holder          // paths of namings that somebody has
-	holds   map[string][]spot          // the same by Holder.ID
+	held    map[spot]Holder            // paths of namings that somebody has
+	holds   map[Holder][]spot          // the same by holder
 	holders uint64                     // made by NewHolder so far
 }
 
@@ -141,7 +141,7 @@ func New(o Options) (*Lake, error) {
 	o.Recall.setDefaults()
 	l := &Lake{o: o, byName: map[string]*RSE{}, log: o.Log, now: o.Now,
 		layouts: map[string]backends.Layout{}, down: map[string]failure{}, vain: map[string]time.Time{}, claims: map[claim]chan struct{}{},
-		sending: map[claim]string{}, apart: map[pair]time.Time{}, held: map[spot][]Holder{}, holds: map[string][]spot{}}
+		sending: map[claim]string{}, apart: map[pair]time.Time{}, held: map[spot]Holder{}, holds: map[Holder][]spot{}}
 	l.started, l.meter, l.races = l.now(), newMeter(l.now), make(chan struct{}, mostRaces)
 	for _, r := range o.RSEs {
 		switch {

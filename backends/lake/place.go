@@ -22,31 +22,16 @@ import (
 // there. An owner is in memory before it is on record, and is forgotten only after what it
 // has at the path was deleted, or is on record for somebody.
 
-// Holder is who has paths before, or beside, the catalogue.
-type Holder struct {
-	ID    string // of its own; whoever takes up its work has the same
-	inode uint64
-	what  backends.Generation // of the content, whatever its name
-}
+// Holder is who has paths before, or beside, the catalogue: an ID of its own, which whoever takes up its
+// work has, too. Two that make the same copy share no path: the one that gives up deletes what it made.
+type Holder string
 
-// HolderOf is the holder of that ID of in's content.
-func HolderOf(id string, in backends.Info) Holder {
-	return Holder{id, in.Inode, backends.GenerationOf(backends.DID{}, in.Size, in.Checksums)}
-}
-
-// NewHolder is a holder of in's content that nobody else is.
-func (l *Lake) NewHolder(in backends.Info) Holder {
+// NewHolder is one that nobody else is.
+func (l *Lake) NewHolder() Holder {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.holders++
-	n := l.holders
-	l.mu.Unlock()
-	return HolderOf(fmt.Sprintf("holder-%d", n), in)
-}
-
-// sharesWith tells whether both make copies of one file with the same content. Then they
-// can have one path: what they write there is the same, and Claim lets one do so at a time.
-func (h Holder) sharesWith(o Holder) bool {
-	return h.ID == o.ID || h.inode != 0 && h.inode == o.inode && h.what == o.what
+	return Holder(fmt.Sprintf("holder-%d", l.holders))
 }
 
 // spot is a path at an RSE.
@@ -59,7 +44,7 @@ func (l *Lake) Hold(h Holder, rse, pfn string) error {
 	return err
 }
 
-// hold is Hold; had tells that h, or one that it shares with, had it before.
+// hold is Hold; had tells that h had it before.
 func (l *Lake) hold(h Holder, rse, pfn string) (had bool, err error) {
 	if r := l.byName[rse]; r == nil || r.Naming == nil {
 		return false, nil
@@ -67,52 +52,42 @@ func (l *Lake) hold(h Holder, rse, pfn string) (had bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	at := spot{rse, pfn}
-	for _, o := range l.held[at] {
-		if !h.sharesWith(o) {
-			return false, fmt.Errorf("path %s at %s: somebody else makes a copy there: %w: %w", pfn, rse, backends.ErrBusy, backends.ErrTemporary)
-		}
+	switch o, taken := l.held[at]; {
+	case taken && o != h:
+		return false, fmt.Errorf("path %s at %s: somebody else makes a copy there: %w: %w", pfn, rse, backends.ErrBusy, backends.ErrTemporary)
+	case taken:
+		return true, nil
 	}
-	had = len(l.held[at]) > 0
-	if !slices.ContainsFunc(l.held[at], func(o Holder) bool { return o.ID == h.ID }) {
-		l.held[at] = append(l.held[at], h)
-		l.holds[h.ID] = append(l.holds[h.ID], at)
-	}
-	return had, nil
+	l.held[at] = h
+	l.holds[h] = append(l.holds[h], at)
+	return false, nil
 }
 
-// LetGo ends all that the holder of that ID has.
-func (l *Lake) LetGo(id string) {
+// LetGo ends all that the holder has.
+func (l *Lake) LetGo(h Holder) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, at := range l.holds[id] {
-		left := slices.DeleteFunc(l.held[at], func(o Holder) bool { return o.ID == id })
-		if l.held[at] = left; len(left) == 0 {
-			delete(l.held, at)
-		}
+	for _, at := range l.holds[h] {
+		delete(l.held, at)
 	}
-	delete(l.holds, id)
+	delete(l.holds, h)
 }
 
 // Held tells whether somebody in memory has the path.
 func (l *Lake) Held(rse, pfn string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.held[spot{rse, pfn}]) > 0
+	_, taken := l.held[spot{rse, pfn}]
+	return taken
 }
 
-// letGoOf ends one hold.
-func (l *Lake) letGoOf(id string, at spot) {
+// letGoOf ends one hold of h.
+func (l *Lake) letGoOf(h Holder, at spot) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if left := slices.DeleteFunc(l.held[at], func(o Holder) bool { return o.ID == id }); len(left) == 0 {
-		delete(l.held, at)
-	} else {
-		l.held[at] = left
-	}
-	if left := slices.DeleteFunc(l.holds[id], func(s spot) bool { return s == at }); len(left) == 0 {
-		delete(l.holds, id)
-	} else {
-		l.holds[id] = left
+	delete(l.held, at)
+	if l.holds[h] = slices.DeleteFunc(l.holds[h], func(s spot) bool { return s == at }); len(l.holds[h]) == 0 {
+		delete(l.holds, h)
 	}
 }
 
@@ -173,7 +148,7 @@ func (l *Lake) Place(ctx context.Context, rse *RSE, in backends.Info, h Holder, 
 	if err == nil && free {
 		return p, found && !had, nil
 	}
-	l.letGoOf(h.ID, spot{rse.Name, p})
+	l.letGoOf(h, spot{rse.Name, p})
 	if err != nil {
 		return "", false, fmt.Errorf("look whether %s at %s is free: %w", p, rse.Name, err)
 	}

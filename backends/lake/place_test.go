@@ -27,8 +27,8 @@ func newNamed(t *testing.T) *rig {
 // place asks for a path at FAR for a holder of its own, and ends what that has.
 func (r *rig) place(in backends.Info, adopt bool) (pfn string, found bool) {
 	r.t.Helper()
-	h := r.NewHolder(in)
-	defer r.LetGo(h.ID)
+	h := r.NewHolder()
+	defer r.LetGo(h)
 	pfn, found, err := r.Place(ctx, r.dFar, in, h, "", adopt)
 	if err != nil {
 		r.t.Fatal(err)
@@ -79,29 +79,24 @@ func TestPlace(t *testing.T) {
 			r.add(infoOf("other"), backends.Replica{RSE: "FAR", PFN: at, State: backends.Available})
 		}, adopt: true},
 		"somebody who has it": {before: func(r *rig) {
-			if err := r.Hold(lake.HolderOf("x", infoOf("g")), "FAR", at); err != nil {
+			if err := r.Hold("x", "FAR", at); err != nil {
 				r.t.Fatal(err)
 			}
 		}},
-		"somebody with this content of this file": {before: func(r *rig) {
-			if err := r.Hold(lake.HolderOf("x", infoOf("f")), "FAR", at); err != nil {
-				r.t.Fatal(err)
-			}
-		}, named: true},
-		"what they wrote": {before: func(r *rig) {
-			if err := r.Hold(lake.HolderOf("x", infoOf("f")), "FAR", at); err != nil {
+		"what somebody wrote who makes the same copy": {before: func(r *rig) {
+			if err := r.Hold("x", "FAR", at); err != nil {
 				r.t.Fatal(err)
 			}
 			r.far.Put(at, content("f"))
-		}, named: true},
+		}, adopt: true},
 		"somebody who had it": {before: func(r *rig) {
-			if err := r.Hold(lake.HolderOf("x", infoOf("g")), "FAR", at); err != nil {
+			if err := r.Hold("x", "FAR", at); err != nil {
 				r.t.Fatal(err)
 			}
 			r.LetGo("x")
 		}, named: true},
 		"somebody at another RSE": {before: func(r *rig) {
-			if err := r.Hold(lake.HolderOf("x", infoOf("g")), "NEAR", at); err != nil {
+			if err := r.Hold("x", "NEAR", at); err != nil {
 				r.t.Fatal(err)
 			}
 		}, named: true},
@@ -131,7 +126,7 @@ func TestPlaceElsewhere(t *testing.T) {
 		name string
 	}{{r.dNear, "f"}, {r.dFar, ".tarn-uploads/f"}, {r.dFar, "a\nb"}, {r.dFar, strings.Repeat("x", 256)}} {
 		in := infoOf(c.name)
-		pfn, found, err := r.Place(ctx, c.rse, in, r.NewHolder(in), "salt", true)
+		pfn, found, err := r.Place(ctx, c.rse, in, r.NewHolder(), "salt", true)
 		if err != nil || found || pfn != r.NewPFN(in.DID, "salt") {
 			t.Errorf("%s at %s: %q, %v, %v", in.DID, c.rse.Name, pfn, found, err)
 		}
@@ -158,7 +153,7 @@ func TestPlaceElsewhere(t *testing.T) {
 		},
 	} {
 		fail(true)
-		if pfn, _, err := r.Place(ctx, r.dFar, in, r.NewHolder(in), "", false); err == nil || r.Held("FAR", "ctao/ctao/f") {
+		if pfn, _, err := r.Place(ctx, r.dFar, in, r.NewHolder(), "", false); err == nil || r.Held("FAR", "ctao/ctao/f") {
 			t.Errorf("%q, %v; held: %v", pfn, err, r.Held("FAR", "ctao/ctao/f"))
 		}
 		fail(false)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tarn/backends"
+	"tarn/backends/lake"
 )
 
 // file looks at one file under one rule. Its error is the catalogue's.
@@ -158,22 +159,42 @@ func (e *Engine) removeBad(ctx context.Context, in backends.Info, have []backend
 		if !verified || !known || rse.ReadOnly || r.State != backends.Bad && r.State != backends.BeingDeleted {
 			continue
 		}
-		r.State = backends.BeingDeleted
-		err := e.l.Catalogue().PutReplica(ctx, in.DID, in.Generation, r)
-		if errors.Is(err, backends.ErrStale) || errors.Is(err, backends.ErrNotExist) {
-			return nil
-		}
-		if err != nil {
+		if err := e.removeOne(ctx, in, rse, r); err != nil {
 			return err
 		}
-		if err := e.l.RemoveAt(ctx, rse, r.PFN, 1); err != nil {
-			e.log.Warn("bad file not deleted yet", "did", in.DID, "rse", r.RSE, "pfn", r.PFN, "err", err)
-			continue
+	}
+	return nil
+}
+
+// removeOne deletes one of them, if it is still what is on record: somebody may have replaced it meanwhile.
+func (e *Engine) removeOne(ctx context.Context, in backends.Info, rse *lake.RSE, r backends.Replica) error {
+	release, err := e.l.Claim(ctx, in, r.RSE)
+	if err != nil {
+		return err
+	}
+	defer release()
+	now, err := e.l.Catalogue().Replicas(ctx, in.DID)
+	if err != nil || !slices.ContainsFunc(now, func(x backends.Replica) bool { return x.RSE == r.RSE && x.PFN == r.PFN && x.State == r.State }) {
+		if errors.Is(err, backends.ErrNotExist) {
+			err = nil
 		}
-		e.log.Info("bad file deleted, others are good", "did", in.DID, "rse", r.RSE, "pfn", r.PFN)
-		if err := e.l.Catalogue().DropReplica(ctx, in.DID, r.RSE); err != nil && !errors.Is(err, backends.ErrNotExist) {
-			return err
-		}
+		return err
+	}
+	r.State = backends.BeingDeleted
+	err = e.l.Catalogue().PutReplica(ctx, in.DID, in.Generation, r)
+	if errors.Is(err, backends.ErrStale) || errors.Is(err, backends.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := e.l.RemoveAt(ctx, rse, r.PFN, 1); err != nil {
+		e.log.Warn("bad file not deleted yet", "did", in.DID, "rse", r.RSE, "pfn", r.PFN, "err", err)
+		return nil
+	}
+	e.log.Info("bad file deleted, others are good", "did", in.DID, "rse", r.RSE, "pfn", r.PFN)
+	if err := e.l.Catalogue().DropReplica(ctx, in.DID, r.RSE); err != nil && !errors.Is(err, backends.ErrNotExist) {
+		return err
 	}
 	return nil
 }

@@ -174,7 +174,7 @@ func (up *uploader) goOn(ctx context.Context, u *unsent, reps []backends.Replica
 	}
 	rse, ok := up.v.lake.RSE(c.RSE)
 	if ok {
-		if err := up.v.lake.Hold(lake.HolderOf(u.id, infoOf(*r)), rse.Name, reps[at].PFN); err != nil {
+		if err := up.v.lake.Hold(lake.Holder(u.id), rse.Name, reps[at].PFN); err != nil {
 			return err
 		}
 	}
@@ -258,7 +258,7 @@ func (v *FS) settle(u *unsent) {
 		node.Forget(1)
 	}
 	v.forget(u)
-	v.lake.LetGo(u.id) // its copies are the catalogue's
+	v.lake.LetGo(lake.Holder(u.id)) // its copies are the catalogue's
 	v.stats.safe.Add(1)
 	if v.opt.OnSafe != nil {
 		v.opt.OnSafe(in.DID)

@@ -27,7 +27,8 @@ func (v *FS) openCached(n *Node, in backends.Info) (*cache.File, error) {
 	ct.Cost = diskCost
 	if st, ok := v.cache.Status(ct.Key); ok && st.Cost > 0 {
 		ct.Cost = st.Cost
-	} else if v.onTapeOnly(in) {
+	}
+	if ct.Cost < tapeCost && v.onTapeOnly(in) { // by now
 		ct.Cost = tapeCost
 	}
 	f, err := v.cache.Open(ct, v.fetcher(n, in))

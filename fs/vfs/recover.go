@@ -98,7 +98,7 @@ func HoldCopies(l *lake.Lake, j *journal.Journal, log *slog.Logger) {
 	for _, e := range j.Entries() {
 		r := e.Record()
 		for _, c := range r.Copies {
-			if err := l.Hold(lake.HolderOf(r.ID, infoOf(r)), c.RSE, c.PFN); err != nil {
+			if err := l.Hold(lake.Holder(r.ID), c.RSE, c.PFN); err != nil {
 				log.Error("two contents in the journal have one path", "id", r.ID, "rse", c.RSE, "pfn", c.PFN, "err", err)
 			}
 		}

@@ -7,6 +7,7 @@ import (
 
 	"tarn/backends"
 	"tarn/backends/checksum"
+	"tarn/backends/lake"
 	"tarn/cache/journal"
 )
 
@@ -80,7 +81,7 @@ func (up *uploader) discard(u *unsent) {
 			v.log.Error("remove unsent file", "id", u.id, "err", err)
 			return
 		}
-		v.lake.LetGo(u.id)
+		v.lake.LetGo(lake.Holder(u.id))
 	}
 	if len(u.entry.Record().Copies) == 0 {
 		remove()

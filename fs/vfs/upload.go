@@ -297,7 +297,7 @@ func (up *uploader) plan(ctx context.Context, u *unsent, r journal.Record) ([]jo
 			return nil, err
 		}
 		for _, rse := range rses {
-			pfn, _, err := up.v.lake.Place(ctx, rse, in, lake.HolderOf(u.id, in), u.id, false)
+			pfn, _, err := up.v.lake.Place(ctx, rse, in, lake.Holder(u.id), u.id, false)
 			if err != nil {
 				return nil, err
 			}
@@ -418,7 +418,11 @@ func (up *uploader) storeAt(ctx context.Context, r journal.Record, i int, src io
 	if !ok {
 		return fmt.Errorf("RSE %s is not in lake.yaml any more: %w", r.Copies[i].RSE, backends.ErrNotExist)
 	}
-	_, err := store(ctx, rse, r.Copies[i].PFN, src, r.Size, checksum.FromMap(r.Sums), func(n int64) { v.stats.sent.Add(n) })
+	sent := int64(0)
+	_, err := store(ctx, rse, r.Copies[i].PFN, src, r.Size, checksum.FromMap(r.Sums), func(n int64) {
+		v.stats.sent.Add(n - sent)
+		sent = n
+	})
 	if err != nil {
 		return fmt.Errorf("upload to %s: %w", rse.Name, err)
 	}

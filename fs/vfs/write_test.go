@@ -330,6 +330,18 @@ func TestSlowChecksumsOfWhatIsThere(t *testing.T) {
 	}
 }
 
+// Each byte that is sent counts once, however many steps it takes.
+func TestSentBytes(t *testing.T) {
+	w := newWorld(t, vfs.Options{Delay: time.Hour})
+	b := bytes.Repeat([]byte("0123456789"), 500_000)
+	w.write("/ctao/f", b)
+	w.hasten("/ctao/f")
+	w.drain()
+	if s := w.v.Stats(); s.Uploads == 0 || s.SentBytes != s.Uploads*int64(len(b)) {
+		t.Errorf("%d uploads of %d bytes: %d were sent", s.Uploads, len(b), s.SentBytes)
+	}
+}
+
 // TestReplacedFromOutside: a file that was registered here and then replaced by another
 // client of the catalogue is read with the content that is current.
 func TestReplacedFromOutside(t *testing.T) {

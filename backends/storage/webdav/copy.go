@@ -223,7 +223,7 @@ func (c *copying) copy(ctx context.Context, at *Storage, u *url.URL, side string
 	}
 	h := http.Header{side: {peer.String()}, "Credential": {"none"}, "RequireChecksumVerification": {"false"}} // we do that
 	if token != "" {
-		h["TransferHeaderAuthorization"] = []string{"Bearer " + token} // some servers want the letters as they are here
+		h[transferToken] = []string{"Bearer " + token}
 	}
 	c.begun = true
 	resp, f, err := at.send(ctx, request{method: "COPY", url: u, header: h, stay: token != ""})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -256,6 +257,10 @@ func (m *memory) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.Method == "COPY":
 		m.copy(w, r)
+	case r.Method == "PUT":
+		body, _ := io.ReadAll(r.Body)
+		m.put(p, body)
+		w.WriteHeader(201)
 	case r.Method == "PROPFIND" && ok:
 		file(w, r, fmt.Sprint(len(b)))
 	case r.Method == "MKCOL":
@@ -559,6 +564,21 @@ func TestTokensAreInNoErrorOfACopy(t *testing.T) {
 	pki := servertest.NewPKI(t)
 	const read, write = "token-to-read-from-the-source", "token-to-write-to-the-destination"
 	for _, tell := range []string{"Authorization", "TransferHeaderAuthorization"} {
+		for _, code := range []int{403, 500} {
+			src, dst := newMemory(), newMemory()
+			src.files["/p/f"] = []byte("data")
+			src.copy = func(w http.ResponseWriter, r *http.Request) {
+				w.WriteHeader(code)
+				fmt.Fprintf(w, "no: %s\n", strings.TrimPrefix(r.Header.Get(tell), "Bearer "))
+			}
+			dst.copy = src.copy
+			from := open(t, Options{URL: src.start(t, pki) + "/p", Credentials: credentials(t, pki, map[string]string{"BEARER_TOKEN": read})})
+			to := open(t, Options{URL: dst.start(t, pki) + "/p", Credentials: credentials(t, pki, map[string]string{"BEARER_TOKEN": write})})
+			_, err := from.CopyTo(t.Context(), "f", to, "f", 4, backendstest.Sums([]byte("data")), nil)
+			if err == nil || strings.Contains(err.Error(), "token-to") {
+				t.Errorf("%d: %v", code, err)
+			}
+		}
 		src, dst := newMemory(), newMemory()
 		src.files["/p/f"] = []byte("data")
 		dst.copy = func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "failure: no: %s\n", r.Header.Get(tell)) }
@@ -743,4 +763,48 @@ func TestMacaroonsThatLie(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A server may tell a digest of another kind than the one that is asked for, and than the one that is computed on the way.
+func TestUploadWhereTheServerKnowsSHA256Alone(t *testing.T) {
+	data := backendstest.Bytes(1, 300_000)
+	for _, c := range []struct {
+		name   string
+		digest func([]byte) string
+		know   backends.Checksums // of the bytes
+		want   error
+	}{
+		{"known", func(b []byte) string { return digestSHA256(b) }, backendstest.Sums(data), nil},
+		{"known, and of other bytes", func(b []byte) string { return digestSHA256(b[1:]) }, backendstest.Sums(data), backends.ErrCorrupt},
+		{"not known", func(b []byte) string { return digestSHA256(b[1:]) }, backends.Checksums{Adler32: backendstest.Sums(data).Adler32}, nil},
+	} {
+		m := newMemory()
+		m.get = func(w http.ResponseWriter, r *http.Request) {
+			b, _ := m.file(r.URL.Path)
+			w.Header().Set("Digest", c.digest(b))
+			http.ServeContent(w, r, "", time.Time{}, strings.NewReader(string(b)))
+		}
+		s := open(t, Options{URL: m.start(t, nil) + "/p"})
+		u, err := s.Create(t.Context(), "f", int64(len(data)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer u.Abort()
+		backends.Expect(u, c.know, "adler32")
+		if _, err := u.Write(data); err != nil {
+			t.Fatal(err)
+		}
+		got, err := u.Commit(t.Context(), c.know)
+		if !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", c.name, err, c.want)
+		}
+		if proved := got.SHA256 != ""; proved != (c.name == "known") || got.Adler32 != "" {
+			t.Errorf("%s: it gives %+v as proved", c.name, got)
+		}
+	}
+}
+
+func digestSHA256(b []byte) string {
+	sum, _ := hex.DecodeString(backendstest.Sums(b).SHA256)
+	return "sha-256=" + base64.StdEncoding.EncodeToString(sum)
 }

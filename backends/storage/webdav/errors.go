@@ -86,8 +86,15 @@ func (s *Storage) refused(resp *http.Response, token string) error {
 func plainText(resp *http.Response, token string) string {
 	b := make([]byte, maxText)
 	n, _ := io.ReadFull(resp.Body, b)
-	return tidy(string(b[:n]), token)
+	secrets := []string{token}
+	if resp.Request != nil { // that of the other server, in a copy between two
+		secrets = append(secrets, strings.TrimPrefix(strings.Join(resp.Request.Header[transferToken], ""), "Bearer "))
+	}
+	return tidy(string(b[:n]), secrets...)
 }
+
+// transferToken is the header of a COPY that has the token for the other server, in the letters that some servers want.
+const transferToken = "TransferHeaderAuthorization"
 
 // maxText is how much of what a server says is shown.
 const maxText = 300

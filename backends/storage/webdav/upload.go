@@ -185,6 +185,7 @@ func (u *upload) Commit(ctx context.Context, want backends.Checksums) (got backe
 		return got, u.s.edge("commit", u.path, backends.ErrClosed)
 	}
 	defer u.Abort()
+	known := want
 	if u.only != nil {
 		want = checksum.Only(want, u.only...)
 	}
@@ -192,7 +193,7 @@ func (u *upload) Commit(ctx context.Context, want backends.Checksums) (got backe
 		if err := u.finish(ctx, want); err != nil {
 			return err
 		}
-		got, err = u.verify(ctx, want)
+		got, err = u.verify(ctx, want, known)
 		if err != nil {
 			return err
 		}
@@ -242,12 +243,17 @@ func (u *upload) whole() io.ReaderAt {
 
 // verify compares with what the server has: by its own checksum, or at least by the size. Digests that
 // were not computed on the way are computed of what is read back. It gives those of the server and of what was read.
-func (u *upload) verify(ctx context.Context, want backends.Checksums) (proof backends.Checksums, err error) {
+// What is known of the bytes beside want helps where the server tells a digest of another kind.
+func (u *upload) verify(ctx context.Context, want, known backends.Checksums) (proof backends.Checksums, err error) {
 	sums := u.h.Sums()
+	known = checksum.And(u.h.Sum(), known)
 	found, err := u.s.digest(ctx, u.tmp, u.size)
+	if found = checksum.Only(found, checksum.Known(known)...); err == nil && found.IsZero() {
+		err = backends.ErrNotSupported // none that can be compared
+	}
 	switch {
 	case err == nil:
-		if err := u.h.Sum().Match(found); err != nil {
+		if err := known.Match(found); err != nil {
 			return found, fmt.Errorf("the server has other bytes than were sent: %w", err)
 		}
 	case errors.Is(err, backends.ErrNotSupported):
@@ -279,6 +285,9 @@ func (u *upload) verify(ctx context.Context, want backends.Checksums) (proof bac
 	}
 	return checksum.FromMap(shown), want.Match(checksum.FromMap(sums))
 }
+
+// replaceTries is how often a file is moved over another that others replace, too.
+const replaceTries = 5
 
 // publish moves the file to its place. At first nothing may be overwritten, since to WebDAV a folder
 // with all that is in it may be; what stands in the way is looked at then. What was begun is carried through
@@ -316,7 +325,15 @@ func (u *upload) publish(ctx context.Context) error {
 			return perr
 		}
 	}
-	err = u.note(u.move(ctx, "T"))
+	for range replaceTries {
+		if err = u.note(u.move(ctx, "T")); status(err) != http.StatusNotFound {
+			break
+		}
+		// Apache removes what is there before it renames: of two that replace one file at a time one may find nothing.
+		if _, terr := u.s.stat(ctx, u.tmp); terr != nil {
+			break
+		}
+	}
 	if status(err) == http.StatusInternalServerError && special(u.path) && u.s.server.Load() == xrootdServer {
 		return fmt.Errorf("XRootD cannot move a file to a name like this: %v: %w", err, backends.ErrName)
 	}

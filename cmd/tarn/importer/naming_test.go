@@ -154,7 +154,7 @@ func TestImportHoldsFew(t *testing.T) {
 	n := fewHeld + 100
 	hold := func(i int) string {
 		in := backends.Info{DID: backends.DID{Scope: "ctao", Name: fmt.Sprintf("/ctao/f%d", i)}, Type: backends.File, Checksums: backends.Checksums{Adler32: "00000001"}}
-		h, p := s.lake.NewHolder(in), fmt.Sprint("p", i)
+		h, p := s.lake.NewHolder(), fmt.Sprint("p", i)
 		if err := s.lake.Hold(h, "DISK", p); err != nil {
 			t.Fatal(err)
 		}
@@ -163,7 +163,7 @@ func TestImportHoldsFew(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		r.letGoLater(h.ID, p)
+		r.letGoLater(h, p)
 		return p
 	}
 	for i := range n {

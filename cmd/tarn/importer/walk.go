@@ -210,7 +210,7 @@ func (r *run) file(ctx context.Context, j *job) (e backends.Entry, has bool, err
 // file that lay at its path before.
 func (r *run) store(ctx context.Context, in backends.Info, f *os.File) (backends.Replica, error) {
 	last := int64(0)
-	h := r.l.NewHolder(in)
+	h := r.l.NewHolder()
 	pfn, found, err := r.l.Place(ctx, r.rse, in, h, "", true)
 	if err != nil {
 		return backends.Replica{}, err
@@ -235,22 +235,25 @@ func (r *run) store(ctx context.Context, in backends.Info, f *os.File) (backends
 		if !found {
 			r.discard(ctx, pfn)
 		}
-		r.l.LetGo(h.ID)
+		r.l.LetGo(h)
 		return rep, err
 	}
 	r.bytes.Add(in.Size - last)
-	r.letGoLater(h.ID, pfn)
+	r.letGoLater(h, pfn)
 	return rep, nil
 }
 
 // stored is a copy whose path is held until the catalogue has it.
-type stored struct{ id, pfn string }
+type stored struct {
+	id  lake.Holder
+	pfn string
+}
 
 // fewHeld is how many copies may be held without a look at what is registered by now.
 const fewHeld = 4096
 
 // letGoLater keeps the path of a copy for it until it is registered.
-func (r *run) letGoLater(id, pfn string) {
+func (r *run) letGoLater(id lake.Holder, pfn string) {
 	if r.rse.Naming == nil {
 		return
 	}
