@@ -88,7 +88,11 @@ func plainText(resp *http.Response, token string) string {
 	n, _ := io.ReadFull(resp.Body, b)
 	secrets := []string{token}
 	if resp.Request != nil { // that of the other server, in a copy between two
-		secrets = append(secrets, strings.TrimPrefix(strings.Join(resp.Request.Header[transferToken], ""), "Bearer "))
+		for name, v := range resp.Request.Header {
+			if name == transferToken && len(v) > 0 {
+				secrets = append(secrets, strings.TrimPrefix(v[0], "Bearer "))
+			}
+		}
 	}
 	return tidy(string(b[:n]), secrets...)
 }
