@@ -348,9 +348,11 @@ func TestFileChangedUnderneath(t *testing.T) {
 					wantBytes(t, f, data)
 					settled(t, c)
 				}
+				time.Sleep(20 * time.Millisecond) // the times of a file are no finer than some milliseconds
 				if err := harm(files(t, o.Dir, dataSuffix)[0]); err != nil {
 					t.Fatal(err)
 				}
+				time.Sleep(20 * time.Millisecond)
 				close(gate)
 				wantBytes(t, f, data)
 				wantBytes(t, mustOpen(t, c, ct, r), data)
