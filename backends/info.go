@@ -212,7 +212,25 @@ type Rule struct {
 	Expires    time.Time `json:"expires,omitzero"`
 	Comment    string    `json:"comment,omitempty"`
 	Account    string    `json:"account,omitempty"`
+
+	// Source, when given, is an RSE expression (Rucio's source_replica_expression): copies are made from
+	// replicas at RSEs that match it, and wait for one.
+	Source   string   `json:"source,omitempty"`
+	Activity string   `json:"activity,omitempty"` // transfers of one link are shared fairly between activities
+	Priority int      `json:"priority,omitempty"` // 1 to 5, 5 is the most urgent (Rucio's); 0: 3
+	Weight   string   `json:"weight,omitempty"`   // the RSE attribute, a number, by which RSEs are preferred
+	Grouping Grouping `json:"grouping,omitempty"` // "": DATASET
 }
+
+// Grouping is Rucio's: which files of a rule go to the same RSEs.
+type Grouping string
+
+// The groupings.
+const (
+	GroupAll     Grouping = "ALL"     // all files of the rule
+	GroupDataset Grouping = "DATASET" // the files of each collection that holds files
+	GroupNone    Grouping = "NONE"    // each file goes its own way
+)
 
 // RuleState is Rucio's state of a rule.
 type RuleState string
