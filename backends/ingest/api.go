@@ -1,12 +1,11 @@
 package ingest
 
 import (
-	"context"
-	"io"
 	"log/slog"
 	"time"
 
 	"tarn/backends"
+	"tarn/backends/ingest/metadata"
 	"tarn/backends/lake"
 )
 
@@ -17,11 +16,9 @@ type Options struct {
 
 	// Kick tells the replication of files that were registered; nil: it finds them by itself.
 	Kick func(...backends.DID)
-	// Metadata reads what is to be known of a complete file; nil: nothing. An error is logged and stops nothing: what
-	// came with it is kept.
-	Metadata func(ctx context.Context, f SourceFile) (backends.Meta, error)
-	// CheckMetadata tells whether rules of that name are there; nil: only the default ones ("").
-	CheckMetadata func(name string) error
+	// Metadata are the rules by the names that definitions have for them, "" being the default ones; none: no metadata is
+	// read. What is broken is logged and stops nothing: what could be read is kept.
+	Metadata map[string]*metadata.Extractor
 	// Avoid are folders of the lake itself (storages, cache, catalogue, mount): no ingest is of one of these, nor of
 	// what is in or around one.
 	Avoid []string
@@ -31,16 +28,6 @@ type Options struct {
 
 	Log *slog.Logger
 	Now func() time.Time
-}
-
-// SourceFile is a file of the folder that an ingest watches, open for reading.
-type SourceFile struct {
-	Rules string // Definition.Metadata
-	Dir   string // Definition.Dir
-	Path  string // below Dir
-	Size  int64
-	MTime time.Time
-	io.ReaderAt
 }
 
 // Record is what a ledger has of one file.
@@ -64,6 +51,9 @@ type Record struct {
 	Checksums  backends.Checksums  `json:"checksums,omitzero"`
 	Generation backends.Generation `json:"generation,omitempty"`
 
+	Side string `json:"side,omitempty"` // version of the side file that its metadata came from
+	Left []Spot `json:"left,omitempty"` // where copies that were begun may lie, which are not wanted any more
+
 	// Copies are those that the rules count on, when the file was last proved safe.
 	Copies []backends.Replica `json:"copies,omitempty"`
 	Hidden string             `json:"hidden,omitempty"` // name that it has while it is being deleted
@@ -83,6 +73,12 @@ type Record struct {
 	meta  backends.Meta // of this process only; read again after a restart
 	tries bool          // its path may have been written to before
 	held  lake.Holder   // who has the path
+}
+
+// Spot is a path at an RSE.
+type Spot struct {
+	RSE string `json:"rse"`
+	PFN string `json:"pfn"`
 }
 
 // Audited is what Audit found of one deletion.
