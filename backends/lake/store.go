@@ -80,18 +80,20 @@ var errSource = errors.New("source")
 // byte, so that an interrupted upload can be repeated. progress, if any, is called from
 // this goroutine with the bytes written so far. On ErrCorrupt nothing is left at pfn.
 func (l *Lake) Store(ctx context.Context, rse *RSE, pfn string, src io.ReaderAt, size int64, want backends.Checksums, progress func(int64)) (backends.Replica, error) {
-	return l.store(ctx, rse, pfn, src, size, want, progress, true)
+	r, _, err := l.store(ctx, rse, pfn, src, size, want, progress, true)
+	return r, err
 }
 
 // StoreNew is Store at a path that nobody can have written to before: it is not looked at. If
 // there is a file all the same, it is replaced.
 func (l *Lake) StoreNew(ctx context.Context, rse *RSE, pfn string, src io.ReaderAt, size int64, want backends.Checksums, progress func(int64)) (backends.Replica, error) {
-	return l.store(ctx, rse, pfn, src, size, want, progress, false)
+	r, _, err := l.store(ctx, rse, pfn, src, size, want, progress, false)
+	return r, err
 }
 
-func (l *Lake) store(ctx context.Context, rse *RSE, pfn string, src io.ReaderAt, size int64, want backends.Checksums, progress func(int64), look bool) (backends.Replica, error) {
-	fail := func(err error) (backends.Replica, error) {
-		return backends.Replica{}, fmt.Errorf("store %s at %s: %w", pfn, rse.Name, err)
+func (l *Lake) store(ctx context.Context, rse *RSE, pfn string, src io.ReaderAt, size int64, want backends.Checksums, progress func(int64), look bool) (backends.Replica, backends.Checksums, error) {
+	fail := func(err error) (backends.Replica, backends.Checksums, error) {
+		return backends.Replica{}, backends.Checksums{}, fmt.Errorf("store %s at %s: %w", pfn, rse.Name, err)
 	}
 	if rse.ReadOnly {
 		return fail(backends.ErrReadOnly)
@@ -99,9 +101,9 @@ func (l *Lake) store(ctx context.Context, rse *RSE, pfn string, src io.ReaderAt,
 	if progress == nil {
 		progress = func(int64) {}
 	}
-	done := func() (backends.Replica, error) {
+	done := func() (backends.Replica, backends.Checksums, error) {
 		progress(size)
-		return backends.Replica{RSE: rse.Name, PFN: pfn, State: backends.Available, Verified: l.now()}, nil
+		return backends.Replica{RSE: rse.Name, PFN: pfn, State: backends.Available, Verified: l.now()}, want, nil
 	}
 	if look && l.stored(ctx, rse, pfn, size, want) {
 		return done()

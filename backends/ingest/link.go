@@ -1,0 +1,288 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"tarn/backends"
+	"tarn/backends/ingest/watch"
+	"tarn/backends/lake"
+)
+
+// link is one ingest: its definition, its ledger, and, while it runs, its folder. Each record is worked on by one
+// goroutine at a time, whose changes the ledger takes only when nobody else made one meanwhile.
+type link struct {
+	o      Options
+	lake   *lake.Lake
+	d      Definition
+	scope  string
+	target string
+	ledger *ledger
+	log    *slog.Logger
+	rule   watch.Rule
+	keep   int64 // of keep-newest; -1: none are kept, -2: none are deleted
+	hours  schedule
+	rate   *rate.Limiter // nil: no limit
+	meters *meters
+
+	hook func(step, path string) error // of tests; an error is a crash
+
+	folder  *folder        // while it runs
+	watcher *watch.Watcher // while it runs
+	wakes   [3]chan struct{}
+
+	mu      sync.Mutex // guards the rest; never held across I/O
+	gates   map[string]*gate
+	choices map[int64]chosen // RSEs that were chosen lately
+	reasons []Lagging        // why the first registered files are not safe
+	trouble string           // that all of it has
+}
+
+// The wakes.
+const (
+	wakeSender = iota
+	wakeProver
+	wakeRemover
+)
+
+// kick wakes one of the loops.
+func (k *link) kick(which int) {
+	select {
+	case k.wakes[which] <- struct{}{}:
+	default:
+	}
+}
+
+// step is a point at which a crash is simulated.
+func (k *link) step(name, path string) error {
+	if k.hook == nil {
+		return nil
+	}
+	return k.hook(name, path)
+}
+
+// did is the DID of a path.
+func (k *link) did(rel string) backends.DID {
+	return backends.DID{Scope: k.scope, Name: k.target + "/" + rel}
+}
+
+// newLink makes one from a definition that was checked.
+func newLink(o Options, d Definition, l *ledger) (*link, error) {
+	k := &link{o: o, lake: o.Lake, d: d, ledger: l, log: o.Log.With("ingest", d.Name), keep: -2, meters: newMeters(o.Now), gates: map[string]*gate{}, choices: map[int64]chosen{}}
+	for i := range k.wakes {
+		k.wakes[i] = make(chan struct{}, 1)
+	}
+	var err error
+	if k.target, err = lake.CleanPath(d.Target); err != nil {
+		return nil, err
+	}
+	k.scope, _, _ = strings.Cut(k.target[1:], "/")
+	if k.rule, err = watch.ParseRule(d.Complete); err != nil {
+		return nil, err
+	}
+	if k.keep, err = parseDelete(d.Delete); err != nil {
+		return nil, err
+	}
+	if k.hours, err = parseSchedule(d.Schedule); err != nil {
+		return nil, err
+	}
+	if d.Bandwidth > 0 {
+		k.rate = rate.NewLimiter(rate.Limit(d.Bandwidth), int(min(max(d.Bandwidth/4, 1<<20), 64<<20)))
+	}
+	return k, nil
+}
+
+// known tells the watcher which versions are taken care of.
+func (k *link) known(f watch.File) bool {
+	r, err := k.ledger.get(f.Path)
+	return err == nil && r.file().Same(f)
+}
+
+// found takes a complete version of a file.
+func (k *link) found(ctx context.Context, f watch.File) error {
+	if k.isSide(f) {
+		return nil
+	}
+	r := &Record{Path: f.Path, Stage: Found, Dev: f.Dev, Ino: f.Ino, Size: f.Size, MTime: f.MTime, CTime: f.CTime, Mode: f.Mode, UID: f.UID, GID: f.GID,
+		DID: k.did(f.Path), Rank: k.rank(f.Path), FoundAt: k.o.Now()}
+	c := &change{path: f.Path, to: r}
+	old, err := k.ledger.get(f.Path)
+	switch {
+	case errors.Is(err, backends.ErrNotExist):
+	case err != nil:
+		return err
+	case old.file().Same(f):
+		return nil
+	case old.Stage == Sealed, old.Stage == Transferred, old.Stage == Verified, old.Stage == Deleting:
+		return nil // who has it will see; the next look at the folder tells of it again
+	case old.Stage == Found:
+		c.rev, r.Left = old.Rev, old.left()
+	default: // its old content is in the lake, and stays there as an old generation
+		c.rev, c.changed = old.Rev, 1
+		if old.Stage == Safe {
+			c.kept = 1
+		}
+		k.log.Info("file changed after it was registered, and begins anew", "path", f.Path)
+	}
+	for {
+		err := k.ledger.commit(c)
+		if err == nil {
+			break
+		}
+		if errors.Is(err, backends.ErrClosed) {
+			return err
+		}
+		k.setTrouble(err)
+		if !sleep(ctx, time.Second) {
+			return ctx.Err()
+		}
+	}
+	k.kick(wakeSender)
+	return nil
+}
+
+// left are the paths at which a record may have begun copies.
+func (r *Record) left() []Spot {
+	if r.PFN == "" {
+		return r.Left
+	}
+	return append(r.Left[:len(r.Left):len(r.Left)], Spot{r.RSE, r.PFN})
+}
+
+// rank gives the place of a name in Definition.Priority.
+func (k *link) rank(rel string) int {
+	if k.d.Order != "priority" {
+		return 0
+	}
+	for i, p := range k.d.Priority {
+		if ok, _ := path.Match(p, path.Base(rel)); ok {
+			return i
+		}
+	}
+	return len(k.d.Priority)
+}
+
+// anew forgets a record whose file has changed or is gone; a new version is found again. Copies that were begun are deleted.
+func (k *link) anew(ctx context.Context, r *Record, why error) error {
+	for _, s := range r.left() {
+		k.discard(ctx, r, s)
+	}
+	k.lake.LetGo(r.held)
+	c := &change{path: r.Path, rev: r.Rev}
+	if errors.Is(why, errGone) {
+		k.log.Warn("file was lost at the source before it was stored", "path", r.Path, "bytes", r.Size)
+	} else {
+		c.changed = 1
+		k.log.Info("file changed after it was sealed, and begins anew", "path", r.Path)
+	}
+	err := k.ledger.commit(c)
+	if k.watcher != nil {
+		k.watcher.Kick()
+	}
+	return err
+}
+
+// discard deletes a copy that is not wanted, unless the catalogue has it.
+func (k *link) discard(ctx context.Context, r *Record, s Spot) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	rse, ok := k.lake.RSE(s.RSE)
+	if !ok {
+		return
+	}
+	on, err := k.lake.Catalogue().Replicas(ctx, r.DID)
+	if err == nil || errors.Is(err, backends.ErrNotExist) || errors.Is(err, backends.ErrNotDir) {
+		for _, x := range on {
+			if x.RSE == s.RSE && x.PFN == s.PFN {
+				return
+			}
+		}
+		if on, err := k.inPasts(ctx, r.DID, s); err != nil || on {
+			return
+		}
+		err = k.lake.RemoveAt(ctx, rse, s.PFN, 0)
+	}
+	if err != nil {
+		k.log.Warn("a copy stays behind", "rse", s.RSE, "pfn", s.PFN, "err", err)
+	}
+}
+
+// inPasts tells whether an old content of the DID has its copy there.
+func (k *link) inPasts(ctx context.Context, d backends.DID, s Spot) (bool, error) {
+	v := k.lake.Versions()
+	if v == nil {
+		return false, nil
+	}
+	for p, err := range v.Pasts(ctx, d) {
+		if err != nil {
+			return true, err
+		}
+		for _, x := range p.Replicas {
+			if x.RSE == s.RSE && x.PFN == s.PFN {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
+}
+
+// fail notes that a file failed; it is tried again after a while, ever longer.
+func (k *link) fail(r *Record, why error) error {
+	k.lake.LetGo(r.held)
+	r.held = ""
+	to := *r
+	to.Stage, to.Attempts, to.Error, to.NextTry = Found, r.Attempts+1, why.Error(), k.o.Now().Add(patience(r.Attempts+1))
+	to.SealedAt, to.TransferredAt, to.VerifiedAt = time.Time{}, time.Time{}, time.Time{}
+	level := slog.LevelInfo
+	if to.Attempts == stuckAfter {
+		level = slog.LevelWarn
+	}
+	k.log.Log(context.Background(), level, "file failed", "path", r.Path, "attempts", to.Attempts, "err", why)
+	return k.commitOne(&change{path: r.Path, rev: r.Rev, to: &to, fails: 1})
+}
+
+// commitOne is commit of one change, with its own error.
+func (k *link) commitOne(c *change) error {
+	if err := k.ledger.commit(c); err != nil {
+		return err
+	}
+	return c.err
+}
+
+// setTrouble notes what the whole ingest suffers from; nil: nothing any more.
+func (k *link) setTrouble(err error) {
+	s := ""
+	if err != nil {
+		s = err.Error()
+	}
+	k.mu.Lock()
+	was := k.trouble
+	k.trouble = s
+	k.mu.Unlock()
+	if s != "" && s != was {
+		k.log.Warn("ingest waits", "err", s)
+	}
+}
+
+// sleep waits for the duration or the end of ctx; false for the latter.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// errNoRules is why nothing is safe in a lake that has none.
+var errNoRules = fmt.Errorf("no rule asks for copies of it: %w", backends.ErrNotSupported)
