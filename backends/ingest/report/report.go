@@ -6,6 +6,7 @@
 package report
 
 import (
+	"bytes"
 	_ "embed"
 	"fmt"
 	"html/template"
@@ -82,7 +83,12 @@ var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 
 // Write writes the page. Whatever names and reasons hold, it stays text.
 func Write(w io.Writer, r Report) error {
-	if err := pageTemplate.Execute(w, r); err != nil {
+	var b bytes.Buffer
+	err := pageTemplate.Execute(&b, r)
+	if err == nil {
+		_, err = w.Write(bytes.ToValidUTF8(b.Bytes(), []byte("\uFFFD")))
+	}
+	if err != nil {
 		return fmt.Errorf("write the report: %w", err)
 	}
 	return nil

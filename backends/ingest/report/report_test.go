@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"tarn/backends/ingest"
 )
@@ -103,6 +104,9 @@ func TestHostileNamesStayText(t *testing.T) {
 		if strings.Contains(page, not) {
 			t.Errorf("the page has %q", not)
 		}
+	}
+	if !utf8.ValidString(page) {
+		t.Error("the page is not UTF-8")
 	}
 	for _, tag := range []string{"</svg>", "</style>", "</title>"} {
 		open := strings.ReplaceAll(tag, "/", "")
