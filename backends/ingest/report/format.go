@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -18,9 +19,9 @@ func number(v float64) string {
 	case a >= 100:
 		return group(int64(math.Round(v)))
 	case a >= 10:
-		return strconv.FormatFloat(v, 'f', 1, 64)
+		return strings.TrimSuffix(strconv.FormatFloat(v, 'f', 1, 64), ".0")
 	case a >= 0.1:
-		return strconv.FormatFloat(v, 'f', 2, 64)
+		return strings.TrimSuffix(strconv.FormatFloat(v, 'f', 2, 64), ".00")
 	}
 	return strconv.FormatFloat(v, 'g', 2, 64)
 }

@@ -91,5 +91,5 @@ func (s *svg) axes(until time.Duration, limit float64, unit string) {
 		s.line(x, top+plotH, x, top+plotH+4, "g")
 		s.text(x, top+plotH+18, "q", "middle", took(time.Duration(float64(until)*part)))
 	}
-	s.text(left+plotW+14, top+plotH+18, "q", "start", unit)
+	s.text(left+plotW+34, top+plotH+18, "q", "start", unit)
 }
