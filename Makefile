@@ -61,7 +61,7 @@ bench: setup build ## a mount against the bare folder, interleaved; writes docs/
 	$(BENCHCMD) -o docs/performance.md $(BENCH)
 
 bench-quick: setup build ## the same on small sizes, nothing written
-	$(BENCHCMD) -rounds 2 -mib 128 -files 5000 -small 500 -huge 20000 -streams 200 -recalls 200 $(BENCH)
+	$(BENCHCMD) -rounds 2 -mib 128 -files 5000 -small 500 -huge 20000 -streams 200 -recalls 200 -haul-mib 32 -haul-files 4 -haul-small 500 -haul-grown 5000 $(BENCH)
 
 bench-scale: build ## the catalogue at 10^5 and 10^6 entries (BENCH="-scale 1e7"); writes docs/performance.md
 	$(BENCHCMD) -what scale -o docs/performance.md $(BENCH)
