@@ -77,8 +77,8 @@ kills: setup build ## kill -9 at KILLS (200) random moments and at the nth of ea
 	@cd integration && CI=true TARN_BIN=$(CURDIR)/bin/tarn TARN_CRASH_ROUNDS=$(or $(KILLS),200) $(GO) test -count=1 -v -timeout 120m -run '^(TestCrash|TestKillAtSteps)$$' . \
 		| grep -E '^(---|FAIL|ok|panic)|_test.go:'; exit $${PIPESTATUS[0]}
 
-uc1: setup build ## the long haul's six tests on real servers, within 30 minutes; writes uc1-report.html (TEST=1,4 FILES=n SIZE=bytes; FULL=1: sizes as they were; TMPDIR: where)
-	@cd integration && CI=true TARN_BIN=$(CURDIR)/bin/tarn TARN_UC1=$(or $(TEST),all) TARN_UC1_FULL=$(FULL) TARN_UC1_FILES=$(FILES) TARN_UC1_SIZE=$(SIZE) TARN_UC1_REPORT=$(CURDIR)/uc1-report.html \
+uc1: setup build ## the long haul's six tests on real servers, within 30 minutes; writes uc1-report.html (TEST=1,4 FILES=n SIZE=bytes; FULL=1: sizes as they were; DIR=: on which disk)
+	@cd integration && CI=true TARN_BIN=$(CURDIR)/bin/tarn TARN_UC1=$(or $(TEST),all) TARN_UC1_FULL=$(FULL) TARN_UC1_FILES=$(FILES) TARN_UC1_SIZE=$(SIZE) TARN_UC1_DIR=$(DIR) TARN_UC1_REPORT=$(CURDIR)/uc1-report.html \
 		$(GO) test -count=1 -v -timeout 6h -run '^TestUC1$$' .
 
 uc1-kills: setup build ## kill -9 at KILLS (200) random moments of an ingest, proved by a manifest made outside

@@ -50,7 +50,8 @@ var campaigns = []campaign{
 }
 
 // TestUC1 is `make uc1`: the tests named by TARN_UC1 ("all", or 1,4,6), on real servers, proved against a manifest that was
-// made before tarn saw a file. TARN_UC1_FILES and TARN_UC1_SIZE change what they move, TARN_UC1_FULL=1 takes the size that it was;
+// made before tarn saw a file. TARN_UC1_FILES and TARN_UC1_SIZE change what they move, TARN_UC1_FULL=1 takes the size that it was, TARN_UC1_DIR
+// is where the folders of LAPALMA and of the GridFTP servers are (a disk that is fast enough, or tmpfs);
 // the page goes to TARN_UC1_REPORT.
 func TestUC1(t *testing.T) {
 	which := os.Getenv("TARN_UC1")
@@ -104,10 +105,25 @@ const window = 4
 
 // run runs the test; what is wrong is in the row.
 func (c campaign) run(t *testing.T, row *report.Test) {
-	h := newHaul(t, haulOptions{xrootd: strings.HasSuffix(c.rses[0], "-XRD")})
+	o := haulOptions{xrootd: strings.HasSuffix(c.rses[0], "-XRD"), dirs: map[string]string{}}
+	src := filepath.Join(t.TempDir(), "LAPALMA")
+	if base := os.Getenv("TARN_UC1_DIR"); base != "" {
+		dir, err := os.MkdirTemp(base, "tarn-uc1-")
+		must(t, err)
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		must(t, os.Chmod(dir, 0o755)) // the servers are not root's
+		src = filepath.Join(dir, "LAPALMA")
+		for _, rse := range []string{"PIC-DISK", "CNAF-DISK"} {
+			o.dirs[rse] = filepath.Join(dir, rse)
+			must(t, os.Mkdir(o.dirs[rse], 0o755))
+		}
+	}
+	must(t, os.Mkdir(src, 0o755))
+	h := newHaul(t, o)
 	h.mount()
 	name := "test" + strings.ReplaceAll(c.name, ".", "-")
-	m := newManifest(h.watch(name, "/ctao/dl0", c.rules...), "/ctao/dl0")
+	h.watchDir(name, src, "/ctao/dl0", c.rules...)
+	m := newManifest(src, "/ctao/dl0")
 	full := c.size >= 100_000_000
 	began := time.Now()
 	var made atomic.Int64
