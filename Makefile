@@ -12,11 +12,11 @@ export SHORT
 TAGS = $(if $(filter-out 0,$(CGO_ENABLED)),$(shell test -e /usr/include/xrootd/XrdCl/XrdClFile.hh && command -v g++ >/dev/null && echo xrdcl))
 export GOFLAGS += $(addprefix -tags=,$(TAGS))
 
-.PHONY: help setup setup-demo build test test-long unit race integration fuzz lint checks bench bench-quick bench-scale bench-peers soak kills restart pjdfstest demo ci clean
+.PHONY: help setup setup-demo build test test-long unit race integration fuzz lint checks bench bench-quick bench-scale bench-peers soak kills uc1 uc1-kills restart pjdfstest demo ci clean
 
 help:
 	@echo "targets:"
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  \1\t/' | expand -t 16
 
 setup: ## install what tests and demo need (apt-get where root, else a message); SHORT=1: without servers
 	@scripts/setup.sh
@@ -61,7 +61,7 @@ bench: setup build ## a mount against the bare folder, interleaved; writes docs/
 	$(BENCHCMD) -o docs/performance.md $(BENCH)
 
 bench-quick: setup build ## the same on small sizes, nothing written
-	$(BENCHCMD) -rounds 2 -mib 128 -files 5000 -small 500 -huge 20000 -streams 200 -recalls 200 $(BENCH)
+	$(BENCHCMD) -rounds 2 -mib 128 -files 5000 -small 500 -huge 20000 -streams 200 -recalls 200 -haul-mib 32 -haul-files 4 -haul-small 500 -haul-grown 5000 $(BENCH)
 
 bench-scale: build ## the catalogue at 10^5 and 10^6 entries (BENCH="-scale 1e7"); writes docs/performance.md
 	$(BENCHCMD) -what scale -o docs/performance.md $(BENCH)
@@ -75,6 +75,14 @@ soak: setup build ## random work, kills and faults against a model: HOURS=n, or 
 
 kills: setup build ## kill -9 at KILLS (200) random moments and at the nth of each system call, under load
 	@cd integration && CI=true TARN_BIN=$(CURDIR)/bin/tarn TARN_CRASH_ROUNDS=$(or $(KILLS),200) $(GO) test -count=1 -v -timeout 120m -run '^(TestCrash|TestKillAtSteps)$$' . \
+		| grep -E '^(---|FAIL|ok|panic)|_test.go:'; exit $${PIPESTATUS[0]}
+
+uc1: setup build ## the long haul's six tests on real servers, within 30 minutes; writes uc1-report.html (TEST=1,4 FILES=n SIZE=bytes; FULL=1: sizes as they were; DIR=: on which disk)
+	@cd integration && CI=true TARN_BIN=$(CURDIR)/bin/tarn TARN_UC1=$(or $(TEST),all) TARN_UC1_FULL=$(FULL) TARN_UC1_FILES=$(FILES) TARN_UC1_SIZE=$(SIZE) TARN_UC1_DIR=$(DIR) TARN_UC1_REPORT=$(CURDIR)/uc1-report.html \
+		$(GO) test -count=1 -v -timeout 6h -run '^TestUC1$$' .
+
+uc1-kills: setup build ## kill -9 at KILLS (200) random moments of an ingest, proved by a manifest made outside
+	@cd integration && CI=true TARN_BIN=$(CURDIR)/bin/tarn TARN_CRASH_ROUNDS=$(or $(KILLS),200) $(GO) test -count=1 -v -timeout 120m -run '^TestLongHaulKills$$' . \
 		| grep -E '^(---|FAIL|ok|panic)|_test.go:'; exit $${PIPESTATUS[0]}
 
 restart: setup build ## seconds from kill -9 to usable with CACHED (100000) cached and PENDING (10000) unsent files

@@ -55,9 +55,12 @@ func GridFTP(t testing.TB, o GridFTPOptions) *Server {
 		s.FTP = "ftp://" + addrs[0]
 	} else {
 		cert, key := filepath.Join(dir, "hostcert.pem"), filepath.Join(dir, "hostkey.pem")
-		o.PKI.Host.Write(t, cert, key)
-		must(t, os.Chown(cert, uid, gid))
-		must(t, os.Chown(key, uid, gid))
+		s.certify = func(id *Identity) {
+			id.Write(t, cert, key)
+			must(t, os.Chown(cert, uid, gid))
+			must(t, os.Chown(key, uid, gid))
+		}
+		s.certify(o.PKI.Host)
 		gridmap := filepath.Join(dir, "grid-mapfile")
 		dns := o.DNs
 		if dns == nil {

@@ -138,7 +138,7 @@ func (s *Server) start(ls []*net.TCPListener) {
 	}
 }
 
-// Certify gives an XRootD server another host certificate, from its next start on.
+// Certify gives an XRootD server another host certificate from its next start on, a GridFTP server from its next connection on.
 func (s *Server) Certify(id *Identity) { s.certify(id) }
 
 // Stop ends it in peace.

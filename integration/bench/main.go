@@ -30,6 +30,9 @@ type options struct {
 	streams                    int
 	recalls                    int     // files read from tape
 	scale                      float64 // entries of the largest catalogue
+	haulSize                   int64   // of a large file that is ingested, bytes
+	haulFiles, haulSmall       int     // large and small files that are ingested at once
+	haulGrown                  int     // files that were ingested before, at most
 }
 
 // worker programs: this program runs itself where a row asks for processes.
@@ -44,7 +47,7 @@ func main() {
 		return
 	}
 	var o options
-	var mib int64
+	var mib, haulMiB int64
 	flag.StringVar(&o.tarn, "tarn", "bin/tarn", "the program")
 	flag.StringVar(&o.dir, "dir", "", "where to work (a disk, not tmpfs); default the temporary folder")
 	flag.StringVar(&o.out, "o", "", "write tables and charts into this page, between its marks, and into charts/ beside it")
@@ -58,8 +61,12 @@ func main() {
 	flag.IntVar(&o.streams, "streams", 1000, "files read at the same time")
 	flag.IntVar(&o.recalls, "recalls", 2000, "files read from tape")
 	flag.Float64Var(&o.scale, "scale", 1e6, "entries of the largest catalogue")
+	flag.Int64Var(&haulMiB, "haul-mib", 256, "size of a large file that is ingested in MiB; 1431 is 1.5 GB")
+	flag.IntVar(&o.haulFiles, "haul-files", 20, "large files that are ingested at once")
+	flag.IntVar(&o.haulSmall, "haul-small", 4000, "small files that are ingested at once")
+	flag.IntVar(&o.haulGrown, "haul-grown", 100000, "files that were ingested before, in the row that compares it with 1,000")
 	flag.Parse()
-	o.size = mib << 20
+	o.size, o.haulSize = mib<<20, haulMiB<<20
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, o); err != nil {

@@ -13,6 +13,10 @@ func (b *bench) rows() (p page, err error) {
 	for _, q := range protocols {
 		sections = append(sections, b.server(q))
 	}
+	for _, c := range carriers {
+		sections = append(sections, b.ingests(c))
+	}
+	sections = append(sections, b.grown())
 	all, absent, err := b.measureAll(sections, func(title string, rows []*row) { p.body += heading(title) + table(rows) })
 	if err != nil {
 		return p, err
