@@ -117,6 +117,7 @@ func (s *session) commands() []*cli.Command {
 		s.cacheCommand(),
 
 		s.importCommand(),
+		s.ingestCommand(),
 		s.replicasCommand(),
 		s.transfersCommand(),
 		s.verifyCommand(),

@@ -121,7 +121,7 @@ func checkPoint(o *mountOptions) error {
 		return control.Fail(backends.ErrNotDir, "", "the mountpoint %s is not a directory", name)
 	}
 	c := o.cfg
-	places := []string{c.Catalogue.Path, c.Cache.Path, c.Journal.Path, c.Run}
+	places := []string{c.Catalogue.Path, c.Cache.Path, c.Journal.Path, c.Ingest.Path, c.Run}
 	for _, r := range c.RSEs {
 		if r.Path != "" {
 			places = append(places, r.Path)

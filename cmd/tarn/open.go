@@ -16,6 +16,7 @@ import (
 	"tarn/backends/catalogue/embedded"
 	"tarn/backends/checksum"
 	"tarn/backends/credential"
+	"tarn/backends/ingest"
 	"tarn/backends/lake"
 	"tarn/backends/naming"
 	"tarn/backends/replication"
@@ -35,8 +36,10 @@ type openOptions struct {
 	Create bool
 	// Replicate makes the copies that rules want, and deletes what nobody wants.
 	Replicate bool
-	Log       *slog.Logger
-	Now       func() time.Time
+	// Ingest works on the ingests that are not paused.
+	Ingest bool
+	Log    *slog.Logger
+	Now    func() time.Time
 }
 
 // opened is a lake of which this process holds everything.
@@ -50,7 +53,8 @@ type opened struct {
 	journal *journal.Journal
 	fs      *vfs.FS
 	engine  *replication.Engine // nil without Replicate
-	folders map[string]string   // of the disk RSEs
+	ingests *ingest.Set
+	folders map[string]string // of the disk RSEs
 
 	closers []func() error // in the order of opening
 }
@@ -96,7 +100,16 @@ func openLake(cfg *config.Config, opt openOptions) (_ *opened, err error) {
 	if opt.Replicate {
 		o.replicate()
 	}
-	return o, o.openFS()
+	if err := o.openFS(); err != nil {
+		return nil, err
+	}
+	if err := o.openIngests(); err != nil {
+		return nil, err
+	}
+	if opt.Ingest {
+		o.runIngests()
+	}
+	return o, nil
 }
 
 func (o *opened) onClose(f func() error) { o.closers = append(o.closers, f) }
@@ -387,7 +400,7 @@ func policyOf(p config.Policy) vfs.Policy {
 
 // service shows the lake to the commands.
 func (o *opened) service() *control.Service {
-	s := &control.Service{FS: o.fs, Lake: o.lake, Cache: o.cache, Name: o.cfg.Name, Folders: o.folders, Log: o.log, Now: o.now}
+	s := &control.Service{FS: o.fs, Lake: o.lake, Cache: o.cache, Ingest: o.ingests, Name: o.cfg.Name, Folders: o.folders, Log: o.log, Now: o.now}
 	if o.engine != nil {
 		s.Kick, s.Engine = o.engine.Kick, o.engine
 	}

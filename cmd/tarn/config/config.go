@@ -18,6 +18,8 @@ package config
 import (
 	"cmp"
 	"time"
+
+	"tarn/backends/ingest/metadata"
 )
 
 // Config is one lake as its file describes it. After Load all paths are absolute.
@@ -29,6 +31,7 @@ type Config struct {
 	Catalogue  Catalogue   `yaml:"catalogue"`   //
 	Cache      Cache       `yaml:"cache"`       //
 	Journal    Journal     `yaml:"journal"`     //
+	Ingest     Ingest      `yaml:"ingest"`      //
 	RSEs       []RSE       `yaml:"rses"`        //
 	Scopes     []Scope     `yaml:"scopes"`      //
 	WriteRules []WriteRule `yaml:"write_rules"` // for new files; the first is served first
@@ -85,6 +88,39 @@ const (
 	CloseRemote     = "remote"     // a verified copy is at an RSE
 	CloseRegistered = "registered" // and the catalogue has it
 )
+
+// Ingest is what the ingests of this machine have in common.
+type Ingest struct {
+	Path     string     `yaml:"path"`     // folder of their definitions and ledgers
+	Metadata []Metadata `yaml:"metadata"` // rules that an ingest can name
+}
+
+// Metadata says where the metadata of files comes from. What it leaves out is as metadata.Default has it.
+type Metadata struct {
+	Name  string            `yaml:"name"`  // default: the rules of ingests that name none
+	Names []metadata.Name   `yaml:"names"` // patterns of file names, the first that matches
+	FITS  map[string]string `yaml:"fits"`  // keyword to key
+	HDF5  map[string]string `yaml:"hdf5"`  // attribute of the root to key
+	Sides []string          `yaml:"sides"` // suffixes of side files
+}
+
+// Rules completes m.
+func (m Metadata) Rules() metadata.Rules {
+	r := metadata.Default()
+	if m.Names != nil {
+		r.Names = m.Names
+	}
+	if m.FITS != nil {
+		r.FITS = m.FITS
+	}
+	if m.HDF5 != nil {
+		r.HDF5 = m.HDF5
+	}
+	if m.Sides != nil {
+		r.Sides = m.Sides
+	}
+	return r
+}
 
 // RSE is one storage.
 type RSE struct {
@@ -281,6 +317,7 @@ func Default(base string) *Config {
 			Block: 1 * MiB, Streams: 4, Verify: VerifyNormal,
 		},
 		Journal:   Journal{Path: below("journal"), Delay: Duration(time.Second), Drain: Duration(2 * time.Minute), Close: CloseLocal, Sync: Duration(time.Second)},
+		Ingest:    Ingest{Path: below("ingest")},
 		Checksums: []string{"adler32", "sha256"},
 		Reads:     Reads{Failover: Duration(15 * time.Second), Hedge: 4, Patience: Duration(time.Minute)},
 		Recalls: Recalls{

@@ -181,7 +181,7 @@ func (c *Config) complete() {
 			c.Name = filepath.Base(dir)
 		}
 	}
-	for _, p := range []*string{&c.Run, &c.Catalogue.Path, &c.Cache.Path, &c.Journal.Path, &c.Log.File} {
+	for _, p := range []*string{&c.Run, &c.Catalogue.Path, &c.Cache.Path, &c.Journal.Path, &c.Ingest.Path, &c.Log.File} {
 		abs(p)
 	}
 	for i := range c.RSEs {

@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"time"
 
+	"tarn/backends/ingest/metadata"
 	"tarn/backends/naming"
 )
 
@@ -43,6 +44,9 @@ var items = map[reflect.Type]any{
 	reflect.TypeFor[Scope]():      Scope{Layout: "lfn", Mode: 0o755},
 	reflect.TypeFor[WriteRule]():  WriteRule{Copies: 1},
 	reflect.TypeFor[PolicyRule](): PolicyRule{},
+	reflect.TypeFor[Metadata]():   Metadata{},
+
+	reflect.TypeFor[metadata.Name](): metadata.Name{},
 }
 
 func ptr[T any](v T) *T { return &v }

@@ -209,6 +209,10 @@ func (s *source) fits(bad *Error, name string, n *yaml.Node, t reflect.Type, pat
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			s.fits(bad, name, n.Content[i+1], t.Elem(), join(path, n.Content[i].Value))
 		}
+	case reflect.Interface:
+		if n.Kind != yaml.ScalarNode {
+			fault(n, path, "want one value, not a %s", kindWord(n))
+		}
 	default:
 		if n.Kind != yaml.ScalarNode {
 			fault(n, path, "want %s, not a %s", typeWord(t), kindWord(n))

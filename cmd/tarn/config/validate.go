@@ -76,6 +76,7 @@ func (c *Config) validate(bad *Error) {
 	j.folders()
 	j.scopes()
 	j.writeRules()
+	j.ingest()
 	j.checksums()
 	j.recalls()
 	if f := j.c.Reads.Failover.D(); f < 100*time.Millisecond {
@@ -184,7 +185,7 @@ func (j judge) tape(key string, t *Tape) {
 func (j judge) folders() {
 	type place struct{ key, path string }
 	c := j.c
-	all := []place{{"run", c.Run}, {"catalogue.path", c.Catalogue.Path}, {"cache.path", c.Cache.Path}, {"journal.path", c.Journal.Path}}
+	all := []place{{"run", c.Run}, {"catalogue.path", c.Catalogue.Path}, {"cache.path", c.Cache.Path}, {"journal.path", c.Journal.Path}, {"ingest.path", c.Ingest.Path}}
 	for _, p := range all {
 		if p.path == "" {
 			j.fault(p.key, "want a folder")
@@ -209,6 +210,24 @@ func (j judge) folders() {
 			case inside(b, a):
 				j.fault(p.key, "%s holds %s: %s", a, q.key, b)
 			}
+		}
+	}
+}
+
+func (j judge) ingest() {
+	first := map[string]int{}
+	for i, m := range j.c.Ingest.Metadata {
+		key := fmt.Sprintf("ingest.metadata[%d]", i)
+		if !nameForm.MatchString(m.Name) {
+			j.fault(key+".name", "want 1 to 63 letters, digits, '.', '-', '_', not %q", m.Name)
+		} else if k, twice := first[m.Name]; twice {
+			_, line := j.c.src.at(fmt.Sprintf("ingest.metadata[%d].name", k))
+			j.fault(key+".name", "duplicate rules %q%s", m.Name, firstAt(line))
+		} else {
+			first[m.Name] = i
+		}
+		if _, err := m.Rules().Compile(); err != nil {
+			j.fault(key, "%v", err)
 		}
 	}
 }

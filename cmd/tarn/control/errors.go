@@ -69,6 +69,7 @@ var (
 	ErrNoDaemon    = errors.New("no daemon is running") // and the command needs one
 	ErrCutShort    = errors.New("the answer was cut short")
 	ErrForbidden   = errors.New("not allowed")
+	ErrNotProved   = errors.New("not proved any more") // that a source was deleted rightly
 )
 
 // kinds is the one table from causes to words and exit codes; the first match wins.
@@ -87,6 +88,7 @@ var kinds = []struct {
 	{ErrCutShort, "cut_short", CodeTemporary, "the daemon ended while it answered; `tarn status` tells whether it runs again"},
 	{ErrFatal, "fatal", CodeFatal, ""},
 
+	{ErrNotProved, "not_proved", CodeCorrupt, ""},
 	{backends.ErrCorrupt, "corrupt", CodeCorrupt, "`tarn verify PATH` tells which replicas are good"},
 	{backends.ErrLost, "lost", CodeCorrupt, "`tarn replicas PATH` tells what was tried; a copy from elsewhere can be brought back with `tarn put`"},
 	{backends.ErrDamaged, "damaged", CodeFatal, "what was stored is kept as it is; unmounted, `tarn fsck` tells what is left, and `tarn fsck --repair --backup FILE` brings a backup back"},

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tarn/backends"
+	"tarn/backends/ingest"
 	"tarn/backends/lake"
 	"tarn/backends/replication"
 	"tarn/cache"
@@ -27,6 +28,7 @@ type Service struct {
 
 	Name    string                                       // of the lake
 	Folders map[string]string                            // of the RSEs that are plain folders, for imports that register what lies there
+	Ingest  *ingest.Set                                  // folders that are taken in; may be nil
 	Engine  *replication.Engine                          // makes copies; nil where none does
 	Kick    func(...backends.DID)                        // makes the replication look at the rules on these, or at all; may be nil
 	Leave   func()                                       // tells the daemon to leave unsent files in the journal when it ends; nil where there is none
@@ -65,6 +67,17 @@ func (s *Service) Handler() http.Handler {
 		"verify":         operation(s.verify),
 		"import":         operation(s.importTree),
 		"transfers":      operation(s.transfers),
+		"ingest/add":     operation(s.ingestAdd),
+		"ingest/ls":      operation(s.ingestList),
+		"ingest/show":    operation(s.ingestShow),
+		"ingest/report":  operation(s.ingestReport),
+		"ingest/files":   operation(s.ingestFiles),
+		"ingest/pause":   operation(s.ingestPause),
+		"ingest/resume":  operation(s.ingestResume),
+		"ingest/retry":   operation(s.ingestRetry),
+		"ingest/rm":      operation(s.ingestRemove),
+		"ingest/audit":   operation(s.ingestAudit),
+		"ingest/once":    operation(s.ingestOnce),
 		"rse/ls":         operation(s.rses),
 		"rule/ls":        operation(s.rules),
 		"rule/add":       operation(s.ruleAdd),

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"sync"
+
+	"tarn/backends"
+	"tarn/backends/ingest"
+	"tarn/backends/ingest/metadata"
+)
+
+// defaultMetadata is the name of the rules for ingests that name none.
+const defaultMetadata = "default"
+
+// openIngests opens what is known of the ingests of this machine; none of them runs yet.
+func (o *opened) openIngests() error {
+	c := o.cfg
+	rules := map[string]*metadata.Extractor{}
+	compile := func(name string, r metadata.Rules) error {
+		x, err := r.Compile()
+		if err != nil {
+			return fmt.Errorf("metadata rules %q: %w", name, err)
+		}
+		rules[name] = x
+		return nil
+	}
+	if err := compile("", metadata.Default()); err != nil {
+		return err
+	}
+	for _, m := range c.Ingest.Metadata {
+		if err := compile(m.Name, m.Rules()); err != nil {
+			return err
+		}
+		if m.Name == defaultMetadata {
+			rules[""] = rules[m.Name]
+		}
+	}
+	avoid := []string{c.Run, c.Catalogue.Path, c.Cache.Path, c.Journal.Path, c.Ingest.Path}
+	for _, r := range c.RSEs {
+		if r.Path != "" {
+			avoid = append(avoid, r.Path)
+		}
+	}
+	tell := &newNames{o: o, seen: map[string]bool{}}
+	set, err := ingest.Open(ingest.Options{Dir: c.Ingest.Path, Lake: o.lake, Kick: tell.registered, Metadata: rules, Avoid: avoid, Log: o.log, Now: o.now})
+	if err != nil {
+		return o.folderFault("ingest.path", fmt.Errorf("open the ingests in %s: %w", c.Ingest.Path, err))
+	}
+	o.ingests = set
+	o.onClose(set.Close)
+	return nil
+}
+
+// runIngests works on all that are not paused until the lake is closed.
+func (o *opened) runIngests() {
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := o.ingests.Run(ctx); err != nil && ctx.Err() == nil {
+			o.log.Error("the ingests ended", "err", err)
+		}
+	})
+	o.onClose(func() error {
+		cancel()
+		wg.Wait()
+		return nil
+	})
+}
+
+// newNames tells the replication and the mount of files that an ingest has registered.
+type newNames struct {
+	o *opened
+
+	mu   sync.Mutex      // guards the rest
+	seen map[string]bool // folders of which the kernel was told that they are there
+}
+
+// maxSeen bounds the folders that are remembered; one that is forgotten is told of again.
+const maxSeen = 10000
+
+func (n *newNames) registered(dids ...backends.DID) {
+	if n.o.engine != nil {
+		n.o.engine.Kick(dids...)
+	}
+	if n.o.fs == nil {
+		return
+	}
+	folders := map[string]bool{}
+	for _, d := range dids {
+		folders[path.Dir(d.Name)] = true
+	}
+	ctx := context.Background() // it asks the catalogue of this process only
+	for dir := range folders {
+		for _, p := range n.fresh(dir) {
+			n.o.fs.Changed(ctx, p)
+		}
+	}
+}
+
+// fresh gives the folders to tell of, the highest first: those above dir that are new, and dir.
+func (n *newNames) fresh(dir string) []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.seen) > maxSeen {
+		clear(n.seen)
+	}
+	out := []string{dir}
+	n.seen[dir] = true
+	for p := path.Dir(dir); len(p) > 1 && !n.seen[p]; p = path.Dir(p) {
+		n.seen[p] = true
+		out = append([]string{p}, out...)
+	}
+	return out
+}
