@@ -236,7 +236,9 @@ func TestCompressedHeaders(t *testing.T) {
 func TestBrokenHeaders(t *testing.T) {
 	x := extractor(t)
 	endless := bytes.Repeat([]byte(fmt.Sprintf("%-80s", "COMMENT on and on")), 36*(maxBlocks+10))
-	begin := func(lines ...string) []byte { return cards(append([]string{"SIMPLE  = T", "OBS_ID  = 1"}, lines...)...) }
+	begin := func(lines ...string) []byte {
+		return cards(append([]string{"SIMPLE  = T", "OBS_ID  = 1"}, lines...)...)
+	}
 	for _, c := range []struct {
 		what string
 		f    *bytes.Reader
