@@ -49,6 +49,8 @@ var allowed = []struct {
 	{"tarn/backends/ingest/watch", "the folder that is watched knows files, nothing of the lake",
 		[]string{"tarn/backends"}, []string{"github.com/fsnotify/fsnotify", "golang.org/x/sys/unix"}},
 	{"tarn/backends/ingest/metadata", "metadata of names and headers is words of the lake", []string{"tarn/backends"}, nil},
+	{"tarn/backends/ingest", "an ingest stands on the lake, and has a ledger of its own",
+		[]string{"tarn/backends", "tarn/backends/lake", "tarn/backends/checksum", "tarn/backends/rseexpr"}, []string{"github.com/dgraph-io/badger", "golang.org/x"}},
 	{"tarn/backends/catalogue", "a catalogue knows contracts, and its own database",
 		[]string{"tarn/backends", "tarn/backends/query", "tarn/backends/checksum"},
 		[]string{"github.com/dgraph-io/badger", "github.com/hashicorp/golang-lru", "golang.org/x", "google.golang.org/protobuf"}}, // badger's MANIFEST is protobuf

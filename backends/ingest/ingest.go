@@ -40,6 +40,7 @@ type Definition struct {
 	Metadata  string        `json:"metadata,omitempty"`  // name of the rules for metadata (package metadata); "": the default ones
 
 	Paused  bool      `json:"paused,omitempty"`
+	Single  bool      `json:"single,omitempty"` // it was a single pass: Run leaves it alone, and its folder is free for others
 	Created time.Time `json:"created,omitzero"`
 }
 

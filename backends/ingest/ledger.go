@@ -77,7 +77,8 @@ type change struct {
 	changed, kept   int64 // added to the counters
 	attempts, fails int64
 
-	err error // ErrStale, of this change alone
+	made bool  // it was written; set by the writer
+	err  error // ErrStale, of this change alone
 }
 
 // write is changes that wait to be written.
@@ -297,6 +298,9 @@ func (l *ledger) writeSome(all []*change) (n int, err error) {
 	if err := txn.Commit(); err != nil {
 		return 0, err
 	}
+	for _, c := range all[:n] {
+		c.made = true
+	}
 	l.mu.Lock()
 	l.counts = counts
 	l.mu.Unlock()
@@ -311,6 +315,9 @@ func tombKey(path string, rev uint64) []byte {
 
 // apply makes one change in the transaction.
 func (l *ledger) apply(txn *badger.Txn, c *change, counts *counters) (size int, err error) {
+	if c.made {
+		return 0, nil
+	}
 	c.err = nil
 	key := recordKey(c.path)
 	b, err := get(txn, key)
@@ -411,6 +418,11 @@ func (l *ledger) all(ctx context.Context, tombs bool) iter.Seq2[*Record, error] 
 			}
 		}
 	}
+}
+
+// tombs streams the tombstones, by path and age.
+func (l *ledger) tombs(ctx context.Context) iter.Seq2[*Record, error] {
+	return func(yield func(*Record, error) bool) { l.scan(ctx, []byte("t"), yield) }
 }
 
 // scan reads in pieces, so that no transaction stays open while the caller is busy.

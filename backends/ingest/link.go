@@ -177,7 +177,9 @@ func (k *link) anew(ctx context.Context, r *Record, why error) error {
 	}
 	k.lake.LetGo(r.held)
 	c := &change{path: r.Path, rev: r.Rev}
-	if errors.Is(why, errGone) {
+	if r.Stage == Found {
+		k.log.Info("file is not what was found any more", "path", r.Path)
+	} else if errors.Is(why, errGone) {
 		k.log.Warn("file was lost at the source before it was stored", "path", r.Path, "bytes", r.Size)
 	} else {
 		c.changed = 1

@@ -62,3 +62,24 @@ func (l *Lake) OnTape(ctx context.Context, rse *RSE, pfns []string) ([]bool, err
 	}
 	return out, nil
 }
+
+// Prove asks the storage for the checksum of what it has at a path, or reads it back where the storage has none, and
+// compares it and the size. It changes nothing; ErrCorrupt, ErrNotExist, ErrOffline.
+func (l *Lake) Prove(ctx context.Context, rse *RSE, pfn string, size int64, want backends.Checksums) (backends.Checksums, error) {
+	fail := func(err error) error { return fmt.Errorf("prove %s at %s: %w", pfn, rse.Name, err) }
+	a, err := rse.Storage.Stat(ctx, pfn)
+	if err != nil {
+		return backends.Checksums{}, fail(err)
+	}
+	if a.IsDir || a.Size != size {
+		return backends.Checksums{}, fail(fmt.Errorf("%d bytes, want %d: %w", a.Size, size, backends.ErrCorrupt))
+	}
+	got, err := l.digests(ctx, rse, pfn, want)
+	if err != nil {
+		return got, fail(err)
+	}
+	if err := want.Match(got); err != nil {
+		return got, fail(err)
+	}
+	return got, nil
+}

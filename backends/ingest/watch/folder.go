@@ -74,12 +74,11 @@ func fileOf(path string, st *unix.Stat_t) File {
 }
 
 // names reads a folder and gives the first names after one, in their order, at most limit of
-// them: those of folders, or those of everything else. A folder of a million is read again and
-// again instead of being held in memory. It tells whether there are more, and whether folders
-// were met.
-func names(dir *os.File, after string, folders bool, limit int) (first []string, more, met bool, err error) {
+// them, and whether there are more. A folder of a million is read again and again instead of being
+// held in memory. Types are not asked for: some file systems do not keep them with the names.
+func names(dir *os.File, after string, limit int) (first []string, more bool, err error) {
 	if _, err := dir.Seek(0, io.SeekStart); err != nil {
-		return nil, false, false, err
+		return nil, false, err
 	}
 	cut := func() {
 		slices.Sort(first)
@@ -89,25 +88,21 @@ func names(dir *os.File, after string, folders bool, limit int) (first []string,
 		}
 	}
 	for {
-		entries, err := dir.ReadDir(1024)
-		for _, e := range entries {
-			met = met || e.IsDir()
-			if e.IsDir() != folders || e.Name() <= after {
+		some, err := dir.Readdirnames(1024)
+		for _, name := range some {
+			if name <= after || more && name >= first[limit-1] {
 				continue
 			}
-			if more && e.Name() >= first[limit-1] && len(first) == limit {
-				continue
-			}
-			if first = append(first, strings.Clone(e.Name())); len(first) == 2*limit {
+			if first = append(first, name); len(first) == 2*limit {
 				cut()
 			}
 		}
 		if errors.Is(err, io.EOF) {
 			cut()
-			return first, more, met, nil
+			return first, more, nil
 		}
 		if err != nil {
-			return nil, false, met, fmt.Errorf("read folder: %w", err)
+			return nil, false, fmt.Errorf("read folder: %w", err)
 		}
 	}
 }

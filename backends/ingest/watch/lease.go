@@ -41,9 +41,9 @@ func lease(fd int) (held bool, err error) {
 	return false, nil
 }
 
-// probe opens a file and tells whether a writer has it. The version is changed when the file
-// is not, or no longer, the one that was looked at.
-func (w *Watcher) probe(dir *os.File, name string, f File) (held, changed bool, err error) {
+// probe opens a file and asks, with the descriptor, whether a writer has it. It is changed when it
+// is not, or no longer, the version that was looked at.
+func probe(dir *os.File, name string, f File, ask func(fd int) (held bool, err error)) (held, changed bool, err error) {
 	fd, err := retry(func() (int, error) {
 		return unix.Openat(int(dir.Fd()), name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
 	})
@@ -63,7 +63,7 @@ func (w *Watcher) probe(dir *os.File, name string, f File) (held, changed bool, 
 	if !same() {
 		return false, true, nil
 	}
-	if held, err = w.leases(fd); err != nil || held {
+	if held, err = ask(fd); err != nil || held {
 		return held, false, err
 	}
 	return false, !same(), nil

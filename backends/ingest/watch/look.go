@@ -88,8 +88,8 @@ type verdict struct {
 	trouble  string
 }
 
-// judge decides by the rule. The version of f has been there for as long as pending knows of
-// it; a scan may take one that it sees the first time.
+// judge decides by the rule, and by whether the file can be read. The version of f has been there for as
+// long as pending knows of it; a scan may take one that it sees the first time.
 func (w *Watcher) judge(dir *os.File, name string, f File, scan bool) verdict {
 	var observed, unchanged time.Duration // by two looks; or by a look and the silence of inotify
 	tries := 0
@@ -103,19 +103,22 @@ func (w *Watcher) judge(dir *os.File, name string, f File, scan bool) verdict {
 		observed = w.mono() - e.since
 		unchanged, tries = observed, e.tries
 	}
+	ask := func(int) (held bool, err error) { return false, nil }
+	least := settle
 	switch w.o.Complete.kind {
 	case age:
-		return verdict{complete: observed >= w.o.Complete.age, again: w.o.Complete.age - observed}
+		least, unchanged = w.o.Complete.age, observed
 	case trigger:
 		if _, err := statAt(dir, w.o.Complete.Trigger(name)); err != nil {
 			return verdict{}
 		}
-		return verdict{complete: unchanged >= settle, again: settle - unchanged}
+	default:
+		ask = w.leases
 	}
-	if unchanged < settle {
-		return verdict{again: settle - unchanged}
+	if unchanged < least {
+		return verdict{again: least - unchanged}
 	}
-	held, changed, err := w.probe(dir, name, f)
+	held, changed, err := probe(dir, name, f, ask)
 	switch {
 	case errors.Is(err, errNoLease):
 		w.once("lease", "no lease tells whether a file is open: files are complete when they have not changed for a while",

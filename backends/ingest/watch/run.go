@@ -21,17 +21,29 @@ func (w *Watcher) Run(ctx context.Context, found Found) error {
 	w.startWatches()
 	defer w.stopWatches()
 
-	var next time.Duration // when to scan
-	var last time.Duration // how long the last scan took
-	var ended time.Duration
+	var next, ended, last time.Duration // when to scan, when the last scan ended and how long it took
+	var checked time.Duration           // when the root was
 	for {
 		if now := w.mono(); now >= next {
+			if w.lost { // a folder that was removed and made again may have lost its watch
+				w.stopWatches()
+				w.startWatches()
+				w.lost = false
+			}
 			if err := w.scan(ctx, found); err != nil {
 				return err
 			}
 			ended = w.mono()
 			last = ended - now
 			next = ended + w.o.Rescan
+			checked = ended
+		}
+		// inotify tells nothing of a folder that is removed while somebody, and be it Root, has it open.
+		if now := w.mono(); now >= checked+health {
+			if err := w.sameFolder(); err != nil {
+				return err
+			}
+			checked = now
 		}
 		if err := w.lookAtDue(ctx, found); err != nil {
 			return err
@@ -40,7 +52,7 @@ func (w *Watcher) Run(ctx context.Context, found Found) error {
 			// Scans that are called for by events take half the time at most.
 			next = min(next, ended+max(last, settle))
 		}
-		wait := next
+		wait := min(next, checked+health)
 		if e := w.pending.next(); e != nil {
 			wait = min(wait, e.due)
 		}
@@ -60,11 +72,6 @@ func (w *Watcher) Run(ctx context.Context, found Found) error {
 		case <-timer.C:
 		}
 		timer.Stop()
-		if w.watches.rootGone() {
-			if err := w.sameFolder(); err != nil {
-				return err
-			}
-		}
 		w.drain()
 	}
 }

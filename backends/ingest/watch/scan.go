@@ -60,6 +60,7 @@ func (w *Watcher) scan(ctx context.Context, found Found) error {
 			w.pending.wake(e, w.mono())
 		}
 	}
+	w.oldTroubles()
 	w.watches.sweep(w.o.Dir, w.gen)
 	return w.lookAtDue(ctx, found)
 }
@@ -79,47 +80,66 @@ func (w *Watcher) walk(ctx context.Context, folder string, depth int, found Foun
 	}
 	defer dir.Close()
 	w.untrouble(folder)
-	subfolders := false
-	err = w.each(ctx, dir, folder, false, &subfolders, func(name string) error {
-		_, err := w.look(ctx, dir, folder, name, true, found)
+	// First the files, then the subfolders: as many as fit into memory, and again from there.
+	after, rest := "", true
+	for files := true; rest; files = false {
+		var folders []string
+		rest = false
+		err := w.each(ctx, dir, folder, after, func(name string) error {
+			isFolder, err := w.lookOnce(ctx, dir, folder, name, files, found)
+			switch {
+			case !isFolder:
+			case len(folders) < w.batch:
+				folders = append(folders, name)
+			default:
+				rest = true
+			}
+			return err
+		})
 		if err != nil {
 			return err
 		}
-		return w.meanwhile(ctx, found)
-	})
-	if err != nil || !subfolders {
-		return err
+		for _, name := range folders {
+			if err := w.walk(ctx, join(folder, name), depth+1, found); err != nil {
+				return err
+			}
+			after = name
+		}
 	}
-	return w.each(ctx, dir, folder, true, &subfolders, func(name string) error {
-		return w.walk(ctx, join(folder, name), depth+1, found)
-	})
+	return nil
 }
 
-// each calls do for each wanted name of a folder.
-func (w *Watcher) each(ctx context.Context, dir *os.File, folder string, folders bool, met *bool, do func(name string) error) error {
-	after, more := "", true
-	for more {
+// lookOnce looks at a name of a folder, unless its files have been looked at, and tells whether it is a folder.
+func (w *Watcher) lookOnce(ctx context.Context, dir *os.File, folder, name string, files bool, found Found) (isFolder bool, err error) {
+	if !files {
+		st, err := statAt(dir, name)
+		return err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR, nil
+	}
+	if isFolder, err = w.look(ctx, dir, folder, name, true, found); err != nil {
+		return false, err
+	}
+	return isFolder, w.meanwhile(ctx, found)
+}
+
+// each calls do for each name of a folder after one that may be wanted, in their order.
+func (w *Watcher) each(ctx context.Context, dir *os.File, folder, after string, do func(name string) error) error {
+	for more := true; more; {
 		var batch []string
-		var some bool
 		var err error
-		batch, more, some, err = names(dir, after, folders, w.batch)
-		if err != nil {
+		if batch, more, err = names(dir, after, w.batch); err != nil {
 			return w.unreadable(folder, err)
 		}
-		*met = *met || some
 		for _, name := range batch {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			if !w.wanted(name, folders) {
+			after = name
+			if !w.wanted(name, true) {
 				continue
 			}
 			if err := do(name); err != nil {
 				return err
 			}
-		}
-		if len(batch) > 0 {
-			after = batch[len(batch)-1]
 		}
 	}
 	return nil

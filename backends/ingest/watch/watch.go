@@ -100,11 +100,13 @@ type Trouble struct {
 	Path   string
 	Reason string
 	Since  time.Time
+	gen    uint64 // the scan that met it last
 }
 
 const (
 	settle      = 200 * time.Millisecond // a file that changed is left alone for so long
 	unleased    = 10 * time.Second       // unchanged for so long it is closed, where no lease tells
+	health      = 2 * time.Second        // between two looks at whether the root is the one that was opened
 	maxTroubles = 100                    // that are kept
 )
 
@@ -130,6 +132,7 @@ type Watcher struct {
 	gen      uint64            // of the scan
 	full     bool              // pending had no room for something
 	rescan   bool              // something was missed: look at everything soon
+	lost     bool              // events were missed: what is watched is not certain
 	scanning int               // walks under way, one within the other
 	said     map[string]bool   // what was logged once
 	beyond   count             // of this scan: incomplete files that pending had no room for
@@ -212,10 +215,10 @@ func (w *Watcher) trouble(path, reason string) {
 	t, ok := w.troubles[path]
 	switch {
 	case ok:
-		t.Reason = reason
+		t.Reason, t.gen = reason, w.gen
 		w.troubles[path] = t
 	case len(w.troubles) < maxTroubles:
-		w.troubles[path] = Trouble{Path: path, Reason: reason, Since: now}
+		w.troubles[path] = Trouble{Path: path, Reason: reason, Since: now, gen: w.gen}
 	}
 }
 
@@ -223,6 +226,17 @@ func (w *Watcher) untrouble(path string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.troubles, path)
+}
+
+// oldTroubles drops those that the last scan did not meet.
+func (w *Watcher) oldTroubles() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for path, t := range w.troubles {
+		if t.gen < w.gen {
+			delete(w.troubles, path)
+		}
+	}
 }
 
 // once logs a warning the first time only.

@@ -19,7 +19,6 @@ type watches struct {
 	at   map[inode]string    // the same by inode: a folder that was renamed keeps its watch under the old name
 	errs chan error          // the last errors of n
 	done chan struct{}       // errs is closed
-	gone bool                // something happened to the root
 }
 
 type inode struct{ dev, ino uint64 }
@@ -156,44 +155,34 @@ func (s *watches) sweep(root string, gen uint64) {
 	}
 }
 
-// rootGone tells, once, that something happened to the root.
-func (s *watches) rootGone() bool {
-	if s == nil || !s.gone {
-		return false
-	}
-	s.gone = false
-	return true
-}
-
 // event notes what inotify tells. It looks at nothing: a file that is being written causes
 // hundreds of events in a second.
 func (w *Watcher) event(ev fsnotify.Event) {
-	if ev.Name == w.o.Dir {
-		w.watches.gone = w.watches.gone || ev.Has(fsnotify.Remove) || ev.Has(fsnotify.Rename)
-		return
-	}
 	path, ok := strings.CutPrefix(ev.Name, strings.TrimSuffix(w.o.Dir, "/")+"/")
 	if !ok || !w.wantedPath(path) {
 		return
 	}
-	_, watched := w.watches.of[path]
-	if watched && (ev.Has(fsnotify.Remove) || ev.Has(fsnotify.Rename)) {
-		w.watches.removeBelow(w.o.Dir, path)
-		// The folder that is there now, if any, is told of by its own event, or has been.
-		watched = false
+	if _, watched := w.watches.of[path]; watched {
+		if ev.Has(fsnotify.Remove) || ev.Has(fsnotify.Rename) {
+			w.watches.removeBelow(w.o.Dir, path)
+			w.touch(path) // another folder may have the name by now
+		}
+		return
 	}
 	_, name := split(path)
 	_, isTrigger := w.o.Complete.triggers(name)
 	// Whatever appears may be a folder.
-	if !watched && (isTrigger || ev.Has(fsnotify.Create) || w.wanted(name, false)) {
+	if isTrigger || ev.Has(fsnotify.Create) || w.wanted(name, false) {
 		w.touch(path)
 	}
 }
 
 // watchError notes that events were lost.
 func (w *Watcher) watchError(err error) {
-	w.rescan = true
-	if !errors.Is(err, fsnotify.ErrEventOverflow) {
+	w.rescan, w.lost = true, true
+	if errors.Is(err, fsnotify.ErrEventOverflow) {
+		w.once("overflow", "more happened than inotify keeps: the folder is looked at instead")
+	} else {
 		w.once("inotify", "inotify failed: the folder is looked at instead", "error", err)
 	}
 }

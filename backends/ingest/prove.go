@@ -1,0 +1,225 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"tarn/backends"
+)
+
+// The proof that a file is safe, made of what the catalogue and the tape systems say at the moment:
+//
+//   - the catalogue has the DID, with the generation, size and checksums that were sent;
+//   - there is a rule at least, and each rule on the file or on a collection above it, whoever made it, and each rule of
+//     the definition, is fulfilled by replicas at distinct RSEs that are AVAILABLE, that were verified after they were
+//     written, and that are on tape where the RSE is one.
+//
+// What cannot be asked is not proved.
+
+// errUnsafe is that the lake lacks copies, and errNotThere that it does not have the content (any more).
+var (
+	errUnsafe   = errors.New("copies are missing")
+	errNotThere = errors.New("the lake does not have it")
+)
+
+// tapes is which copies are on tape, as their systems said.
+type tapes map[Spot]bool
+
+// onTape asks the tape systems of many files with one question each. One that does not answer has none of them.
+func (k *link) onTape(ctx context.Context, rs []*Record) tapes {
+	out := tapes{}
+	ask := map[string][]string{}
+	for _, r := range rs {
+		on, err := k.lake.Catalogue().Replicas(ctx, r.DID)
+		if err != nil {
+			continue // whoever proves it will be told so too
+		}
+		for _, x := range on {
+			if rse, ok := k.lake.RSE(x.RSE); ok && rse.Tape != nil && counts(x) {
+				ask[x.RSE] = append(ask[x.RSE], x.PFN)
+			}
+		}
+	}
+	for name, pfns := range ask {
+		rse, _ := k.lake.RSE(name)
+		for some := range slices.Chunk(pfns, 1000) {
+			found, err := k.lake.OnTape(ctx, rse, some)
+			if err != nil {
+				k.log.Warn("not known what is on tape", "rse", name, "files", len(some), "err", err)
+				continue
+			}
+			for i, pfn := range some {
+				out[Spot{name, pfn}] = found[i]
+			}
+		}
+	}
+	return out
+}
+
+// counts tells whether a replica can be part of a proof.
+func counts(r backends.Replica) bool { return r.State == backends.Available && !r.Verified.IsZero() }
+
+// prove gives the copies that make a file safe. errUnsafe when some are missing yet, errNotThere when it is another
+// content or none that the lake has; another error is that somebody could not be asked.
+func (k *link) prove(ctx context.Context, r *Record, t tapes) ([]backends.Replica, error) {
+	in, err := k.lake.Catalogue().Stat(ctx, r.DID)
+	if errors.Is(err, backends.ErrNotExist) || errors.Is(err, backends.ErrNotDir) {
+		return nil, fmt.Errorf("%w: it was removed from the catalogue", errNotThere)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := k.same(r, in); err != nil {
+		return nil, fmt.Errorf("%w: %w", errNotThere, err)
+	}
+	on, err := k.lake.Catalogue().Replicas(ctx, r.DID)
+	if err != nil {
+		return nil, err
+	}
+	var good []backends.Replica
+	waits := ""
+	for _, x := range on {
+		rse, ok := k.lake.RSE(x.RSE)
+		switch {
+		case !ok || !counts(x):
+		case rse.Tape != nil && !t[Spot{x.RSE, x.PFN}]:
+			waits = ", and the copy at " + x.RSE + " is not on tape yet"
+		default:
+			good = append(good, x)
+		}
+	}
+	rules, err := k.rulesOf(ctx, r.DID)
+	if err != nil {
+		return nil, err
+	}
+	for _, rule := range rules {
+		n, err := k.lake.Missing(rule, good)
+		if err != nil {
+			return nil, fmt.Errorf("rule %d x %q: %w", rule.Copies, rule.Expression, err)
+		}
+		if n > 0 {
+			return nil, fmt.Errorf("%w: %d of %d at %s%s", errUnsafe, n, rule.Copies, rule.Expression, waits)
+		}
+	}
+	return good, nil
+}
+
+// rulesOf are the rules that a file must fulfil.
+func (k *link) rulesOf(ctx context.Context, d backends.DID) ([]backends.Rule, error) {
+	if k.lake.Rules() == nil || len(k.d.Rules) == 0 {
+		return nil, errNoRules
+	}
+	rules := slices.Clone(k.d.Rules)
+	for r, err := range k.lake.Rules().RulesOf(ctx, d) {
+		if err != nil {
+			return nil, err
+		}
+		rules = append(rules, r.Rule)
+	}
+	if len(rules) == len(k.d.Rules) {
+		return nil, fmt.Errorf("the rules of %s were deleted: %w", k.d.Target, errUnsafe)
+	}
+	return rules, nil
+}
+
+// proved is how many files are proved at a time.
+const proved = 500
+
+// prover looks which registered files are safe until ctx ends. It takes at most a tenth of the time, and looks less
+// often while nothing changes.
+func (k *link) prover(ctx context.Context) error {
+	const least, most = 100 * time.Millisecond, 5 * time.Second
+	idle := least
+	for {
+		began := time.Now()
+		n, err := k.proveAll(ctx)
+		if err != nil && fatal(ctx, err) {
+			return err
+		}
+		if err != nil {
+			k.setTrouble(err)
+		}
+		if idle = min(2*idle, most); n > 0 {
+			idle = least
+		}
+		rest := max(idle, 9*time.Since(began))
+		woken := time.Now()
+		wait(ctx, k.wakes[wakeProver], rest)
+		if d := time.Since(woken); d < rest { // there are new ones
+			idle = least
+			if !sleep(ctx, max(0, max(least, 9*woken.Sub(began))-d)) {
+				return ctx.Err()
+			}
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// proveAll goes through the registered files once, and tells how many became safe.
+func (k *link) proveAll(ctx context.Context) (n int, err error) {
+	var after []byte
+	var reasons []Lagging
+	defer func() {
+		k.mu.Lock()
+		k.reasons = reasons
+		k.mu.Unlock()
+	}()
+	for {
+		rs, last, err := k.ledger.next(pending, after, proved)
+		if err != nil || last == nil {
+			return n, err
+		}
+		after = last
+		m, why, err := k.proveSome(ctx, rs)
+		if reasons = append(reasons, why...); len(reasons) > 100 {
+			reasons = reasons[:100]
+		}
+		if n += m; err != nil {
+			return n, err
+		}
+	}
+}
+
+// proveSome proves files, and notes those that are safe, and those that will not be by themselves.
+func (k *link) proveSome(ctx context.Context, rs []*Record) (n int, why []Lagging, err error) {
+	t := k.onTape(ctx, rs)
+	var done []*Record
+	var changes []*change
+	for _, r := range rs {
+		copies, err := k.prove(ctx, r, t)
+		switch {
+		case err == nil:
+			r.Stage, r.SafeAt, r.Copies, r.Error, r.Attempts, r.NextTry = Safe, k.o.Now(), copies, "", 0, time.Time{}
+			done, changes = append(done, r), append(changes, &change{path: r.Path, rev: r.Rev, to: r})
+		case fatal(ctx, err):
+			return n, why, err
+		case errors.Is(err, errNotThere):
+			if r.Attempts < stuckAfter || r.Error != err.Error() {
+				k.log.Warn("file is not safe, and nothing is done about it", "path", r.Path, "err", err)
+				r.Attempts, r.Error = stuckAfter, err.Error()
+				changes = append(changes, &change{path: r.Path, rev: r.Rev, to: r})
+			}
+		default:
+			why = append(why, Lagging{Path: r.Path, Stage: r.Stage, Bytes: r.Size, Since: r.FoundAt, Attempts: r.Attempts, Reason: err.Error()})
+		}
+	}
+	if len(changes) == 0 {
+		return 0, why, nil
+	}
+	if err := k.step("safe", ""); err != nil {
+		return 0, why, err
+	}
+	if err := k.note(ctx, changes); err != nil {
+		return 0, why, err
+	}
+	for _, r := range done {
+		k.meters.safe(r)
+	}
+	k.kick(wakeRemover)
+	return len(done), why, nil
+}

@@ -1,0 +1,494 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"tarn/backends"
+	"tarn/backends/checksum"
+	"tarn/backends/lake"
+)
+
+// sealed is how many files are sealed at a time: their places are on record before a byte of them is written.
+const sealed = 128
+
+// seal takes the next files of the queue, chooses where their first copies go, and notes both. The error is a
+// *closedError when no RSE can be chosen now.
+func (k *link) seal(ctx context.Context, n int) ([]*Record, error) {
+	due, _, err := k.ledger.due(k.o.Now(), n)
+	if err != nil {
+		return nil, err
+	}
+	fresh, _, err := k.ledger.next(toSend, nil, n-len(due))
+	if err != nil {
+		return nil, err
+	}
+	var out []*Record
+	var changes []*change
+	for _, r := range append(due, fresh...) {
+		now, err := k.folder.stat(r.Path)
+		if err == nil && !now.Same(r.file()) {
+			err = errChanged
+		}
+		if errors.Is(err, errGone) || errors.Is(err, errChanged) {
+			if err := k.anew(ctx, r, err); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("look at %s: %w", r.Path, err)
+		}
+		probe, err := k.place(ctx, r)
+		var closed *closedError
+		if errors.As(err, &closed) && len(out) > 0 {
+			break
+		}
+		if err != nil {
+			k.unplace(out)
+			return nil, err
+		}
+		r.Stage, r.SealedAt, r.NextTry = Sealed, k.o.Now(), time.Time{}
+		out, changes = append(out, r), append(changes, &change{path: r.Path, rev: r.Rev, to: r})
+		if probe {
+			break
+		}
+	}
+	if err := k.step("seal", ""); err != nil {
+		return nil, err
+	}
+	if err := k.ledger.commit(changes...); err != nil {
+		k.unplace(out)
+		return nil, err
+	}
+	return k.made(out, changes), nil
+}
+
+// unplace gives back what place has given.
+func (k *link) unplace(rs []*Record) {
+	for _, r := range rs {
+		k.lake.LetGo(r.held)
+		k.leaveGate(r.RSE)
+	}
+}
+
+// made leaves out the records that somebody else changed.
+func (k *link) made(rs []*Record, changes []*change) (out []*Record) {
+	for i, r := range rs {
+		if changes[i].err != nil {
+			k.lake.LetGo(r.held)
+			k.leaveGate(r.RSE)
+			continue
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+// place chooses RSE and path of the first copy; where one was begun it goes on there, while that is possible.
+func (k *link) place(ctx context.Context, r *Record) (probe bool, err error) {
+	r.held = k.lake.NewHolder()
+	if r.PFN != "" {
+		if rse, ok := k.lake.RSE(r.RSE); ok && !rse.ReadOnly {
+			if probe, closed := k.pass(r.RSE); closed == nil && k.own(ctx, r) {
+				r.tries = true
+				if probe {
+					k.probe(r.RSE)
+				}
+				return probe, nil
+			}
+		}
+	}
+	rse, probe, err := k.choose(ctx, r.Size)
+	if err != nil {
+		return false, err
+	}
+	pfn, _, err := k.lake.Place(ctx, rse, backends.Info{DID: r.DID, Type: backends.File, Size: r.Size}, r.held, "", false)
+	if err != nil {
+		if outage(err) {
+			k.closeGate(rse.Name, err)
+			return false, &closedError{err.Error(), time.Now().Add(time.Second)}
+		}
+		return false, err
+	}
+	r.Left = r.left()
+	r.RSE, r.PFN, r.tries = rse.Name, pfn, false
+	if probe {
+		k.probe(rse.Name)
+	}
+	return probe, nil
+}
+
+// own makes the path on record its record's again, which nobody else must have meanwhile.
+func (k *link) own(ctx context.Context, r *Record) bool {
+	if k.lake.Hold(r.held, r.RSE, r.PFN) != nil {
+		return false
+	}
+	own := 0
+	if on, err := k.lake.Catalogue().Replicas(ctx, r.DID); err == nil {
+		for _, x := range on {
+			if x.RSE == r.RSE && x.PFN == r.PFN {
+				own++
+			}
+		}
+	}
+	others, err := k.lake.Others(ctx, r.RSE, r.PFN, own)
+	if err != nil || others {
+		k.lake.LetGo(r.held)
+		return false
+	}
+	return true
+}
+
+// source is the file that is sent, at the pace that is allowed.
+type source struct {
+	ctx context.Context
+	k   *link
+	f   io.ReaderAt
+	err error
+}
+
+// ReadAt reads, counts and waits.
+func (s *source) ReadAt(p []byte, off int64) (int, error) {
+	if s.k.rate != nil {
+		for left := len(p); left > 0; {
+			n := min(left, s.k.rate.Burst())
+			if err := s.k.rate.WaitN(s.ctx, n); err != nil {
+				return 0, err
+			}
+			left -= n
+		}
+	}
+	n, err := s.f.ReadAt(p, off)
+	if err != nil && err != io.EOF {
+		s.err = err
+	}
+	return n, err
+}
+
+// send stores the first copy of a sealed file and has it verified. ok tells that the record goes on to be registered;
+// otherwise what became of it is on record. An error ends the ingest.
+func (k *link) send(ctx context.Context, r *Record) (ok bool, err error) {
+	k.meters.attempt()
+	err = k.transfer(ctx, r)
+	switch {
+	case err == nil:
+		k.openGate(r.RSE)
+		return true, nil
+	case ctx.Err() != nil:
+		return false, ctx.Err() // it goes on from its record
+	case errors.Is(err, backends.ErrClosed), errors.Is(err, errCrash):
+		return false, err
+	}
+	k.meters.failed()
+	switch {
+	case errors.Is(err, errGone), errors.Is(err, errChanged):
+		k.leaveGate(r.RSE)
+		return false, k.anew(ctx, r, err)
+	case outage(err):
+		k.closeGate(r.RSE, err)
+	default:
+		k.leaveGate(r.RSE)
+	}
+	return false, k.fail(r, err)
+}
+
+// errCrash is what the hook of a test returns.
+var errCrash = errors.New("crash")
+
+// transfer fills in what registration needs.
+func (k *link) transfer(ctx context.Context, r *Record) error {
+	rse, ok := k.lake.RSE(r.RSE)
+	if !ok {
+		return fmt.Errorf("RSE %s is not in the lake: %w", r.RSE, backends.ErrNotExist)
+	}
+	if d := ripen(r.file(), time.Now()); d > 0 && !sleep(ctx, d) {
+		return ctx.Err()
+	}
+	f, err := k.folder.open(r.Path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	same := func() error {
+		now, err := statOf(f)
+		if err == nil && !now.Same(r.file()) {
+			err = errChanged
+		}
+		return err
+	}
+	if err := same(); err != nil {
+		return err
+	}
+	if there, err := k.there(ctx, r, f); err != nil || there {
+		if err == nil {
+			err = same()
+		}
+		return err
+	}
+	if err := k.step("send", r.Path); err != nil {
+		return err
+	}
+	src := &source{ctx: ctx, k: k, f: f}
+	sent := int64(0)
+	progress := func(n int64) {
+		k.meters.bytes(n - sent)
+		if sent = n; n == r.Size && r.TransferredAt.IsZero() {
+			r.TransferredAt = k.o.Now()
+		}
+	}
+	_, sums, err := k.lake.Take(ctx, rse, r.PFN, src, r.Size, r.tries, progress)
+	if rse.Naming != nil && lake.Misfit(err) { // nothing can be at the path of its naming
+		if err := k.elsewhere(r); err != nil {
+			return err
+		}
+		_, sums, err = k.lake.Take(ctx, rse, r.PFN, src, r.Size, false, progress)
+	}
+	if src.err != nil {
+		err = src.err
+	}
+	if changed := same(); changed != nil {
+		return changed
+	}
+	if err != nil {
+		k.meters.bytes(-sent)
+		return err
+	}
+	if err := k.step("sent", r.Path); err != nil {
+		return err
+	}
+	r.Checksums, r.Generation, r.VerifiedAt = sums, backends.GenerationOf(r.DID, r.Size, sums), k.o.Now()
+	k.read(r, f)
+	return same()
+}
+
+// elsewhere gives a sealed record a path of its own, on record before it is written to.
+func (k *link) elsewhere(r *Record) error {
+	k.lake.LetGo(r.held)
+	to := *r
+	to.PFN = k.lake.NewPFN(r.DID, "")
+	if err := k.commitOne(&change{path: r.Path, rev: r.Rev, to: &to}); err != nil {
+		return err
+	}
+	*r = to
+	return nil
+}
+
+// there tells whether the lake has this very content under the name already, in a good copy. Then nothing is sent.
+func (k *link) there(ctx context.Context, r *Record, f io.ReaderAt) (bool, error) {
+	in, err := k.lake.Catalogue().Stat(ctx, r.DID)
+	switch {
+	case errors.Is(err, backends.ErrNotExist), errors.Is(err, backends.ErrNotDir):
+		return false, nil
+	case err != nil:
+		return false, err
+	case in.Type != backends.File || in.Size != r.Size || in.IsSymlink() || in.Checksums.IsZero():
+		return false, nil
+	}
+	on, err := k.lake.Catalogue().Replicas(ctx, r.DID)
+	if err != nil {
+		return false, err
+	}
+	good := false
+	for _, x := range on {
+		good = good || x.State == backends.Available && !x.Verified.IsZero()
+	}
+	if !good {
+		return false, nil
+	}
+	algs := checksum.Known(in.Checksums)
+	for _, a := range k.lake.Algs() {
+		if !contains(algs, a) {
+			algs = append(algs, a)
+		}
+	}
+	h := checksum.New(algs...)
+	buf := make([]byte, min(r.Size+1, 1<<20))
+	for off := int64(0); off < r.Size; {
+		if err := ctx.Err(); err != nil {
+			return false, err
+		}
+		n, err := f.ReadAt(buf[:min(int64(len(buf)), r.Size-off)], off)
+		h.Write(buf[:n])
+		if off += int64(n); err == io.EOF && off == r.Size {
+			break
+		}
+		if err == io.EOF {
+			return false, errChanged
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	sums := h.Sum()
+	if in.Checksums.Match(sums) != nil || in.Checksums.SHA256 == "" && in.Checksums.MD5 == "" {
+		return false, nil
+	}
+	if mine := (Spot{r.RSE, r.PFN}); r.PFN != "" && !hasSpot(on, mine) { // what was begun there is not needed
+		r.Left = append(r.Left[:len(r.Left):len(r.Left)], mine)
+	}
+	k.leaveGate(r.RSE)
+	k.lake.LetGo(r.held)
+	r.RSE, r.PFN = "", ""
+	r.Checksums, r.Generation = sums, in.Generation
+	r.TransferredAt, r.VerifiedAt = k.o.Now(), k.o.Now()
+	k.log.Info("the lake has the file already", "path", r.Path, "did", r.DID)
+	return true, nil
+}
+
+func contains(all []string, s string) bool {
+	for _, a := range all {
+		if a == s {
+			return true
+		}
+	}
+	return false
+}
+
+func hasSpot(rs []backends.Replica, s Spot) bool {
+	for _, x := range rs {
+		if x.RSE == s.RSE && x.PFN == s.PFN {
+			return true
+		}
+	}
+	return false
+}
+
+// sender sends files until ctx ends, those first that were sealed when this process began. How many at a time follows
+// from their size: many small ones, since each waits for answers, and few large ones, each of which fills the link.
+func (k *link) sender(ctx context.Context, resumed []*Record, out chan<- *Record) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	slots := newSlots(k.o.Workers, k.o.InFlight)
+	for {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		if !k.hours.open(time.Now()) {
+			k.await(ctx, time.Minute)
+			continue
+		}
+		batch := resumed
+		if resumed = nil; len(batch) == 0 {
+			var err error
+			if batch, err = k.seal(ctx, sealed); err != nil {
+				var closed *closedError
+				switch {
+				case errors.As(err, &closed):
+					k.setTrouble(err)
+					k.await(ctx, max(time.Until(closed.until), 10*time.Millisecond))
+					continue
+				case fatal(ctx, err):
+					return err
+				}
+				k.setTrouble(err)
+				k.await(ctx, time.Second)
+				continue
+			}
+			if len(batch) > 0 {
+				k.setTrouble(nil)
+			}
+		}
+		if len(batch) == 0 {
+			_, next, err := k.ledger.due(k.o.Now(), 1)
+			wait := time.Minute
+			if err == nil && !next.IsZero() {
+				wait = min(max(next.Sub(k.o.Now()), 10*time.Millisecond), longestWait)
+			}
+			k.await(ctx, wait)
+			continue
+		}
+		for _, r := range batch {
+			if !slots.take(ctx, r.Size) {
+				return context.Cause(ctx)
+			}
+			wg.Go(func() {
+				defer slots.give(r.Size)
+				ok, err := k.send(ctx, r)
+				if err != nil && fatal(ctx, err) {
+					stop(err)
+					return
+				}
+				if err != nil {
+					k.log.Warn("file waits for the next start", "path", r.Path, "err", err)
+				}
+				if ok {
+					select {
+					case out <- r:
+					case <-ctx.Done():
+					}
+				}
+			})
+		}
+	}
+}
+
+// fatal tells whether an error ends the run.
+func fatal(ctx context.Context, err error) bool {
+	return ctx.Err() != nil || errors.Is(err, backends.ErrClosed) || errors.Is(err, errCrash)
+}
+
+// await waits for work, at most so long.
+func (k *link) await(ctx context.Context, d time.Duration) { wait(ctx, k.wakes[wakeSender], d) }
+
+// wait ends with a wake, the time or ctx.
+func wait(ctx context.Context, wake <-chan struct{}, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-wake:
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// slots bound what is under way, in files and bytes.
+type slots struct {
+	mu    sync.Mutex // guards the rest
+	files int
+	bytes int64
+	most  int64
+	freed chan struct{} // closed when something was given back
+}
+
+func newSlots(files int, bytes int64) *slots {
+	return &slots{files: files, bytes: bytes, most: bytes, freed: make(chan struct{})}
+}
+
+// weight is what a file takes of the bytes: a large one no more than a quarter, so that a few go at once.
+func (s *slots) weight(size int64) int64 { return min(size, s.most/4) }
+
+// take waits for room.
+func (s *slots) take(ctx context.Context, size int64) bool {
+	for {
+		s.mu.Lock()
+		if s.files > 0 && s.bytes >= s.weight(size) {
+			s.files--
+			s.bytes -= s.weight(size)
+			s.mu.Unlock()
+			return true
+		}
+		freed := s.freed
+		s.mu.Unlock()
+		select {
+		case <-freed:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+func (s *slots) give(size int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.files++
+	s.bytes += s.weight(size)
+	close(s.freed)
+	s.freed = make(chan struct{})
+}
