@@ -14,7 +14,7 @@ import (
 
 	"tarn/backends"
 	"tarn/backends/ingest"
-	"tarn/backends/ingest/report"
+	ingestreport "tarn/backends/ingest/report"
 	"tarn/cmd/tarn/control"
 )
 
@@ -43,14 +43,14 @@ func (s *session) writeReport(ctx context.Context, client *control.Client, file 
 	if err != nil {
 		host = "unknown"
 	}
-	r := report.Report{Title: "Ingest", Time: s.t.now(), Facts: []report.Fact{
+	r := ingestreport.Report{Title: "Ingest", Time: s.t.now(), Facts: []ingestreport.Fact{
 		{Name: "machine", Value: fmt.Sprintf("%s, %d × %s", host, runtime.NumCPU(), runtime.GOARCH)}, {Name: "tarn", Value: versionString() + ", " + goVersion()}}}
 	for _, name := range names {
 		var got control.IngestReport
 		if err := control.Call[struct{}](ctx, client, "ingest/report", control.IngestRequest{Name: name}, nil, nil, &got); err != nil {
 			return err
 		}
-		test, err := report.Of(got.Status, got.Samples, func() iter.Seq2[ingest.Record, error] { return recordsOf(ctx, client, name) })
+		test, err := ingestreport.Of(got.Status, got.Samples, func() iter.Seq2[ingest.Record, error] { return recordsOf(ctx, client, name) })
 		if err != nil {
 			return err
 		}
@@ -61,7 +61,7 @@ func (s *session) writeReport(ctx context.Context, client *control.Client, file 
 		return fmt.Errorf("write the report: %w", err)
 	}
 	defer os.Remove(tmp.Name())
-	err = errors.Join(report.Write(tmp, r), tmp.Chmod(0o644), tmp.Close())
+	err = errors.Join(ingestreport.Write(tmp, r), tmp.Chmod(0o644), tmp.Close())
 	if err == nil {
 		err = os.Rename(tmp.Name(), file)
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -219,13 +218,4 @@ func ingestMetrics(w io.Writer, sts ...ingest.Status) error {
 	}))
 	_, err := io.WriteString(w, b.String())
 	return err
-}
-
-// ingestStatuses gives all ingests; none where the daemon is of another version.
-func ingestStatuses(ctx context.Context, c *control.Client) (out []ingest.Status, err error) {
-	err = control.Call(ctx, c, "ingest/ls", struct{}{}, func(st ingest.Status) error {
-		out = append(out, st)
-		return nil
-	}, nil, nil)
-	return out, err
 }

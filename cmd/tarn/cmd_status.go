@@ -143,6 +143,13 @@ func (s *session) statusLines(l *listing, point string, st control.StatusReply) 
 	if st.Jobs > 0 {
 		lines = append(lines, fmt.Sprintf("   staging    %s under way", count(int64(st.Jobs), "job")))
 	}
+	for _, i := range st.Ingests {
+		line := fmt.Sprintf("   ingest     %s: %s, %d of %s safe, %d deleted", i.Name, strings.ToLower(i.State), i.Safe.Files, count(i.Found.Files, "file"), i.Deleted.Files)
+		if i.StuckAll > 0 {
+			line += fmt.Sprintf(", %d stuck; `tarn ingest show %s` tells why", i.StuckAll, i.Name)
+		}
+		lines = append(lines, line)
+	}
 	if f.UploadErrors > 0 {
 		lines = append(lines, fmt.Sprintf("   %s of uploads; `tarn uploads ls` tells why", count(f.UploadErrors, "failure")))
 	}

@@ -9,8 +9,8 @@ import (
 	"tarn/backends/rseexpr"
 )
 
-// ruleWords is what a rule in words may say, in the order of its help.
-var ruleWords = []string{"copies", "rse", "from", "lifetime", "activity", "priority", "weight", "grouping", "comment"}
+// ruleKeys is what a rule in words may say, in the order of its help.
+var ruleKeys = []string{"copies", "rse", "from", "lifetime", "activity", "priority", "weight", "grouping", "comment"}
 
 // parsedRule is a rule in words. Its lifetime counts from when it is put somewhere.
 type parsedRule struct {
@@ -79,7 +79,7 @@ func parseRule(s string) (parsedRule, error) {
 		case "comment":
 			r.Comment = v
 		default:
-			hint := "want " + strings.Join(ruleWords, ", ")
+			hint := "want " + strings.Join(ruleKeys, ", ")
 			if _, err := rseexpr.Parse(w); err == nil {
 				hint += "; an RSE expression stands behind rse=, as rse='" + w + "'"
 			}

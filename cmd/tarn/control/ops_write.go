@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"tarn/backends"
+	"tarn/backends/ingest"
 	"tarn/cache/journal"
 	"tarn/fs/vfs"
 )
@@ -306,6 +307,7 @@ type StatusReply struct {
 	Held   int       `json:"held"`
 	// Endpoints are the doors of servers, each once.
 	Endpoints []backends.EndpointState `json:"endpoints,omitempty"`
+	Ingests   []ingest.Status          `json:"ingests,omitempty"`
 }
 
 func (s *Service) status(_ context.Context, _ struct{}, _ *stream) (any, error) {
@@ -322,6 +324,9 @@ func (s *Service) status(_ context.Context, _ struct{}, _ *stream) (any, error) 
 				r.Endpoints = append(r.Endpoints, e)
 			}
 		}
+	}
+	if s.Ingest != nil {
+		r.Ingests = s.Ingest.List()
 	}
 	for _, j := range s.jobs.snapshot() {
 		if j.Ended.IsZero() {

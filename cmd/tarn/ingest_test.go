@@ -1,0 +1,259 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"tarn/backends/ingest"
+	"tarn/cmd/tarn/control"
+)
+
+// nightOf makes a folder of files as a telescope leaves them.
+func nightOf(t *testing.T, dir string, files int) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	for i := range files {
+		out[fmt.Sprintf("2026/11/%02d/LST-1.1.Run%05d.0001.fits.fz", 1+i%3, i)] = strings.Repeat(fmt.Sprintf("event %d of the night\n", i), 200+i)
+	}
+	writeTree(t, dir, out)
+	return out
+}
+
+func filesBelow(t *testing.T, dir string) (out []string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(p string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			out = append(out, p)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func TestIngestOnce(t *testing.T) {
+	c := newDemoLake(t)
+	src := t.TempDir()
+	files := nightOf(t, src, 12)
+	page := filepath.Join(t.TempDir(), "night.html")
+	once := []string{"ingest", "run", "--once", src, "/ctao/dl0/night", "--delete-source", "after-rules", "--name", "night",
+		"--rule", "rse=LAPALMA-DISK", "--rule", "rse=PIC-TAPE from=LAPALMA-DISK", "--rule", "rse='country=IT' from=LAPALMA-DISK", "--report", page}
+	if out := c.ok(once...); !strings.Contains(out, "12 files found, 12 safe") || !strings.Contains(out, "12 deleted") {
+		t.Errorf("it says %q", out)
+	}
+	if left := filesBelow(t, src); len(left) != 0 {
+		t.Errorf("at the source there are %q", left)
+	}
+	for name, text := range files {
+		if got := c.ok("cat", "/ctao/dl0/night/"+name); got != text {
+			t.Errorf("%s has %d bytes, want %d", name, len(got), len(text))
+		}
+	}
+	where := c.ok("replicas", "/ctao/dl0/night/2026/11/01/LST-1.1.Run00000.0001.fits.fz")
+	for _, rse := range []string{"LAPALMA-DISK", "PIC-TAPE", "CNAF-DISK"} {
+		if !strings.Contains(where, rse) {
+			t.Errorf("no copy at %s:\n%s", rse, where)
+		}
+	}
+	if meta := c.ok("meta", "get", "/ctao/dl0/night/2026/11/02/LST-1.1.Run00001.0001.fits.fz"); !strings.Contains(meta, "LST-1") {
+		t.Errorf("its metadata are %q", meta)
+	}
+	if b, err := os.ReadFile(page); err != nil || !bytes.Contains(b, []byte("<svg")) {
+		t.Errorf("report: %v, %d bytes", err, len(b))
+	}
+	if out := c.ok("ingest", "audit", "night", "--deep"); !strings.Contains(out, "12 deletions proved, 0 not") {
+		t.Errorf("audit says %q", out)
+	}
+	var st ingest.Status
+	if err := json.Unmarshal([]byte(c.ok("--json", "ingest", "show", "night")), &st); err != nil || st.Deleted.Files != 12 || st.Name != "night" {
+		t.Errorf("show --json: %+v, %v", st, err)
+	}
+	lines := strings.Split(strings.TrimSpace(c.ok("--json", "ingest", "show", "night", "--files", "--stage", "deleted")), "\n")
+	var f control.IngestFile
+	if err := json.Unmarshal([]byte(lines[0]), &f); err != nil || len(lines) != 12 || f.Stage != ingest.Deleted || f.Checksums.SHA256 == "" || f.DeletedAt.IsZero() || len(f.Copies) != 3 {
+		t.Errorf("%d tombstones, the first %+v, %v", len(lines), f, err)
+	}
+
+	// A file that is damaged elsewhere since makes the audit fail: its proof holds no more.
+	rules := c.ok("rule", "ls", "/ctao/dl0/night")
+	if n := strings.Count(rules, "/ctao/dl0/night"); n != 3 {
+		t.Errorf("%d rules are on the target, want one for each --rule:\n%s", n, rules)
+	}
+	// A second pass finds nothing, and asks for no other rules.
+	if out := c.ok(once...); !strings.Contains(out, "12 files found") && !strings.Contains(out, "0 files found") {
+		t.Errorf("a second pass says %q", out)
+	}
+	if again := c.ok("rule", "ls", "/ctao/dl0/night"); strings.Count(again, "/ctao/dl0/night") != 3 {
+		t.Errorf("after a second pass the rules are\n%s", again)
+	}
+}
+
+func TestIngestAuditFindsWhatWasLost(t *testing.T) {
+	c := newDemoLake(t)
+	src := t.TempDir()
+	nightOf(t, src, 3)
+	c.ok("ingest", "run", "--once", src, "/ctao/dl0/n", "--name", "n", "--delete-source", "after-rules", "--rule", "rse=PIC-DISK")
+	copies := filesBelow(t, filepath.Join(c.lake, "rse/PIC-DISK"))
+	if len(copies) != 3 {
+		t.Fatalf("copies are %q", copies)
+	}
+	if err := os.WriteFile(copies[1], []byte("not what was written"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c.fails(control.CodeCorrupt, []string{"1 deletion", "cannot be proved"}, "ingest", "audit", "n", "--deep")
+}
+
+func TestIngestBadInput(t *testing.T) {
+	c := newDemoLake(t)
+	src := t.TempDir()
+	writeTree(t, src, map[string]string{"a/f": "x"})
+	file := filepath.Join(src, "a/f")
+	add := func(name string, more ...string) []string { return append([]string{"ingest", "add", name}, more...) }
+	good := []string{"--watch", src, "--to", "/ctao/dl0/x", "--rule", "rse=PIC-DISK"}
+	for _, row := range []struct {
+		code int
+		say  []string
+		args []string
+	}{
+		{control.CodeUsage, []string{"--rule", "--watch", "--to"}, add("n")},
+		{control.CodeUsage, []string{"copies", "from:", "bandwidth"}, add("n", "--watch", src, "--to", "/ctao/x", "--rule", "copies=none rse=A", "--rule", "rse=A from=((", "--bandwidth", "fast")},
+		{control.CodeUsage, []string{"NOWHERE"}, add("n", "--watch", src, "--to", "/ctao/dl0/x", "--rule", "rse=NOWHERE")},
+		{control.CodeUsage, []string{"2 copies"}, add("n", "--watch", src, "--to", "/ctao/dl0/x", "--rule", "copies=2 rse=PIC-DISK")},
+		{control.CodeUsage, nil, add("n", "--watch", filepath.Join(src, "not there"), "--to", "/ctao/dl0/x", "--rule", "rse=PIC-DISK")},
+		{control.CodeUsage, nil, add("n", "--watch", file, "--to", "/ctao/dl0/x", "--rule", "rse=PIC-DISK")},
+		{control.CodeUsage, nil, add("n", "--watch", filepath.Join(c.lake, "rse/PIC-DISK"), "--to", "/ctao/dl0/x", "--rule", "rse=PIC-DISK")},
+		{control.CodeUsage, nil, add("n", "--watch", c.lake, "--to", "/ctao/dl0/x", "--rule", "rse=PIC-DISK")},
+		{control.CodeUsage, []string{"nosuch"}, add("n", "--watch", src, "--to", "/nosuch/x", "--rule", "rse=PIC-DISK")},
+		{control.CodeUsage, []string{"delete"}, add("n", append(good, "--delete-source", "now")...)},
+		{control.CodeUsage, []string{"schedule"}, add("n", append(good, "--schedule", "at night")...)},
+		{control.CodeUsage, nil, add("n", append(good, "--complete", "when done")...)},
+		{control.CodeUsage, nil, add("n", append(good, "--pattern", "[")...)},
+		{control.CodeUsage, nil, add("n", append(good, "--order", "random")...)},
+		{control.CodeUsage, nil, add("bad/name", good...)},
+		{control.CodeUsage, []string{"--once"}, []string{"ingest", "run", "--rule", "rse=PIC-DISK"}},
+		{control.CodeNoFile, []string{`no ingest "n"`}, []string{"ingest", "show", "n"}},
+		{control.CodeNoFile, []string{`no ingest "n"`}, []string{"ingest", "pause", "n"}},
+		{control.CodeNoFile, []string{`no ingest "n"`}, []string{"ingest", "rm", "n"}},
+		{control.CodeNoFile, []string{`no ingest "n"`}, []string{"ingest", "audit", "n"}},
+		{control.CodeNoFile, []string{`no ingest "n"`}, []string{"ingest", "retry", "n"}},
+	} {
+		c.fails(row.code, row.say, row.args...)
+	}
+	if out := c.ok("rule", "ls"); strings.Contains(out, "/ctao/dl0/x") {
+		t.Errorf("what was refused left rules:\n%s", out)
+	}
+
+	c.ok(add("one", append(good, "--paused")...)...)
+	c.fails(control.CodeOther, []string{"one"}, add("one", append(good, "--paused")...)...)
+	c.fails(control.CodeUsage, []string{"one"}, add("two", good...)...)
+	c.fails(control.CodeUsage, []string{"one"}, add("two", "--watch", filepath.Join(src, "a"), "--to", "/ctao/dl0/y", "--rule", "rse=PIC-DISK")...)
+	if out := c.ok("ingest", "ls"); !strings.Contains(out, "PAUSED") {
+		t.Errorf("ls says %q", out)
+	}
+	c.ok("ingest", "resume", "one")
+	c.ok("ingest", "pause", "one")
+	c.ok("ingest", "rm", "one", "--force")
+	if out := c.ok("ingest", "ls"); strings.Contains(out, "one") {
+		t.Errorf("after rm ls says %q", out)
+	}
+}
+
+func TestIngestMetrics(t *testing.T) {
+	st := ingest.Status{State: ingest.Running, Found: ingest.Count{Files: 3, Bytes: 30}, StuckAll: 1}
+	st.Name = "a\"b\\c\nd"
+	var b bytes.Buffer
+	if err := ingestMetrics(&b, st); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"# TYPE tarn_ingest_files gauge\n", `tarn_ingest_files{ingest="a\"b\\c\nd",stage="found"} 3` + "\n",
+		`tarn_ingest_bytes{ingest="a\"b\\c\nd",stage="found"} 30` + "\n", `tarn_ingest_stuck_files{ingest="a\"b\\c\nd"} 1` + "\n", `tarn_ingest_up{ingest="a\"b\\c\nd"} 1` + "\n",
+	} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no line %q in\n%s", want, b.String())
+		}
+	}
+}
+
+// shownStatus asks for the status of an ingest until cond holds.
+func (m mounted) ingestUntil(name string, cond func(ingest.Status) bool) (st ingest.Status) {
+	m.t.Helper()
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		out, _, err := m.run("--json", "ingest", "show", name)
+		st = ingest.Status{}
+		if err == nil && json.Unmarshal([]byte(out), &st) == nil && cond(st) {
+			return st
+		}
+	}
+	m.t.Fatalf("the ingest does not come so far: %+v", st)
+	return st
+}
+
+// The daemon takes files in as they are written; who looks at the mount sees them at once, though the kernel knew that
+// they were not there; a kill in the midst costs nothing.
+func TestIngestInAMount(t *testing.T) {
+	m := mountDemo(t)
+	src := t.TempDir()
+	at := filepath.Join(m.point, "ctao/dl0/live")
+	if _, err := os.Stat(filepath.Join(at, "2026/11/01/LST-1.1.Run00000.0001.fits.fz")); !os.IsNotExist(err) {
+		t.Fatal(err) // and the kernel keeps that
+	}
+	m.ok("ingest", "add", "live", "--watch", src, "--to", "/ctao/dl0/live", "--delete-source", "after-rules", "--rule", "rse=LAPALMA-DISK", "--rule", "rse=CNAF-DISK from=LAPALMA-DISK")
+	files := nightOf(t, src, 10)
+	m.ingestUntil("live", func(st ingest.Status) bool { return st.Deleted.Files == 10 })
+	look := func() {
+		t.Helper()
+		for name, text := range files {
+			if b, err := os.ReadFile(filepath.Join(at, name)); err != nil || string(b) != text {
+				t.Errorf("%s in the mount: %d bytes, %v; want %d", name, len(b), err, len(text))
+			}
+		}
+	}
+	look()
+	if out := m.ok("status"); !strings.Contains(out, "ingest     live: running, 10 of 10 files safe, 10 deleted") {
+		t.Errorf("status says\n%s", out)
+	}
+
+	d, err := control.ReadDaemon(m.cfg.Run)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 200 {
+		name := fmt.Sprintf("2026/12/LST-1.1.Run%05d.0001.fits.fz", i)
+		files[name] = strings.Repeat(fmt.Sprintf("later event %d\n", i), 300)
+		writeTree(t, src, map[string]string{name: files[name]})
+		if i == 100 {
+			m.ingestUntil("live", func(st ingest.Status) bool { return st.Registered.Files > 10 })
+			if err := syscall.Kill(d.PID, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	st := m.ingestUntil("live", func(st ingest.Status) bool { return st.Deleted.Files == 210 }) // the supervisor has started another daemon
+	if st.Found.Files != 210 {
+		t.Errorf("found are %+v", st.Found)
+	}
+	if left := filesBelow(t, src); len(left) != 0 {
+		t.Errorf("at the source there are %q", left)
+	}
+	look()
+	if out := m.ok("ingest", "audit", "live", "--deep"); !strings.Contains(out, "210 deletions proved, 0 not") {
+		t.Errorf("audit says %q", out)
+	}
+	for _, rse := range []string{"LAPALMA-DISK", "CNAF-DISK"} {
+		if n := len(filesBelow(t, filepath.Join(m.lake, "rse", rse))); n != 210 {
+			t.Errorf("%d copies lie at %s, want 210", n, rse)
+		}
+	}
+	m.fails(control.CodeFatal, []string{"works on the ingests by itself"}, "ingest", "run")
+	m.ok("umount", m.point)
+}
