@@ -25,6 +25,7 @@ func rule(t *testing.T, s string) Rule {
 }
 
 func TestWithoutLeasesAFileIsLeftAloneForLonger(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	r.w.leases = func(int) (bool, error) { return false, errNoLease }
 	r.w.unleased = 3 * settle
@@ -42,6 +43,7 @@ func TestWithoutLeasesAFileIsLeftAloneForLonger(t *testing.T) {
 
 // A lease that is broken while it is held sends SIGIO, and lets the writer wait. Neither may be felt.
 func TestLeaseDisturbsNobody(t *testing.T) {
+	t.Parallel()
 	p := filepath.Join(t.TempDir(), "f")
 	if err := os.WriteFile(p, []byte("x"), 0o644); err != nil {
 		t.Fatal(err)
@@ -97,6 +99,7 @@ func TestLeaseDisturbsNobody(t *testing.T) {
 }
 
 func TestTrigger(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(o *Options) { o.Complete = rule(t, "trigger:.trigger"); o.Pattern = []string{"*.fits"} })
 	r.write("a.fits", "1")
 	r.write("b.fits", "2")
@@ -122,6 +125,7 @@ func TestTrigger(t *testing.T) {
 }
 
 func TestAgeIsMeasuredByTwoLooks(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(o *Options) {
 		o.Complete = rule(t, "age:600ms")
 		// A clock that is anywhere makes nothing old.
@@ -159,6 +163,7 @@ func TestAgeIsMeasuredByTwoLooks(t *testing.T) {
 
 // A clock that jumps makes nothing complete that is held, and loses nothing.
 func TestClockJumps(t *testing.T) {
+	t.Parallel()
 	var mu sync.Mutex
 	jump := time.Duration(0)
 	r := newRig(t, func(o *Options) {
@@ -192,6 +197,7 @@ func TestClockJumps(t *testing.T) {
 }
 
 func TestWhatIsLeftAlone(t *testing.T) {
+	t.Parallel()
 	outside := t.TempDir()
 	if err := os.WriteFile(filepath.Join(outside, "secret"), []byte("s"), 0o600); err != nil {
 		t.Fatal(err)
@@ -248,6 +254,7 @@ func TestWhatIsLeftAlone(t *testing.T) {
 
 // What cannot be read is incomplete, with its reason, until it can be.
 func TestTrouble(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Skip("wants another user than the files' owner")
 	}

@@ -95,8 +95,8 @@ func (w *Watcher) judge(dir *os.File, name string, f File, scan bool) verdict {
 	tries := 0
 	e := w.pending.of[f.Path]
 	switch {
-	case e == nil && scan && w.now().Sub(f.CTime).Abs() > settle:
-		unchanged = settle
+	case e == nil && scan && w.now().Sub(f.CTime).Abs() > w.settle:
+		unchanged = w.settle
 	case e != nil && e.seen.Ino == 0:
 		unchanged = w.mono() - e.since
 	case e != nil && e.seen.Same(f):
@@ -104,7 +104,7 @@ func (w *Watcher) judge(dir *os.File, name string, f File, scan bool) verdict {
 		unchanged, tries = observed, e.tries
 	}
 	ask := func(int) (held bool, err error) { return false, nil }
-	least := settle
+	least := w.settle
 	switch w.o.Complete.kind {
 	case age:
 		least, unchanged = w.o.Complete.age, observed
@@ -129,7 +129,7 @@ func (w *Watcher) judge(dir *os.File, name string, f File, scan bool) verdict {
 	case err != nil:
 		return verdict{trouble: err.Error(), again: w.patience(tries)}
 	case changed:
-		return verdict{again: settle}
+		return verdict{again: w.settle}
 	case held:
 		return verdict{again: w.patience(tries)}
 	}
@@ -139,7 +139,7 @@ func (w *Watcher) judge(dir *os.File, name string, f File, scan bool) verdict {
 // patience is how long a file is left alone that is still open: inotify tells of a close in no
 // way that fsnotify passes on. However many they are, they are 5000 a second at most.
 func (w *Watcher) patience(tries int) time.Duration {
-	d := settle << min(tries, 3)
+	d := w.settle << min(tries, 3)
 	return max(d, time.Duration(len(w.pending.of))*200*time.Microsecond)
 }
 

@@ -50,7 +50,7 @@ func (w *Watcher) Run(ctx context.Context, found Found) error {
 		}
 		if w.rescan || w.full && len(w.pending.of) < w.o.Pending/2 {
 			// Scans that are called for by events take half the time at most.
-			next = min(next, ended+max(last, settle))
+			next = min(next, ended+max(last, w.settle))
 		}
 		wait := min(next, checked+health)
 		if e := w.pending.next(); e != nil {
@@ -92,7 +92,7 @@ func (w *Watcher) touch(path string) {
 	}
 	now := w.mono()
 	e.since = now
-	w.pending.wake(e, now+settle)
+	w.pending.wake(e, now+w.settle)
 }
 
 // sleep waits, or ends with ctx.

@@ -17,6 +17,7 @@ import (
 )
 
 func TestRootThatVanishesEndsRun(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	ended := make(chan error, 1)
 	r.write("a", "a")
@@ -39,6 +40,7 @@ func TestRootThatVanishesEndsRun(t *testing.T) {
 }
 
 func TestErrorOfFoundEndsRun(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	r.write("a", "a")
 	full := errors.New("full")
@@ -51,6 +53,7 @@ func TestErrorOfFoundEndsRun(t *testing.T) {
 }
 
 func TestRenames(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	outside := filepath.Join(t.TempDir(), "x")
 	if err := os.WriteFile(outside, []byte("1"), 0o644); err != nil {
@@ -90,6 +93,7 @@ func TestRenames(t *testing.T) {
 
 // More events than the kernel keeps: a look at everything makes up for those that were lost.
 func TestOverflow(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	hold := make(chan struct{})
 	var got atomic.Int64
@@ -130,6 +134,7 @@ func TestOverflow(t *testing.T) {
 
 // Without a watch for every folder the looks find the rest.
 func TestWatchesAreBounded(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(o *Options) { o.Watches = 1; o.Rescan = 300 * time.Millisecond })
 	r.write("a/b", "1")
 	r.run()
@@ -143,6 +148,7 @@ func TestWatchesAreBounded(t *testing.T) {
 
 // What is incomplete beyond the bound is counted, and taken later.
 func TestPendingIsBounded(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(o *Options) { o.Pending = 10; o.Complete = rule(t, "trigger:.t") })
 	for i := range 100 {
 		r.write(fmt.Sprint("f", i), "1")
@@ -164,6 +170,7 @@ func TestPendingIsBounded(t *testing.T) {
 
 // A folder that is full at the start: memory does not grow with it, and order is by name.
 func TestManyFiles(t *testing.T) {
+	t.Parallel()
 	n := 100_000
 	if testing.Short() {
 		n = 10_000
@@ -233,6 +240,7 @@ func TestManyFiles(t *testing.T) {
 
 // Folders beyond those that are held in memory are entered all the same.
 func TestManyFolders(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	r.w.batch = 3
 	var want []string
@@ -250,6 +258,7 @@ func TestManyFolders(t *testing.T) {
 }
 
 func TestNamesInBatches(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	var want []string
 	for i := range 100 {

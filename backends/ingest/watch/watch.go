@@ -121,6 +121,7 @@ type Watcher struct {
 	busy atomic.Bool
 
 	// What the tests make shorter or smaller.
+	settle   time.Duration
 	unleased time.Duration
 	batch    int // names in memory of a folder
 	leases   func(fd int) (held bool, err error)
@@ -164,7 +165,7 @@ func New(o Options) (*Watcher, error) {
 	}
 	w := &Watcher{
 		o: o, log: o.Log, now: o.Now, kick: make(chan struct{}, 1),
-		unleased: unleased, batch: 1 << 16, leases: lease,
+		settle: settle, unleased: unleased, batch: 1 << 16, leases: lease,
 		pending: pendings{of: map[string]*pending{}}, said: map[string]bool{}, troubles: map[string]Trouble{},
 	}
 	if w.log == nil {

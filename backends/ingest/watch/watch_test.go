@@ -126,6 +126,7 @@ func equal(t *testing.T, got []string, want ...string) {
 }
 
 func TestScanTellsEachVersionOnce(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	for _, n := range []string{"b", "a", "sub/c", "sub/deep/d", "z"} {
 		r.write(n, n)
@@ -149,6 +150,7 @@ func TestScanTellsEachVersionOnce(t *testing.T) {
 }
 
 func TestFolderThatIsGoneIsNoEmptyFolder(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	r.write("a", "a")
 	if err := os.Rename(r.dir, r.dir+".away"); err != nil {
@@ -170,6 +172,7 @@ func TestFolderThatIsGoneIsNoEmptyFolder(t *testing.T) {
 }
 
 func TestRunTellsWhatAppears(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	r.write("before", "1")
 	r.run()
@@ -184,6 +187,7 @@ func TestRunTellsWhatAppears(t *testing.T) {
 }
 
 func TestFileThatIsOpenIsIncomplete(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	r.run()
 	f, err := os.Create(filepath.Join(r.dir, "open"))
