@@ -48,7 +48,7 @@ func (k *link) closeGate(rse string, err error) {
 		g = &gate{}
 		k.gates[rse] = g
 	}
-	now := time.Now()
+	now := k.clock()
 	g.why = err.Error()
 	if g.probing || !now.Before(g.until) { // what was under way with others tells nothing new
 		g.failures++
@@ -91,7 +91,7 @@ func (k *link) pass(rse string) (probe bool, closed *closedError) {
 	if g == nil {
 		return false, nil
 	}
-	if g.probing || time.Now().Before(g.until) {
+	if g.probing || k.clock().Before(g.until) {
 		return false, &closedError{g.why, g.until}
 	}
 	return true, nil
@@ -122,7 +122,7 @@ func (k *link) choose(ctx context.Context, size int64) (rse *lake.RSE, probe boo
 	k.mu.Lock()
 	c := k.choices[class]
 	k.mu.Unlock()
-	if time.Since(c.at) > time.Second {
+	if k.clock().Sub(c.at) > time.Second {
 		r := k.d.Rules[0]
 		r.Copies = max(r.Copies, len(k.lake.RSEs())) // all there are, in their order
 		c.rses, err = k.lake.Targets(ctx, r, nil, size)
@@ -130,9 +130,9 @@ func (k *link) choose(ctx context.Context, size int64) (rse *lake.RSE, probe boo
 			return nil, false, ctx.Err()
 		}
 		if len(c.rses) == 0 {
-			return nil, false, &closedError{err.Error(), time.Now().Add(time.Second)}
+			return nil, false, &closedError{err.Error(), k.clock().Add(time.Second)}
 		}
-		c.at = time.Now()
+		c.at = k.clock()
 		k.mu.Lock()
 		k.choices[class] = c
 		k.mu.Unlock()

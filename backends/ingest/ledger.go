@@ -91,14 +91,14 @@ type write struct {
 // ledgerFormat is the version of what is stored.
 const ledgerFormat = "1"
 
-// openLedger opens the ledger in a folder, which it makes.
-func openLedger(dir string, log *slog.Logger) (*ledger, error) {
+// openLedger opens the ledger in a folder, which it makes. Without sync a change survives the process, and not a power cut.
+func openLedger(dir string, log *slog.Logger, sync bool) (*ledger, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
 	const memtable = 8 << 20
 	o := badger.DefaultOptions(dir)
-	o.SyncWrites = true
+	o.SyncWrites = sync
 	o.VerifyValueChecksum = true
 	o.ChecksumVerificationMode = options.OnBlockRead
 	o.Compression = options.None

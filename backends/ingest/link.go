@@ -33,6 +33,10 @@ type link struct {
 	rate   *rate.Limiter // nil: no limit
 	meters *meters
 
+	clock   func() time.Time                          // of waits; monotonic
+	patient func(context.Context, time.Duration) bool // sleep
+	tick    time.Duration                             // the clock of the file system's times moves on within this
+
 	hook func(step, path string) error // of tests; an error is a crash
 
 	folder  *folder        // while it runs
@@ -76,7 +80,7 @@ func (k *link) did(rel string) backends.DID {
 
 // newLink makes one from a definition that was checked.
 func newLink(o Options, d Definition, l *ledger) (*link, error) {
-	k := &link{o: o, lake: o.Lake, d: d, ledger: l, log: o.Log.With("ingest", d.Name), keep: -2, meters: newMeters(o.Now), gates: map[string]*gate{}, choices: map[int64]chosen{}}
+	k := &link{o: o, lake: o.Lake, d: d, ledger: l, log: o.Log.With("ingest", d.Name), keep: -2, clock: time.Now, patient: sleep, tick: tick, meters: newMeters(o.Now), gates: map[string]*gate{}, choices: map[int64]chosen{}}
 	for i := range k.wakes {
 		k.wakes[i] = make(chan struct{}, 1)
 	}
@@ -141,7 +145,7 @@ func (k *link) found(ctx context.Context, f watch.File) error {
 			return err
 		}
 		k.setTrouble(err)
-		if !sleep(ctx, time.Second) {
+		if !k.patient(ctx, time.Second) {
 			return ctx.Err()
 		}
 	}

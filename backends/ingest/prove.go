@@ -23,6 +23,7 @@ import (
 var (
 	errUnsafe   = errors.New("copies are missing")
 	errNotThere = errors.New("the lake does not have it")
+	errNoCopy   = errors.New("no copy is left in the lake") // beside errUnsafe
 )
 
 // tapes is which copies are on tape, as their systems said.
@@ -80,10 +81,13 @@ func (k *link) prove(ctx context.Context, r *Record, t tapes) ([]backends.Replic
 		return nil, err
 	}
 	var good []backends.Replica
-	waits := ""
+	waits, left := "", false
 	for _, x := range on {
 		rse, ok := k.lake.RSE(x.RSE)
+		left = left || x.State == backends.Available
 		switch {
+		case ok && x.State == backends.Available && x.Verified.IsZero():
+			waits = ", and the copy at " + x.RSE + " was never verified"
 		case !ok || !counts(x):
 		case rse.Tape != nil && !t[Spot{x.RSE, x.PFN}]:
 			waits = ", and the copy at " + x.RSE + " is not on tape yet"
@@ -99,6 +103,9 @@ func (k *link) prove(ctx context.Context, r *Record, t tapes) ([]backends.Replic
 		n, err := k.lake.Missing(rule, good)
 		if err != nil {
 			return nil, fmt.Errorf("rule %d x %q: %w", rule.Copies, rule.Expression, err)
+		}
+		if n > 0 && !left {
+			return nil, fmt.Errorf("%w: %w", errUnsafe, errNoCopy)
 		}
 		if n > 0 {
 			return nil, fmt.Errorf("%w: %d of %d at %s%s", errUnsafe, n, rule.Copies, rule.Expression, waits)
@@ -204,6 +211,9 @@ func (k *link) proveSome(ctx context.Context, rs []*Record) (n int, why []Laggin
 				r.Attempts, r.Error = stuckAfter, err.Error()
 				changes = append(changes, &change{path: r.Path, rev: r.Rev, to: r})
 			}
+		case errors.Is(err, errNoCopy): // the source is there to make one of
+			k.log.Warn("file is sent again, since its copies were lost", "path", r.Path)
+			changes = append(changes, r.restart())
 		default:
 			why = append(why, Lagging{Path: r.Path, Stage: r.Stage, Bytes: r.Size, Since: r.FoundAt, Attempts: r.Attempts, Reason: err.Error()})
 		}
@@ -221,5 +231,15 @@ func (k *link) proveSome(ctx context.Context, rs []*Record) (n int, why []Laggin
 		k.meters.safe(r)
 	}
 	k.kick(wakeRemover)
+	k.kick(wakeSender)
 	return len(done), why, nil
+}
+
+// restart is the change that lets a registered file begin from the start, with the same content.
+func (r *Record) restart() *change {
+	to := *r
+	to.Stage, to.RSE, to.PFN, to.Copies = Found, "", "", nil // its old path is on record in the catalogue
+	to.Attempts, to.Error, to.NextTry = 0, "", time.Time{}
+	to.SealedAt, to.TransferredAt, to.VerifiedAt, to.RegisteredAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}
+	return &change{path: r.Path, rev: r.Rev, to: &to}
 }

@@ -83,7 +83,7 @@ func (k *link) register(ctx context.Context, rs []*Record) error {
 			}
 		}
 		k.setTrouble(fmt.Errorf("register %d files: %w", len(rs), err))
-		if !sleep(ctx, min(patience(wait), 10*time.Second)) {
+		if !k.patient(ctx, min(patience(wait), 10*time.Second)) {
 			return ctx.Err()
 		}
 	}
@@ -103,7 +103,7 @@ func (k *link) note(ctx context.Context, changes []*change) error {
 		// Of those that were written before the error this will say that they are stale: their records are right, and
 		// are looked at when the ingest starts again.
 		k.setTrouble(err)
-		if !sleep(ctx, min(patience(wait), 10*time.Second)) {
+		if !k.patient(ctx, min(patience(wait), 10*time.Second)) {
 			return ctx.Err()
 		}
 	}
@@ -278,7 +278,7 @@ func (k *link) reread(ctx context.Context, r *Record) error {
 			return err
 		}
 		k.setTrouble(err)
-		if !sleep(ctx, min(patience(wait), 10*time.Second)) {
+		if !k.patient(ctx, min(patience(wait), 10*time.Second)) {
 			return ctx.Err()
 		}
 	}
@@ -305,6 +305,15 @@ func (k *link) rereadOnce(ctx context.Context, r *Record) error {
 		case x.PFN == r.PFN && x.State == backends.Available:
 			return nil
 		case x.PFN == r.PFN: // it was declared BAD, or is being moved, since
+			return nil
+		case x.State == backends.BeingDeleted:
+			return fmt.Errorf("the copy at %s is being deleted: %w", r.RSE, backends.ErrBusy)
+		case x.State != backends.Available: // this one takes its place
+			mine := backends.Replica{RSE: r.RSE, PFN: r.PFN, State: backends.Available, Verified: r.VerifiedAt}
+			if err := k.lake.Catalogue().PutReplica(ctx, r.DID, r.Generation, mine); err != nil {
+				return fmt.Errorf("replace the copy at %s: %w", r.RSE, err)
+			}
+			r.Left = append(r.Left[:len(r.Left):len(r.Left)], Spot{x.RSE, x.PFN})
 			return nil
 		default: // it had a copy there already
 			r.Left = append(r.Left[:len(r.Left):len(r.Left)], Spot{r.RSE, r.PFN})

@@ -13,15 +13,15 @@ func (k *link) retry(paths []string) (n int, err error) {
 	one := func(r *Record) error {
 		to := *r
 		to.Attempts, to.Error, to.NextTry = 0, "", time.Time{}
+		c := &change{path: r.Path, rev: r.Rev, to: &to}
 		switch r.Stage {
 		case Found, Safe:
-		case Registered: // from the start: what the catalogue lacks is given to it again
-			to.Stage, to.RSE, to.PFN = Found, "", ""
-			to.SealedAt, to.TransferredAt, to.VerifiedAt, to.RegisteredAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}
+		case Registered: // what the catalogue lacks is given to it again
+			c = r.restart()
 		default:
 			return nil // it is being worked on
 		}
-		err := k.commitOne(&change{path: r.Path, rev: r.Rev, to: &to})
+		err := k.commitOne(c)
 		if errors.Is(err, backends.ErrStale) {
 			return nil // it went on meanwhile
 		}

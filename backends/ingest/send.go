@@ -111,7 +111,7 @@ func (k *link) place(ctx context.Context, r *Record) (probe bool, err error) {
 	if err != nil {
 		if outage(err) {
 			k.closeGate(rse.Name, err)
-			return false, &closedError{err.Error(), time.Now().Add(time.Second)}
+			return false, &closedError{err.Error(), k.clock().Add(time.Second)}
 		}
 		return false, err
 	}
@@ -206,7 +206,7 @@ func (k *link) transfer(ctx context.Context, r *Record) error {
 	if !ok {
 		return fmt.Errorf("RSE %s is not in the lake: %w", r.RSE, backends.ErrNotExist)
 	}
-	if d := ripen(r.file(), time.Now()); d > 0 && !sleep(ctx, d) {
+	if d := k.ripen(r.file()); d > 0 && !sleep(ctx, d) {
 		return ctx.Err()
 	}
 	f, err := k.folder.open(r.Path)
@@ -382,7 +382,7 @@ func (k *link) sender(ctx context.Context, resumed []*Record, out chan<- *Record
 				switch {
 				case errors.As(err, &closed):
 					k.setTrouble(err)
-					k.await(ctx, max(time.Until(closed.until), 10*time.Millisecond))
+					k.await(ctx, max(closed.until.Sub(k.clock()), 10*time.Millisecond))
 					continue
 				case fatal(ctx, err):
 					return err

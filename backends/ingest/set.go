@@ -112,7 +112,7 @@ func (s *Set) open() (err error) {
 
 // openLink opens the ledger of a definition.
 func (s *Set) openLink(d Definition) (*link, error) {
-	l, err := openLedger(filepath.Join(s.o.Dir, d.Name, "ledger"), s.o.Log)
+	l, err := openLedger(filepath.Join(s.o.Dir, d.Name, "ledger"), s.o.Log, true)
 	if err != nil {
 		return nil, err
 	}

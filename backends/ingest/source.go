@@ -165,9 +165,9 @@ func (r *Record) file() watch.File {
 const tick = 50 * time.Millisecond
 
 // ripen waits until what is written to the file from now on shows in its times.
-func ripen(f watch.File, now time.Time) time.Duration {
-	if d := now.Sub(f.CTime); d >= 0 && d < tick {
-		return tick - d
+func (k *link) ripen(f watch.File) time.Duration {
+	if d := time.Since(f.CTime); d >= 0 && d < k.tick {
+		return k.tick - d
 	}
 	return 0
 }
