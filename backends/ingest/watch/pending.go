@@ -20,12 +20,16 @@ type pending struct {
 type pendings struct {
 	of    map[string]*pending
 	heap  byDue
-	bytes int64
+	files int64 // that were looked at, and are there; events tell of others, too
+	bytes int64 // of them
 }
 
 // see notes the version that was looked at; another one begins its time anew.
 func (p *pendings) see(e *pending, f File, now time.Duration) {
 	if !e.seen.Same(f) {
+		if e.seen.Ino == 0 {
+			p.files++
+		}
 		p.bytes += f.Size - e.seen.Size
 		e.seen, e.since, e.tries = f, now, 0
 	}
@@ -34,6 +38,9 @@ func (p *pendings) see(e *pending, f File, now time.Duration) {
 func (p *pendings) add(e *pending) {
 	e.at = -1
 	p.of[e.path] = e
+	if e.seen.Ino != 0 {
+		p.files++
+	}
 	p.bytes += e.seen.Size
 }
 
@@ -43,6 +50,9 @@ func (p *pendings) remove(path string) {
 		return
 	}
 	p.park(e)
+	if e.seen.Ino != 0 {
+		p.files--
+	}
 	p.bytes -= e.seen.Size
 	delete(p.of, path)
 }

@@ -206,6 +206,6 @@ func (w *Watcher) meanwhile(ctx context.Context, found Found) error {
 
 // count brings what Incomplete tells up to date.
 func (w *Watcher) count() {
-	w.incompleteFiles.Store(int64(len(w.pending.of)) + w.beyond.files)
+	w.incompleteFiles.Store(w.pending.files + w.beyond.files)
 	w.incompleteBytes.Store(w.pending.bytes + w.beyond.bytes)
 }
