@@ -95,7 +95,8 @@ type ThirdParty interface {
 	// as by Upload.Commit, by the server that receives it, or never. ErrNotSupported when these two storages cannot: then
 	// nothing was done, and the bytes have to be carried. ErrNotExist when there is no such file; ErrCorrupt when it has
 	// another size or checksum. progress, which may be nil, hears how many bytes have arrived, as far as the servers tell:
-	// ever more, one call at a time, and none after CopyTo has returned.
+	// ever more, one call at a time, and none after CopyTo has returned. It returns the proof of the storage that has
+	// the copy, as Upload.Commit does: there may be none.
 	//
 	// Decorators let it through, and take off those of the destination: a protocol is given one of its own kind, or cannot.
 	CopyTo(ctx context.Context, src string, to Storage, dst string, size int64, want Checksums, progress func(int64)) (Checksums, error)

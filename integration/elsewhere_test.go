@@ -152,8 +152,7 @@ func journey(t *testing.T, one, two *servertest.Server, urls ...string) {
 
 // elsewhere is a lake of two storages at these URLs, on which every file is to have two copies.
 func elsewhere(t *testing.T, urls ...string) *site {
-	s := newSite(t, "")
-	lake := fmt.Sprintf(`name: elsewhere
+	return newLake(t, fmt.Sprintf(`name: elsewhere
 rses:
   - name: ONE
     attributes: {site: a}
@@ -167,18 +166,7 @@ write_rules: [{copies: 2, expression: rse_type=DISK}]
 cache: {limit: 64MiB, free_floor: 0, head: 0, tail: 0}
 catalogue: {grace: 1ms}
 journal: {delay: 0s}
-`, urls[0], urls[1])
-	s.dir = filepath.Join(t.TempDir(), "lake")
-	if err := os.Mkdir(s.dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(s.dir, "lake.yaml"), []byte(lake), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s.cache = filepath.Join(s.dir, "cache")
-	s.ok("config", "check", s.dir)
-	s.ok("init", s.dir)
-	return s
+`, urls[0], urls[1]))
 }
 
 // stored are the files of a server.

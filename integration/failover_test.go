@@ -100,7 +100,6 @@ const (
 // newPair makes a lake of the URLs (one or two), reading the first at pairRate.
 func newPair(t *testing.T, settings string, urls ...string) *pair {
 	t.Helper()
-	p := &pair{site: newSite(t, ""), data: backendstest.Bytes(11, pairSize)}
 	var rses strings.Builder
 	for i, u := range urls {
 		limits := ""
@@ -109,17 +108,14 @@ func newPair(t *testing.T, settings string, urls ...string) *pair {
 		}
 		fmt.Fprintf(&rses, "  - {name: %s, distance: %d, protocols: [{url: %q%s}]}\n", []string{"ONE", "TWO"}[i], i, u, limits)
 	}
-	p.dir = filepath.Join(t.TempDir(), "lake")
-	p.cache = filepath.Join(p.dir, "cache")
-	writeFiles(t, p.dir, map[string]string{"lake.yaml": fmt.Sprintf(`name: pair
+	p := &pair{data: backendstest.Bytes(11, pairSize), site: newLake(t, fmt.Sprintf(`name: pair
 rses:
 %sscopes: [{name: ctao}]
 write_rules: [{copies: %d, expression: rse_type=DISK}]
 cache: {limit: 256MiB, free_floor: 0, head: 0, tail: 0}
 journal: {delay: 0s}
 %s
-`, rses.String(), len(urls), settings)})
-	p.ok("init", p.dir)
+`, rses.String(), len(urls), settings))}
 	p.mount()
 	p.file = filepath.Join(p.mnt, "ctao/f")
 	if err := os.WriteFile(p.file, p.data, 0o644); err != nil {
@@ -133,18 +129,6 @@ journal: {delay: 0s}
 	}
 	p.ok("evict", p.file)
 	return p
-}
-
-func writeFiles(t testing.TB, dir string, files map[string]string) {
-	t.Helper()
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	for name, text := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
 }
 
 // read reads the file and calls trouble after the first MiB, wants the same bytes, and gives how long the

@@ -185,6 +185,28 @@ func (l *tail) String() string {
 // 100,000 times as fast as real unless local says otherwise.
 func newSite(t testing.TB, local string) *site {
 	t.Helper()
+	s := bareSite(t)
+	s.ok("init", "--demo", s.dir)
+	if local == "" {
+		local = "{}"
+	}
+	writeFiles(t, s.dir, map[string]string{"lake.local.yaml": local})
+	return s
+}
+
+// newLake makes the lake of a lake.yaml, which says nothing of where the hot cache is.
+func newLake(t testing.TB, yaml string) *site {
+	t.Helper()
+	s := bareSite(t)
+	writeFiles(t, s.dir, map[string]string{"lake.yaml": yaml})
+	s.ok("config", "check", s.dir)
+	s.ok("init", s.dir)
+	return s
+}
+
+// bareSite has a folder for a lake, and a mount point.
+func bareSite(t testing.TB) *site {
+	t.Helper()
 	if _, err := os.Stat("/dev/fuse"); err != nil {
 		missing(t, "no /dev/fuse: %v", err)
 	}
@@ -192,13 +214,6 @@ func newSite(t testing.TB, local string) *site {
 	dir := t.TempDir()
 	s := &site{t: t, dir: filepath.Join(dir, "lake"), mnt: filepath.Join(dir, "mnt"), cache: filepath.Join(dir, "lake/cache")}
 	if err := os.Mkdir(s.mnt, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	s.ok("init", "--demo", s.dir)
-	if local == "" {
-		local = "{}"
-	}
-	if err := os.WriteFile(filepath.Join(s.dir, "lake.local.yaml"), []byte(local), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.down)

@@ -14,28 +14,16 @@ import (
 
 // namedLake is a lake of two storages whose paths follow from scope and name.
 func namedLake(t *testing.T, one, two, grace string) *site {
-	s := newSite(t, "")
-	lake := `name: named
+	return newLake(t, `name: named
 rses:
-  - {name: ONE, naming: hash, protocols: [{url: "` + one + `"}]}
-  - {name: TWO, naming: identity, distance: 1, protocols: [{url: "` + two + `"}]}
+  - {name: ONE, naming: hash, protocols: [{url: "`+one+`"}]}
+  - {name: TWO, naming: identity, distance: 1, protocols: [{url: "`+two+`"}]}
 scopes: [{name: ctao}]
 write_rules: [{copies: 2, expression: rse_type=DISK}]
 cache: {limit: 64MiB, free_floor: 0, head: 0, tail: 0}
-catalogue: {grace: ` + grace + `}
+catalogue: {grace: `+grace+`}
 journal: {delay: 0s}
-`
-	s.dir = filepath.Join(t.TempDir(), "lake")
-	if err := os.Mkdir(s.dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(s.dir, "lake.yaml"), []byte(lake), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s.cache = filepath.Join(s.dir, "cache")
-	s.ok("config", "check", s.dir)
-	s.ok("init", s.dir)
-	return s
+`)
 }
 
 // TestPathsFollowFromNames: on an nginx and an XRootD a file lies where Rucio looks for it,

@@ -203,6 +203,46 @@ func TestCopyToANaming(t *testing.T) {
 	}
 }
 
+// TestCopyLeavesAHeldPathAlone: whoever has the path of the naming makes this copy mostly, and is let end it.
+func TestCopyLeavesAHeldPathAlone(t *testing.T) {
+	r := newNamed(t)
+	in := r.file("a", "NEAR")
+	const named = "ctao/ctao/a"
+	if err := r.Hold("somebody", "FAR", named); err != nil {
+		t.Fatal(err)
+	}
+	r.far.Put(named, []byte("half"))
+	for range 2 {
+		rep, err := r.Copy(ctx, in, r.dFar, nil)
+		if !errors.Is(err, backends.ErrBusy) || !backends.IsTemporary(err) {
+			t.Errorf("%+v, %v", rep, err)
+		}
+	}
+	if x := r.replica(in, "FAR"); x.RSE != "" || string(r.far.Get(named)) != "half" || len(r.far.Paths()) != 1 || r.near.Calls("open") > 0 {
+		t.Errorf("on record %+v, at FAR %q with %q, NEAR opened %d times", x, r.far.Paths(), r.far.Get(named), r.near.Calls("open"))
+	}
+	if !r.Held("FAR", named) {
+		t.Error("the path is let go")
+	}
+	// Elsewhere, and of another file, there is nothing to wait for.
+	if err := r.Hold("somebody", "NEAR", "ctao/ctao/b"); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		in backends.Info
+		to *lake.RSE
+	}{{r.file("b", "NEAR"), r.dFar}, {r.file("c", "FAR"), r.dNear}} {
+		if rep, err := r.Copy(ctx, c.in, c.to, nil); err != nil || rep.State != backends.Available {
+			t.Errorf("%s to %s: %+v, %v", c.in.DID, c.to.Name, rep, err)
+		}
+	}
+	r.LetGo("somebody")
+	r.far.Remove(ctx, named)
+	if rep, err := r.Copy(ctx, in, r.dFar, nil); err != nil || rep.PFN != named {
+		t.Errorf("afterwards: %+v, %v", rep, err)
+	}
+}
+
 // While a copy is under way its path is nobody else's, whatever becomes of its file: what is
 // deleted at its end, or comes into view, is not another one's.
 func TestCopyKeepsItsPath(t *testing.T) {

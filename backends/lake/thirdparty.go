@@ -45,10 +45,11 @@ func (l *Lake) CopyByServers(ctx context.Context, in backends.Info, to *RSE, pfn
 			return r, true, fmt.Errorf("copy by third party from %s: %w", s.RSE, err)
 		}
 		got, err := l.between(ctx, in, s, to, pfn, progress)
-		if err == nil {
+		switch {
+		case err != nil:
+		case comparable(in.Checksums, got):
 			err = in.Checksums.Match(got)
-		}
-		if err == nil {
+		default: // the server that received it has proved nothing yet
 			if err = l.prove(ctx, to, pfn, in.Checksums); err != nil && !errors.Is(err, backends.ErrCorrupt) {
 				return fail(err)
 			}

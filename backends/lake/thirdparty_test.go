@@ -273,9 +273,12 @@ func TestWhoIsToBlame(t *testing.T) {
 
 // Bytes that were right when they were sent are no reason to blame their source.
 func TestDestinationIsToBlame(t *testing.T) {
-	for _, knows := range [][]string{nil, {"adler32"}} {
+	for _, c := range []struct {
+		knows  []string
+		proves bool
+	}{{nil, false}, {[]string{"adler32"}, false}, {[]string{"adler32"}, true}} {
 		s := newServers(t)
-		s.near.Checksums, s.third.Checksums = knows, knows
+		s.near.Checksums, s.third.Checksums, s.third.Proves = c.knows, c.knows, c.proves
 		in := s.file("a", "NEAR", "FAR")
 		s.third.Lie = func(b []byte) []byte { b[7] ^= 1; return b }
 		if _, err := s.Copy(ctx, in, s.dThird, nil); !errors.Is(err, backends.ErrCorrupt) {
@@ -301,6 +304,32 @@ func TestWrongOnTheWay(t *testing.T) {
 	s.copied(in, "a")
 	if x := s.replica(in, "NEAR"); x.State != backends.Available {
 		t.Errorf("blamed: %+v", x)
+	}
+}
+
+// What the receiving storage has proved it is not asked again, and what it has not, once. A proof by a digest that is not known
+// of the file is none.
+func TestCopyIsProvedOnce(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		proves bool
+		want   backends.Checksums
+		asked  int
+		read   bool
+	}{
+		{"proved", true, sums(content("a")), 0, false},
+		{"not proved", false, sums(content("a")), 1, false},
+		{"proved by another digest", true, backends.Checksums{SHA256: sums(content("a")).SHA256}, 1, true},
+	} {
+		s := newServers(t)
+		s.third.Checksums, s.third.Proves = []string{"adler32"}, c.proves
+		s.near.Put("NEAR/a", content("a"))
+		in := s.add(backends.Info{DID: did("ctao", "/ctao/a"), Type: backends.File, Size: int64(len(content("a"))), Checksums: c.want},
+			backends.Replica{RSE: "NEAR", PFN: "NEAR/a", State: backends.Available})
+		s.copied(in, "a")
+		if n, read := s.third.Calls("checksum"), s.third.Calls("read") > 0; n != c.asked || read != c.read || s.pNear.Sent() != 1 {
+			t.Errorf("%s: asked %d times, read back %v, sent %d", c.name, n, read, s.pNear.Sent())
+		}
 	}
 }
 

@@ -1,9 +1,12 @@
 package servertest
 
 import (
+	"bytes"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 
@@ -33,5 +36,32 @@ func GfalCopy(t testing.TB, vars []string, args ...string) {
 	// It aborts now and then when it is done and ends: the bytes decide, which the test compares.
 	if st, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); err != nil && !(ok && st.Signaled() && st.Signal() == syscall.SIGABRT) {
 		t.Fatalf("gfal-copy %q: %v\n%s", args, err, out)
+	}
+}
+
+// Seen is a storage as its own client sees it, and gfal-copy.
+type Seen struct {
+	URL  string
+	Vars []string // of gfal-copy's environment
+	Args []string // of gfal-copy when it writes
+	Put  func(path string, data []byte)
+	Get  func(path string) ([]byte, error)
+}
+
+// GfalSeesTheSame wants gfal-copy to read what the storage's client wrote, and the client to read what gfal-copy wrote.
+func GfalSeesTheSame(t testing.TB, s Seen) {
+	t.Helper()
+	data := make([]byte, 5<<20+3)
+	rand.NewChaCha8([32]byte{13}).Read(data)
+	s.Put("d/ours", data)
+	copied := filepath.Join(t.TempDir(), "copy")
+	GfalCopy(t, s.Vars, s.URL+"/d/ours", "file://"+copied)
+	if got, err := os.ReadFile(copied); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("gfal-copy reads other bytes: %v", err)
+	}
+	args := append(slices.Clone(s.Args), "-K", "adler32", "file://"+copied, s.URL+"/d/theirs")
+	GfalCopy(t, s.Vars, args...)
+	if got, err := s.Get("d/theirs"); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("we read other bytes than gfal-copy wrote: %v", err)
 	}
 }

@@ -510,21 +510,28 @@ func TestRecallIsShared(t *testing.T) {
 func (w *world) tapeOnly(p string) {
 	w.t.Helper()
 	in := w.stat(p)
-	reps, err := w.cat.Replicas(ctx, in.DID)
-	must(w.t, err)
-	for _, r := range reps {
-		if r.RSE == "DISK" {
-			must(w.t, w.disk.Remove(ctx, r.PFN))
-			must(w.t, w.cat.DropReplica(ctx, in.DID, r.RSE))
-		}
-	}
-	_, err = w.v.Evict(ctx, in)
-	must(w.t, err)
+	w.offDisk(p)
 	must(w.t, w.hot.Drop(cache.Key(in.Generation)))
 	locs, err := w.v.Localities(ctx, []backends.Info{w.stat(p)})
 	must(w.t, err)
 	if locs[0] != backends.Nearline {
 		w.t.Fatalf("%s is %s, want NEARLINE", p, locs[0])
+	}
+}
+
+// offDisk takes the disk replica and the tape buffer's copy away.
+func (w *world) offDisk(p string) {
+	w.t.Helper()
+	in := w.stat(p)
+	reps, err := w.cat.Replicas(ctx, in.DID)
+	must(w.t, err)
+	for _, r := range reps {
+		if r.RSE != "DISK" {
+			must(w.t, w.tape.EvictBuffer(ctx, r.PFN))
+			continue
+		}
+		must(w.t, w.disk.Remove(ctx, r.PFN))
+		must(w.t, w.cat.DropReplica(ctx, in.DID, r.RSE))
 	}
 }
 

@@ -6,12 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"strconv"
-	"strings"
 	"time"
 
 	"tarn/backends"
 	"tarn/backends/checksum"
+	"tarn/backends/storage/marker"
 )
 
 const (
@@ -23,8 +22,6 @@ const (
 	longest = 30 * 24 * time.Hour
 	// endings is what the other server has to end a transfer that has failed at one.
 	endings = 2 * time.Second
-	// maxStripes bounds the nodes of a server that tell what they have got.
-	maxStripes = 1024
 )
 
 // CopyTo makes the server of s send to that of to, over Streams connections in MODE E where both know it. Size and
@@ -241,7 +238,8 @@ func (c *copying) start(ctx context.Context) error {
 
 // arrive reads what the receiving server says until the end.
 func (c *copying) arrive(ctx context.Context) error {
-	var m markers
+	var stripes marker.Stripes
+	told := int64(0)
 	limit, last := quiet+time.Duration(c.size/slowest)*time.Second, time.Now()
 	for {
 		rep, err := c.in.read(ctx, time.Until(last.Add(limit)))
@@ -253,56 +251,17 @@ func (c *copying) arrive(ctx context.Context) error {
 		case rep.class() != 1:
 			return refused(rep)
 		}
-		if n := m.take(rep); n > 0 && n <= c.size {
-			limit, last = quiet, time.Now()
+		if rep.code != 112 {
+			continue
+		}
+		for _, l := range rep.lines {
+			stripes.Line(l)
+		}
+		if n := stripes.Arrived(); n > told && n <= c.size {
+			told, limit, last = n, quiet, time.Now()
 			c.progress(n)
 		}
 	}
-}
-
-// markers are the performance markers of a transfer (GFD.020 section 3.7).
-type markers struct {
-	got  map[int]int64 // by each stripe
-	most int64
-}
-
-// take gives how many bytes have arrived by all stripes, when that is more than ever; else 0.
-func (m *markers) take(r reply) int64 {
-	if r.code != 112 {
-		return 0
-	}
-	stripe, bytes := int64(-1), int64(-1)
-	for _, l := range r.lines {
-		word, value, _ := strings.Cut(l, ":")
-		n, err := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
-		if err != nil || n < 0 {
-			continue
-		}
-		switch strings.ToLower(strings.TrimSpace(word)) {
-		case "stripe index":
-			stripe = n
-		case "stripe bytes transferred":
-			bytes = n
-		}
-	}
-	if stripe < 0 || stripe >= maxStripes || bytes < 0 {
-		return 0
-	}
-	if m.got == nil {
-		m.got = map[int]int64{}
-	}
-	m.got[int(stripe)] = max(m.got[int(stripe)], bytes)
-	sum := int64(0)
-	for _, n := range m.got {
-		if sum += n; sum < 0 {
-			return 0
-		}
-	}
-	if sum <= m.most {
-		return 0
-	}
-	m.most = sum
-	return sum
 }
 
 // giveBack ends the use of a session that was kept beyond the call that acquired it.

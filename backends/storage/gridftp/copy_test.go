@@ -288,26 +288,6 @@ func TestCopyCleansUp(t *testing.T) {
 	}
 }
 
-func TestMarkers(t *testing.T) {
-	marker := func(stripe, bytes string) reply {
-		return reply{112, []string{"Perf Marker", " Timestamp:  1700000000.5", " Stripe Index: " + stripe, " Stripe Bytes Transferred: " + bytes, " Total Stripe Count: 2", "End"}}
-	}
-	var m markers
-	for i, c := range []struct {
-		r    reply
-		want int64
-	}{
-		{marker("0", "100"), 100}, {marker("1", "50"), 150}, {marker("0", "90"), 0}, {marker("0", "100"), 0}, {marker("1", "51"), 151},
-		{marker("1", "-5"), 0}, {marker("x", "900"), 0}, {marker("99999999", "900"), 0}, {marker("0", ""), 0},
-		{reply{111, []string{"Range Marker 0-999999"}}, 0}, {reply{112, []string{"Perf Marker", "End"}}, 0},
-		{marker("2", "9223372036854775807"), 0}, {marker("0", "9223372036854775807"), 0},
-	} {
-		if got := m.take(c.r); got != c.want {
-			t.Errorf("%d: %d bytes, want %d", i, got, c.want)
-		}
-	}
-}
-
 // A server that will not send to another one cannot: then nothing was done.
 func TestCopyRefused(t *testing.T) {
 	b := anonymous(t)

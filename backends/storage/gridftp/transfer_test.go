@@ -73,20 +73,13 @@ func TestGlobusClientSeesTheSame(t *testing.T) {
 func TestGfalSeesTheSame(t *testing.T) {
 	r := grid(t)
 	s := r.open(t, nil)
-	data := backendstest.Bytes(13, 5<<20+3)
-	if err := put(s, "d/ours", data); err != nil {
-		t.Fatal(err)
-	}
-	copied := filepath.Join(t.TempDir(), "copy")
-	vars := []string{"X509_USER_PROXY=" + r.proxy, "X509_CERT_DIR=" + r.pki.Certificates}
-	servertest.GfalCopy(t, vars, r.o.URL+"/d/ours", "file://"+copied)
-	if got, err := os.ReadFile(copied); err != nil || !bytes.Equal(got, data) {
-		t.Errorf("gfal-copy reads other bytes: %v", err)
-	}
-	servertest.GfalCopy(t, vars, "-n", "4", "-K", "adler32", "file://"+copied, r.o.URL+"/d/theirs")
-	if got, err := backendstest.Get(t.Context(), s, "d/theirs"); err != nil || !bytes.Equal(got, data) {
-		t.Errorf("we read other bytes than gfal-copy wrote: %v", err)
-	}
+	servertest.GfalSeesTheSame(t, servertest.Seen{
+		URL:  r.o.URL,
+		Vars: []string{"X509_USER_PROXY=" + r.proxy, "X509_CERT_DIR=" + r.pki.Certificates},
+		Args: []string{"-n", "4"},
+		Put:  func(p string, data []byte) { backendstest.Put(t, s, p, data) },
+		Get:  func(p string) ([]byte, error) { return backendstest.Get(t.Context(), s, p) },
+	})
 }
 
 // Reads over several connections, at any offset, beside plain ones.

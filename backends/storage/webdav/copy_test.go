@@ -286,8 +286,8 @@ func (m *memory) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// marker is one of n bytes.
-func marker(n int64) string {
+// perf is a marker of n bytes.
+func perf(n int64) string {
 	return fmt.Sprintf("Perf Marker\nTimestamp: 1\nStripe Index: 0\nStripe Bytes Transferred: %d\nTotal Stripe Count: 1\nEnd\n", n)
 }
 
@@ -317,12 +317,12 @@ func TestCopiesThatLie(t *testing.T) {
 		{"201 and failure", func(m *memory, w http.ResponseWriter, r *http.Request) {
 			whole(m, r)
 			w.WriteHeader(201)
-			io.WriteString(w, marker(200000)+"failure: disk is on fire\n")
+			io.WriteString(w, perf(200000)+"failure: disk is on fire\n")
 		}, errFailed},
 		{"201 and failure without a reason", func(m *memory, w http.ResponseWriter, r *http.Request) {
 			whole(m, r)
 			w.WriteHeader(201)
-			io.WriteString(w, marker(200000)+"Failure\n")
+			io.WriteString(w, perf(200000)+"Failure\n")
 		}, errFailed},
 		{"201 and silence", func(m *memory, w http.ResponseWriter, r *http.Request) { whole(m, r); w.WriteHeader(201) }, errSilent},
 		{"201 and empty lines", func(m *memory, w http.ResponseWriter, r *http.Request) {
@@ -333,7 +333,7 @@ func TestCopiesThatLie(t *testing.T) {
 		{"markers and no last word", func(m *memory, w http.ResponseWriter, r *http.Request) {
 			whole(m, r)
 			w.WriteHeader(202)
-			io.WriteString(w, marker(100000)+marker(200000))
+			io.WriteString(w, perf(100000)+perf(200000))
 		}, errCut},
 		{"a word in the midst of a line", func(m *memory, w http.ResponseWriter, r *http.Request) {
 			whole(m, r)
@@ -346,7 +346,7 @@ func TestCopiesThatLie(t *testing.T) {
 		}, errSilent},
 		{"cut in mid copy", func(m *memory, w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(201)
-			say(w, marker(5))
+			say(w, perf(5))
 			panic(http.ErrAbortHandler)
 		}, backends.ErrTemporary},
 		{"202 and nothing any more", func(m *memory, w http.ResponseWriter, r *http.Request) {
@@ -357,10 +357,10 @@ func TestCopiesThatLie(t *testing.T) {
 		}, backends.ErrTemporary},
 		{"no answer", func(m *memory, w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, backends.ErrTemporary},
 		{"endless markers of nothing", func(m *memory, w http.ResponseWriter, r *http.Request) {
-			repeat(w, 10*time.Millisecond, func(int64) string { return marker(0) })
+			repeat(w, 10*time.Millisecond, func(int64) string { return perf(0) })
 		}, backends.ErrTemporary},
 		{"endless markers of too much", func(m *memory, w http.ResponseWriter, r *http.Request) {
-			repeat(w, 10*time.Millisecond, func(i int64) string { return marker(i << 40) })
+			repeat(w, 10*time.Millisecond, func(i int64) string { return perf(i << 40) })
 		}, backends.ErrTemporary},
 		{"endless pieces of a marker", func(m *memory, w http.ResponseWriter, r *http.Request) {
 			repeat(w, 10*time.Millisecond, func(i int64) string { return "Perf Marker\nStripe Bytes Transferred: " + fmt.Sprint(i) + "\n" })
@@ -655,7 +655,7 @@ func TestCopyEndsWithItsStorages(t *testing.T) {
 			pair = append(pair, open(t, Options{URL: m.start(t, nil) + "/p", Stall: time.Hour}))
 		}
 		dst.copy = func(w http.ResponseWriter, r *http.Request) {
-			say(w, marker(1))
+			say(w, perf(1))
 			go pair[i].Close()
 			<-r.Context().Done()
 		}

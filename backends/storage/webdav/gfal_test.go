@@ -1,9 +1,6 @@
 package webdav
 
 import (
-	"bytes"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -19,16 +16,10 @@ func TestGfalSeesTheSame(t *testing.T) {
 	srv := servertest.XRootD(t, servertest.XRootDOptions{PKI: pki, Authorize: true})
 	url := strings.Replace(srv.HTTPS, "https", "davs", 1) + prefix(t, srv, "data")
 	s := open(t, Options{URL: url, Credentials: credentials(t, pki, map[string]string{"X509_USER_PROXY": proxy})})
-	data := backendstest.Bytes(13, 5<<20+3)
-	backendstest.Put(t, s, "d/ours", data)
-	copied := filepath.Join(t.TempDir(), "copy")
-	vars := []string{"X509_USER_PROXY=" + proxy, "X509_CERT_DIR=" + pki.Certificates}
-	servertest.GfalCopy(t, vars, url+"/d/ours", "file://"+copied)
-	if got, err := os.ReadFile(copied); err != nil || !bytes.Equal(got, data) {
-		t.Errorf("gfal-copy reads other bytes: %v", err)
-	}
-	servertest.GfalCopy(t, vars, "-K", "adler32", "file://"+copied, url+"/d/theirs")
-	if got, err := backendstest.Get(t.Context(), s, "d/theirs"); err != nil || !bytes.Equal(got, data) {
-		t.Errorf("we read other bytes than gfal-copy wrote: %v", err)
-	}
+	servertest.GfalSeesTheSame(t, servertest.Seen{
+		URL:  url,
+		Vars: []string{"X509_USER_PROXY=" + proxy, "X509_CERT_DIR=" + pki.Certificates},
+		Put:  func(p string, data []byte) { backendstest.Put(t, s, p, data) },
+		Get:  func(p string) ([]byte, error) { return backendstest.Get(t.Context(), s, p) },
+	})
 }

@@ -5,25 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 	"time"
 
 	"tarn/backends"
+	"tarn/backends/storage/marker"
 	"tarn/backends/storage/wire"
 )
 
-// What a server says of a copy, in lines:
-//
-//	Perf Marker
-//	Timestamp: 1795775284
-//	Stripe Index: 0
-//	Stripe Bytes Transferred: 238745
-//	Total Stripe Count: 1
-//	End
-//
-// every few seconds, and at last "success: ..." or "failure: ...". The status of the answer tells nothing: it came before
-// the copy began.
+// What a server says of a copy, in lines: a performance marker every few seconds, and at last "success: ..." or "failure: ...".
+// The status of the answer tells nothing: it came before the copy began.
 
 var (
 	// errFailed is a copy of which the server said so; others may yet be made.
@@ -33,8 +24,7 @@ var (
 )
 
 const (
-	maxLine    = 64 << 10
-	maxStripes = 1 << 10
+	maxLine = 64 << 10
 	// stillFor is for how many times Options.Stall markers may tell of no more bytes: the receiving server may be computing
 	// a checksum.
 	stillFor = 5
@@ -45,37 +35,23 @@ const (
 func (c *copying) follow(at *Storage, f *wire.Flight, body io.Reader, secrets ...string) error {
 	lines := bufio.NewScanner(body)
 	lines.Buffer(make([]byte, 4<<10), maxLine)
-	stripes, stripe, any := map[int64]int64{}, int64(0), false
+	var stripes marker.Stripes
 	grew := time.Now()
 	for lines.Scan() {
 		line := strings.TrimSpace(lines.Text())
 		key, value, _ := strings.Cut(line, ":")
-		key, value = strings.ToLower(key), strings.TrimSpace(value)
-		any = any || key == "perf marker" || key == "end"
+		key = strings.ToLower(key)
 		switch {
 		case strings.HasPrefix(key, "success"):
 			return nil
 		case strings.HasPrefix(key, "fail"), strings.HasPrefix(key, "abort"):
-			if why := tidy(value, secrets...); why != "" {
+			if why := tidy(strings.TrimSpace(value), secrets...); why != "" {
 				return fmt.Errorf("%s: %w", why, errFailed)
 			}
 			return errFailed
-		case key == "stripe index":
-			stripe, _ = strconv.ParseInt(value, 10, 64)
-		case key == "stripe bytes transferred":
-			if n, err := strconv.ParseInt(value, 10, 64); err == nil && n >= 0 {
-				stripes[stripe] = min(n, c.size)
-			}
-			if len(stripes) > maxStripes {
-				return wrong("the server tells of more than %d stripes of one copy", maxStripes)
-			}
-		case key == "end":
+		case stripes.Line(line):
 			f.Progress()
-			sum := int64(0)
-			for _, n := range stripes {
-				sum = min(sum+n, c.size)
-			}
-			if c.tell(sum) {
+			if c.tell(stripes.Arrived()) {
 				grew = time.Now()
 			} else if time.Since(grew) > stillFor*at.o.Stall {
 				return down("the server says that it copies, but for %v no more bytes have arrived", stillFor*at.o.Stall)
@@ -87,7 +63,7 @@ func (c *copying) follow(at *Storage, f *wire.Flight, body io.Reader, secrets ..
 		return wrong("the server told of a copy in a line of more than %d bytes", maxLine)
 	case err != nil:
 		return fmt.Errorf("the copy was not followed to its end: %w", at.broken(f, err))
-	case any:
+	case stripes.Any():
 		return fmt.Errorf("after %d of %d bytes: %w", c.told, c.size, errCut)
 	}
 	return errSilent

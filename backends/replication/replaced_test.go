@@ -1,0 +1,58 @@
+package replication_test
+
+import (
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"tarn/backends"
+)
+
+// TestBadReplicaThatIsReplacedMeanwhileStays: what was BAD when its removal was decided may be good again when its turn comes, for
+// whoever verified it or made another copy there had the claim.
+func TestBadReplicaThatIsReplacedMeanwhileStays(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		now  backends.Replica
+		at   string
+		left []string
+	}{
+		{"verified and good again", backends.Replica{RSE: "B", PFN: "B/a", State: backends.Available, Verified: time.Now()}, "A B", []string{"B/a"}},
+		{"another copy is on record", backends.Replica{RSE: "B", PFN: "B/new", State: backends.Available, Verified: time.Now()}, "A B", []string{"B/a", "B/new"}},
+		{"another copy is bad, too", backends.Replica{RSE: "B", PFN: "B/new", State: backends.Bad}, "A B:BAD", []string{"B/a", "B/new"}},
+		{"another copy is under way", backends.Replica{RSE: "B", PFN: "B/a", State: backends.Copying}, "A B:COPYING", []string{"B/a"}},
+		{"it is still the same", backends.Replica{RSE: "B", PFN: "B/a", State: backends.Bad}, "A", nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, r *rig) {
+				in := r.file("a", "A", "B")
+				if err := r.l.DeclareBad(ctx, in, "B", errors.New("rotten")); err != nil {
+					t.Fatal(err)
+				}
+				release, err := r.l.Claim(ctx, in, "B")
+				if err != nil {
+					t.Fatal(err)
+				}
+				r.rule(in.DID, 1, "A")
+				r.start() // it chooses to remove the copy, and waits for the claim
+				if err := r.cat.PutReplica(ctx, in.DID, in.Generation, c.now); err != nil {
+					t.Fatal(err)
+				}
+				r.disks["B"].Put(c.now.PFN, content("a"))
+				removed := r.disks["B"].Calls("remove")
+				release()
+				pass(time.Second)
+				if got := r.at(in); got != c.at {
+					t.Errorf("it is at %s, want %s", got, c.at)
+				}
+				if got := r.disks["B"].Paths(); !slices.Equal(got, c.left) {
+					t.Errorf("left at B: %v, want %v", got, c.left)
+				}
+				if n := r.disks["B"].Calls("remove") - removed; (n > 0) != (c.left == nil) {
+					t.Errorf("%d removals", n)
+				}
+			})
+		})
+	}
+}
