@@ -62,6 +62,7 @@ type Engine struct {
 	reapWake  chan struct{}
 
 	links *links
+	dry   bool // it chooses, and nothing more
 
 	mu         sync.Mutex // guards the rest; never held across I/O
 	ctx        context.Context

@@ -49,6 +49,9 @@ func (e *Engine) choose(ctx context.Context, r backends.RuleStatus, in backends.
 		return nil, nil, stuck(err), nil
 	}
 	if missing <= 0 {
+		if e.dry {
+			return nil, nil, nil, nil
+		}
 		e.forget(key{in.DID, ""})
 		return nil, nil, nil, e.removeBad(ctx, in, have)
 	}

@@ -93,10 +93,7 @@ func (e *Engine) Transfers() []Transfer {
 	e.mu.Lock()
 	var out []Transfer
 	for k, m := range e.moves {
-		t := Transfer{DID: m.did, From: m.source, To: m.rse, Activity: m.class.activity, Priority: m.class.priority, Bytes: m.in.Size, Done: m.done.Load(), State: m.state, Since: m.since}
-		if m.state == Running {
-			t.Sender = e.l.Sending(m.in, m.rse)
-		}
+		t := e.transferLocked(m)
 		if x := e.trouble[k]; x != nil {
 			t.Failures, t.Error = x.attempts, x.err.Error()
 		}
@@ -104,7 +101,7 @@ func (e *Engine) Transfers() []Transfer {
 	}
 	for k, x := range e.trouble {
 		if e.moves[k] == nil && !x.asked {
-			out = append(out, Transfer{DID: k.did, To: k.rse, State: Waiting, Failures: x.attempts, Error: x.err.Error(), NextTry: x.next})
+			out = append(out, x.transfer(k))
 		}
 	}
 	for _, g := range e.ledgers {
@@ -124,4 +121,16 @@ func (e *Engine) Transfers() []Transfer {
 			a.NextTry.Compare(b.NextTry), strings.Compare(a.DID.String(), b.DID.String()), strings.Compare(a.To, b.To))
 	})
 	return out
+}
+
+func (e *Engine) transferLocked(m *move) Transfer {
+	t := Transfer{DID: m.did, From: m.source, To: m.rse, Activity: m.class.activity, Priority: m.class.priority, Bytes: m.in.Size, Done: m.done.Load(), State: m.state, Since: m.since}
+	if m.state == Running {
+		t.Sender = e.l.Sending(m.in, m.rse)
+	}
+	return t
+}
+
+func (t *trouble) transfer(k key) Transfer {
+	return Transfer{DID: k.did, To: k.rse, State: Waiting, Failures: t.attempts, Error: t.err.Error(), NextTry: t.next}
 }
