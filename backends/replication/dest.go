@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"time"
 
@@ -12,7 +13,7 @@ import (
 )
 
 // class is a queue of copies that are alike. Activities share a destination by their weights; within an
-// activity, each priority has four times the share of the one below it, and what was kicked eight times that of what
+// activity, each priority has three times the share of the one below it, and what was kicked four times that of what
 // a sweep has found. So urgent copies go first as long as they are few, and nothing waits for ever.
 type class struct {
 	activity string
@@ -26,9 +27,9 @@ type lane struct {
 }
 
 func (l lane) weight() float64 {
-	w := float64(int(1) << (2 * (l.priority - backends.LowestPriority)))
+	w := math.Pow(3, float64(l.priority-backends.LowestPriority))
 	if l.urgent {
-		w *= 8
+		w *= 4
 	}
 	return w
 }
@@ -124,13 +125,16 @@ func (d *dest) next(links *links, weight func(activity string) float64) *move {
 	if len(lanes) == 0 {
 		return nil
 	}
+	costOf := func(m *move) float64 { return float64(m.in.Size + perFile) }
+	first := map[string]lane{}
 	var acts []string
 	for _, l := range lanes {
-		if len(acts) == 0 || acts[len(acts)-1] != l.activity {
+		if _, ok := first[l.activity]; !ok {
+			first[l.activity] = l
 			acts = append(acts, l.activity)
 		}
 	}
-	act := d.acts.next(acts)
+	act := d.acts.next(acts, func(a string) float64 { return costOf(moves[first[a]][0]) / weight(a) })
 	lanes = slices.DeleteFunc(lanes, func(l lane) bool { return l.activity != act })
 	own := d.within[act]
 	if own == nil {
@@ -140,12 +144,11 @@ func (d *dest) next(links *links, weight func(activity string) float64) *move {
 		own = &shares[lane]{}
 		d.within[act] = own
 	}
-	l := own.next(lanes)
+	l := own.next(lanes, func(l lane) float64 { return costOf(moves[l][0]) / l.weight() })
 	// Of several links the one on which least is under way.
 	m := slices.MinFunc(moves[l], func(a, b *move) int { return cmp.Compare(d.links[a.source], d.links[b.source]) })
-	cost := float64(m.in.Size + perFile)
-	d.acts.charge(act, cost, weight(act))
-	own.charge(l, cost, l.weight())
+	d.acts.charge(act, costOf(m)/weight(act))
+	own.charge(l, costOf(m)/l.weight())
 	d.take(m)
 	return m
 }

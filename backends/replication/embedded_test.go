@@ -197,6 +197,33 @@ func (r *real) await(limit time.Duration) {
 	}
 }
 
+// awaitCopies waits until each file has so many good copies.
+func (r *real) awaitCopies(limit time.Duration, n int, dids []backends.DID) {
+	r.t.Helper()
+	until := time.Now().Add(limit)
+	for _, d := range dids {
+		for {
+			rs, err := r.cat.Replicas(ctx, d)
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			good := 0
+			for _, x := range rs {
+				if x.State == backends.Available {
+					good++
+				}
+			}
+			if good >= n {
+				break
+			}
+			if time.Now().After(until) {
+				r.t.Fatalf("%s has %+v, engine %+v", d, rs, r.Status())
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+}
+
 // spent is the processor time of this process.
 func spent() time.Duration {
 	var u syscall.Rusage
