@@ -38,11 +38,11 @@ func even(string) float64 { return 1 }
 // Activities share a destination by their weights, however large their files are and however many wait.
 func TestFairShare(t *testing.T) {
 	d := testDest()
-	d.fill(3000, class{"raw", 3}, false, "A", 10<<20)
-	d.fill(30_000, class{"user", 3}, false, "A", 2<<20)
+	d.fill(800, class{"raw", 3}, false, "A", 10<<20)
+	d.fill(2000, class{"user", 3}, false, "A", 2<<20)
 	d.fill(300, class{"tests", 1}, true, "A", 100<<20)
 	weight := func(a string) float64 { return map[string]float64{"raw": 3, "user": 1, "tests": 1}[a] }
-	got := d.drain(2000, weight, func(m *move) string { return m.class.activity })
+	got := d.drain(600, weight, func(m *move) string { return m.class.activity })
 	// What counts is the bytes and something for each file: 11 of 10, 3 of 2, 101 of 100 MiB.
 	raw, user, tests := got["raw"]*1.1, got["user"]*1.5, got["tests"]*1.01
 	if math.Abs(raw/user-3) > 0.3 || math.Abs(tests/user-1) > 0.2 {

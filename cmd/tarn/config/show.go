@@ -43,6 +43,8 @@ var items = map[reflect.Type]any{
 	reflect.TypeFor[Scope]():      Scope{Layout: "lfn", Mode: 0o755},
 	reflect.TypeFor[WriteRule]():  WriteRule{Copies: 1},
 	reflect.TypeFor[PolicyRule](): PolicyRule{},
+	reflect.TypeFor[Activity]():   Activity{Share: 1},
+	reflect.TypeFor[Link]():       Link{},
 }
 
 func ptr[T any](v T) *T { return &v }
