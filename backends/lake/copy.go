@@ -277,6 +277,28 @@ func (l *Lake) recallFrom(ctx context.Context, in backends.Info, to string, from
 	return l.RecallAt(ctx, in, rse.Name)
 }
 
+// Abandon takes back what a Copy to the RSE that did not end has left, if nobody makes one now: the record, and what lies there.
+func (l *Lake) Abandon(ctx context.Context, in backends.Info, to *RSE) error {
+	release, err := l.Claim(ctx, in, to.Name)
+	if err != nil {
+		return err
+	}
+	defer release()
+	replicas, err := l.replicasOf(ctx, in)
+	if errors.Is(err, backends.ErrNotExist) || errors.Is(err, backends.ErrStale) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("abandon the copy of %s to %s: %w", in.DID, to.Name, err)
+	}
+	i := slices.IndexFunc(replicas, func(r backends.Replica) bool { return r.RSE == to.Name && r.State == backends.Copying })
+	if i < 0 || l.Held(to.Name, replicas[i].PFN) { // by whoever uploads the file
+		return nil
+	}
+	l.abandon(ctx, in, to, replicas[i].PFN)
+	return nil
+}
+
 // abandon takes back the record of a copy that was not made. It stays when the file
 // cannot be removed, so that it is known.
 func (l *Lake) abandon(ctx context.Context, in backends.Info, to *RSE, pfn string) {

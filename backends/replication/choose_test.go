@@ -223,7 +223,7 @@ func TestCancelAndRetry(t *testing.T) {
 		slow = false
 		mu.Unlock()
 		pass(3 * time.Hour)
-		if r.at(a) != "A" && r.at(a) != "A B:COPYING" || r.at(b) != "A B" {
+		if r.at(a) != "A" || r.at(b) != "A B" {
 			t.Errorf("a is at %s, b at %s", r.at(a), r.at(b))
 		}
 		r.isState(id, backends.RuleStuck, "cancelled")

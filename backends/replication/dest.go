@@ -224,6 +224,11 @@ func (e *Engine) work(ctx context.Context, d *dest) {
 			n := e.failed(m.key, err)
 			e.log.Warn("copy", "did", m.did, "to", m.rse, "failures", n, "err", err)
 		}
+		if called {
+			if err := e.l.Abandon(ctx, m.in, m.to); err != nil && ctx.Err() == nil {
+				e.log.Warn("what was made of a cancelled copy stays", "did", m.did, "to", m.rse, "err", err)
+			}
+		}
 		sick := false // the destination, rather than the file or its source
 		if err != nil && ctx.Err() == nil && !called {
 			_, _, down := m.to.Storage.Space(ctx)
@@ -246,7 +251,11 @@ func (e *Engine) endedLocked(ctx context.Context, d *dest, m *move, err error, s
 	if err == nil {
 		files = 1
 	}
-	d.tune.note(time.Now(), files, bytes)
+	if len(d.active) < d.limit() {
+		d.tune.idle()
+	} else {
+		d.tune.note(time.Now(), files, bytes)
+	}
 	delete(d.active, m)
 	if d.links[m.source]--; d.links[m.source] <= 0 {
 		delete(d.links, m.source)

@@ -189,10 +189,12 @@ func (e *Engine) Kick(dids ...backends.DID) {
 func (e *Engine) kickLocked(d backends.DID) {
 	if len(e.kicked) >= maxKicked && !e.kicked[d] {
 		e.dropped++
-		e.sweepAll = true
-		for _, g := range e.ledgers {
-			g.whole, g.afterWalk = false, time.Time{}
+		if !e.sweepAll {
+			for _, g := range e.ledgers {
+				g.whole = false
+			}
 		}
+		e.sweepAll = true
 		ring(e.sweepWake)
 		return
 	}

@@ -56,7 +56,17 @@ func (e *Engine) Retry(ctx context.Context, dids ...backends.DID) (n int, err er
 	return n, nil
 }
 
-// Changed is Kick for DIDs whose rules were changed by hand: copies that were cancelled are made after all, if a rule asks for them.
+// Removed is told of rules that were removed by hand: what they lacked is forgotten. Copies that are under way end.
+func (e *Engine) Removed(ids ...backends.RuleID) {
+	e.mu.Lock()
+	for _, id := range ids {
+		e.dropLedgerLocked(id)
+	}
+	e.mu.Unlock()
+	e.Kick()
+}
+
+// Changed is Kick for DIDs whose rules were added or changed by hand: copies that were cancelled are made after all, if a rule asks for them.
 func (e *Engine) Changed(ctx context.Context, dids ...backends.DID) error {
 	e.mu.Lock()
 	keys := make([]key, 0, len(e.cancelled))

@@ -135,6 +135,10 @@ func (e *Engine) sweep(ctx context.Context, slots chan struct{}, states ...backe
 		g.seen = true
 		now := time.Now()
 		w := work{rule: r, walk: (all || !g.whole) && !now.Before(g.afterWalk), mop: !now.Before(g.afterMop)}
+		if !g.whole && !w.walk && !g.walking {
+			g.wantWalk = true
+			e.wantingLocked(r.ID)
+		}
 		e.mu.Unlock()
 		if w.walk || w.mop || expired(r, e.o.Now()) {
 			e.begin(ctx, slots, w)
@@ -281,6 +285,9 @@ func (e *Engine) walkAll(ctx context.Context, r backends.RuleStatus, wait bool) 
 	g.over = g.over && whole
 	g.missing = missing
 	g.afterWalk = time.Now().Add(10 * (time.Since(began) - waited))
+	if !whole {
+		g.afterWalk = time.Now().Add(e.o.Pending / 2)
+	}
 	if e.dropped != dropped { // kicks were, and may have been of files that were passed already
 		g.whole, g.wantWalk = false, true
 		e.wantingLocked(r.ID)

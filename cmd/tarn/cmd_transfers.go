@@ -38,7 +38,7 @@ two servers make between themselves, so that its bytes do not come by this machi
 			{
 				Name: "cancel", Usage: "call copies off", ArgsUsage: "PATH",
 				Description: `Calls off the copies of the files at and below PATH that run or wait. They are not begun again until
-tarn transfers retry, until a rule on them is added, changed or removed, or until the daemon is started
+tarn transfers retry, until a rule on them is added (again), or until the daemon is started
 anew: what must never be copied needs another rule. Their rules are STUCK meanwhile. With --to only copies
 to that RSE are; if others match, they are chosen instead.
 

@@ -190,8 +190,11 @@ func (s *Service) ruleRemove(ctx context.Context, req IDsRequest, _ *stream) (an
 			return nil, fmt.Errorf("remove rule %s: %w", id, err)
 		}
 		c.Done++
+		if s.Engine != nil {
+			s.Engine.Removed(backends.RuleID(id))
+		}
 	}
-	s.ruleChanged(ctx)
+	s.Kick()
 	return c, nil
 }
 
