@@ -57,16 +57,23 @@ func (s *Service) Handler() http.Handler {
 	}
 	m := http.NewServeMux()
 	for op, h := range map[string]http.HandlerFunc{
-		"ls":             operation(s.list),
-		"stat":           operation(s.stat),
-		"find":           operation(s.find),
-		"du":             operation(s.usage),
-		"replicas":       operation(s.replicas),
-		"meta/get":       operation(s.metaGet),
-		"meta/set":       operation(s.metaSet),
-		"verify":         operation(s.verify),
-		"import":         operation(s.importTree),
-		"transfers":      operation(s.transfers),
+		"ls":        operation(s.list),
+		"stat":      operation(s.stat),
+		"find":      operation(s.find),
+		"du":        operation(s.usage),
+		"replicas":  operation(s.replicas),
+		"meta/get":  operation(s.metaGet),
+		"meta/set":  operation(s.metaSet),
+		"verify":    operation(s.verify),
+		"import":    operation(s.importTree),
+		"transfers": operation(s.transfers),
+
+		"transfers/retry":    operation(s.transfersRetry),
+		"transfers/cancel":   operation(s.transfersCancel),
+		"transfers/priority": operation(s.transfersPriority),
+
+		"rule/explain":   operation(s.ruleExplain),
+		"rule/simulate":  operation(s.ruleSimulate),
 		"ingest/add":     operation(s.ingestAdd),
 		"ingest/ls":      operation(s.ingestList),
 		"ingest/show":    operation(s.ingestShow),
