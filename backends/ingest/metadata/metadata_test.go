@@ -215,11 +215,11 @@ func TestCompressedHeaders(t *testing.T) {
 	z.Reset()
 	w = gzip.NewWriter(&z)
 	_, _ = w.Write(cards("SIMPLE  = T", "BITPIX  = 8", "NAXIS   = 1", "NAXIS1  = 100000000000", "OBS_ID  = 5"))
-	for range 100 {
-		_, _ = w.Write(make([]byte, 1<<20))
-	}
+	_, _ = w.Write(make([]byte, 2<<20))
 	w.Close()
-	got, err = extractor(t).Extract("x.fits.gz", bytes.NewReader(z.Bytes()), int64(z.Len()), nil)
+	x := extractor(t)
+	x.unpacked = 1 << 20
+	got, err = x.Extract("x.fits.gz", bytes.NewReader(z.Bytes()), int64(z.Len()), nil)
 	if err == nil || !strings.Contains(err.Error(), "within the first") || got["obs_id"] != num("5") {
 		t.Errorf("far: %v, %v", got, err)
 	}

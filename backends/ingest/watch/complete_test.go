@@ -98,6 +98,41 @@ func TestLeaseDisturbsNobody(t *testing.T) {
 	wg.Wait()
 }
 
+// A write between the first look and the end of the probe makes another version.
+func TestChangeDuringTheProbe(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	r.write("f", "1")
+	changes := 0
+	r.w.leases = func(fd int) (bool, error) {
+		if changes++; changes == 1 {
+			r.write("f", "22")
+		}
+		return lease(fd)
+	}
+	for r.scan() > 0 {
+	}
+	if r.count() != 1 || r.told[0].Size != 2 || changes != 2 {
+		t.Errorf("%+v, %d probes", r.told, changes)
+	}
+}
+
+// A file that was written a moment ago is left alone for a moment, also by a single look at everything.
+func TestScanLeavesAMoment(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	begun := time.Now()
+	r.write("f", "1")
+	r.scan()
+	if d := time.Since(begun); d < settle || r.count() != 1 {
+		t.Errorf("%q after %v", r.paths(), d)
+	}
+	begun = time.Now()
+	if r.scan(); time.Since(begun) > settle {
+		t.Errorf("a look at nothing new took %v", time.Since(begun))
+	}
+}
+
 func TestTrigger(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(o *Options) { o.Complete = rule(t, "trigger:.trigger"); o.Pattern = []string{"*.fits"} })

@@ -112,18 +112,24 @@ func TestOverflow(t *testing.T) {
 	time.Sleep(50 * time.Millisecond)
 	r.write("first", "1")
 	time.Sleep(2 * settle) // found is held by now, or will be by one of the others
-	const n = 1000
-	for range 9 { // 27,000 events
-		for i := range n {
-			f, err := os.Create(filepath.Join(r.dir, fmt.Sprint("f", i)))
-			if err != nil {
-				t.Fatal(err)
-			}
-			f.Close()
-			if err := os.Rename(f.Name(), filepath.Join(r.dir, fmt.Sprint("g", i))); err != nil {
-				t.Fatal(err)
-			}
+	// Writes to one file after another are events of their own, to the same file one.
+	var grows [2]*os.File
+	for i := range grows {
+		f, err := os.Create(filepath.Join(r.dir, fmt.Sprint("grows", i)))
+		if err != nil {
+			t.Fatal(err)
 		}
+		defer f.Close()
+		grows[i] = f
+	}
+	for i := range 40_000 {
+		if _, err := grows[i%2].Write([]byte{1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const n = 10
+	for i := range n {
+		r.write(fmt.Sprint("f", i), "1")
 	}
 	r.write("folder/last", "1")
 	close(hold)
@@ -168,6 +174,17 @@ func TestPendingIsBounded(t *testing.T) {
 	until(t, "none is incomplete", func() bool { n, b := r.w.Incomplete(); return n == 0 && b == 0 })
 }
 
+// Those that had no room are looked at as soon as there is some.
+func TestPendingTakesTheRest(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(o *Options) { o.Pending = 10; o.Complete = rule(t, "age:50ms") })
+	for i := range 100 {
+		r.write(fmt.Sprint("f", i), "1")
+	}
+	r.run()
+	until(t, "all are told", func() bool { return r.count() == 100 })
+}
+
 // A folder that is full at the start: memory does not grow with it, and order is by name.
 func TestManyFiles(t *testing.T) {
 	t.Parallel()
@@ -175,7 +192,11 @@ func TestManyFiles(t *testing.T) {
 	if testing.Short() {
 		n = 10_000
 	}
-	dir := t.TempDir()
+	dir, err := os.MkdirTemp("/dev/shm", "watch")
+	if err != nil { // in memory it is the Watcher that is tested, and not the disk
+		dir = t.TempDir()
+	}
+	defer os.RemoveAll(dir)
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		t.Fatal(err)
