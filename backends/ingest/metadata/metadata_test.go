@@ -69,6 +69,7 @@ func TestNames(t *testing.T) {
 		}},
 		{"LST-1.1.Run02968.0000.fits.fz", backends.Meta{"telescope": "LST-1", "stream": num("1"), "run": num("2968"), "subrun": num("0")}},
 		{"dl1_LST-1.Run15134.0002.h5", backends.Meta{"data_level": "dl1", "telescope": "LST-1", "run": num("15134"), "subrun": num("2")}},
+		{"interleaved_LST-1.Run16643.0000.h5", backends.Meta{"telescope": "LST-1", "run": num("16643"), "subrun": num("0")}},
 		{"dl3_LST-1.Run02968.fits.gz", backends.Meta{"data_level": "dl3", "telescope": "LST-1", "run": num("2968")}},
 		{"20131004_05029747_DL3_CrabNebula-W0.40+035.fits", backends.Meta{
 			"observatory": "MAGIC", "night": "2013-10-04T00:00:00Z", "run": num("5029747"), "data_type": "DL3",

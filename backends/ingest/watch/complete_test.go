@@ -133,6 +133,29 @@ func TestScanLeavesAMoment(t *testing.T) {
 	}
 }
 
+// A file that is mapped for writing is open, also when its descriptor is closed.
+func TestMappedFileIsOpen(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	r.write("f", "1234")
+	f, err := os.OpenFile(filepath.Join(r.dir, "f"), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := unix.Mmap(int(f.Fd()), 0, 4, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	if n := r.scan(); n != 1 || r.count() != 0 {
+		t.Errorf("%d incomplete, told %q", n, r.paths())
+	}
+	if err := unix.Munmap(m); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "it is told", func() bool { return r.scan() == 0 && r.count() == 1 })
+}
+
 func TestTrigger(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(o *Options) { o.Complete = rule(t, "trigger:.trigger"); o.Pattern = []string{"*.fits"} })

@@ -79,7 +79,7 @@ type Options struct {
 	Pattern  []string      // globs of file names, as path.Match; none: every file
 	Hidden   bool          // take names that begin with "." as well
 	Complete Rule          // zero: closed
-	Rescan   time.Duration // from the end of a look at the whole folder to the next; 0: 1 min
+	Rescan   time.Duration // from the end of a look at the whole folder to the next, or three times what that took; 0: 1 min
 	Pending  int           // incomplete files in memory; later looks take what is beyond; 0: 100000
 	Watches  int           // folders with an inotify watch; the others are looked at; 0: 65536
 
@@ -135,6 +135,7 @@ type Watcher struct {
 	rescan   bool              // something was missed: look at everything soon
 	lost     bool              // events were missed: what is watched is not certain
 	scanning int               // walks under way, one within the other
+	inFound  time.Duration     // how long found took, in all
 	said     map[string]bool   // what was logged once
 	beyond   count             // of this scan: incomplete files that pending had no room for
 
