@@ -1,9 +1,11 @@
 package watch
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -12,6 +14,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"golang.org/x/sys/unix"
 
 	"tarn/backends"
 )
@@ -149,6 +154,35 @@ func TestWatchesAreBounded(t *testing.T) {
 	until(t, "the second is told", func() bool { return r.count() == 2 })
 	if r.stop(); !r.w.said["limit"] {
 		t.Error("nothing was logged")
+	}
+}
+
+// A system that gives no inotify, or no more watches, is told of once, and the looks go on.
+func TestInotifyIsRefused(t *testing.T) {
+	t.Parallel()
+	for key, refuse := range map[string]func(w *Watcher){
+		"watches": func(w *Watcher) {
+			w.inotify = func(uint) (*fsnotify.Watcher, error) { return nil, unix.EMFILE }
+		},
+		"limit": func(w *Watcher) {
+			w.addWatch = func(*fsnotify.Watcher, string) error { return unix.ENOSPC }
+		},
+	} {
+		t.Run(key, func(t *testing.T) {
+			t.Parallel()
+			var log bytes.Buffer
+			r := newRig(t, func(o *Options) { o.Rescan = 50 * time.Millisecond; o.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+			refuse(r.w)
+			r.run()
+			for i := range 5 {
+				r.write(fmt.Sprintf("d%d/f", i), "1")
+				until(t, "it is told", func() bool { return r.count() == i+1 })
+			}
+			r.stop()
+			if n := bytes.Count(log.Bytes(), []byte("\n")); n != 1 || !r.w.said[key] {
+				t.Errorf("%d lines were logged:\n%s", n, &log)
+			}
+		})
 	}
 }
 

@@ -43,6 +43,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
+
 	"tarn/backends"
 )
 
@@ -120,11 +122,13 @@ type Watcher struct {
 	kick chan struct{}
 	busy atomic.Bool
 
-	// What the tests make shorter or smaller.
+	// What the tests make shorter, smaller or fail.
 	settle   time.Duration
 	unleased time.Duration
 	batch    int // names in memory of a folder
 	leases   func(fd int) (held bool, err error)
+	inotify  func(queue uint) (*fsnotify.Watcher, error)
+	addWatch func(n *fsnotify.Watcher, path string) error
 
 	// Of the goroutine of Run or Scan.
 	pending  pendings
@@ -167,6 +171,7 @@ func New(o Options) (*Watcher, error) {
 	w := &Watcher{
 		o: o, log: o.Log, now: o.Now, kick: make(chan struct{}, 1),
 		settle: settle, unleased: unleased, batch: 1 << 16, leases: lease,
+		inotify: fsnotify.NewBufferedWatcher, addWatch: (*fsnotify.Watcher).Add,
 		pending: pendings{of: map[string]*pending{}}, said: map[string]bool{}, troubles: map[string]Trouble{},
 	}
 	if w.log == nil {
