@@ -28,7 +28,7 @@ func TestWithoutLeasesAFileIsLeftAloneForLonger(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, nil)
 	r.w.leases = func(int) (bool, error) { return false, errNoLease }
-	r.w.unleased = 3 * settle
+	r.w.unleased = 3 * r.w.settle
 	r.write("old", "1")
 	begun := time.Now()
 	r.run()
@@ -124,11 +124,11 @@ func TestScanLeavesAMoment(t *testing.T) {
 	begun := time.Now()
 	r.write("f", "1")
 	r.scan()
-	if d := time.Since(begun); d < settle || r.count() != 1 {
+	if d := time.Since(begun); d < r.w.settle || r.count() != 1 {
 		t.Errorf("%q after %v", r.paths(), d)
 	}
 	begun = time.Now()
-	if r.scan(); time.Since(begun) > settle {
+	if r.scan(); time.Since(begun) > r.w.settle {
 		t.Errorf("a look at nothing new took %v", time.Since(begun))
 	}
 }

@@ -125,7 +125,7 @@ func inodeOf(path string) (id inode, ok bool) {
 	if err := unix.Lstat(path, &st); err != nil {
 		return inode{}, false
 	}
-	return inode{uint64(st.Dev), st.Ino}, true //nolint:unconvert // 32 bits elsewhere
+	return inode{uint64(st.Dev), st.Ino}, true
 }
 
 // remove takes a watch away.
