@@ -252,6 +252,7 @@ func TestBrokenHeaders(t *testing.T) {
 		{"negative axis", file(begin("BITPIX  = 8", "NAXIS   = 1", "NAXIS1  = -1")), true},
 		{"many axes", file(begin("BITPIX  = 8", "NAXIS   = 1000")), true},
 		{"overflow", file(begin("BITPIX  = 64", "NAXIS   = 3", "NAXIS1  = 4000000000", "NAXIS2  = 4000000000", "NAXIS3  = 4000000000")), true},
+		{"overflow to nothing", file(begin("BITPIX  = 8", "NAXIS   = 2", "NAXIS1  = 4294967296", "NAXIS2  = 4294967296"), cards("XTENSION= 'IMAGE'")), true},
 		{"overflow by PCOUNT", file(begin("BITPIX  = 8", "NAXIS   = 1", "NAXIS1  = 9223372036854775807", "PCOUNT  = 9223372036854775807")), true},
 		{"data that is not there", file(begin("BITPIX  = 8", "NAXIS   = 1", "NAXIS1  = 1000000")), true},
 		{"cut in the extension", file(begin("BITPIX  = 8", "NAXIS   = 0"), cards("XTENSION= 'IMAGE'")[:100]), true},
