@@ -372,7 +372,7 @@ func (w *world) history() {
 		w.seal()
 		w.register()
 		w.replicate(true)
-		_, err := w.k.proveAll(context.Background())
+		_, err := w.k.proveAll(context.Background(), true)
 		w.step(err)
 		_, err = w.k.retry(nil)
 		w.must(err)
@@ -433,7 +433,7 @@ func (w *world) act() {
 		w.replicate(false)
 	case 6:
 		w.note("prove")
-		_, err = w.k.proveAll(context.Background())
+		_, err = w.k.proveAll(context.Background(), true)
 	case 7:
 		w.note("remove")
 		_, err = w.k.removeAll(context.Background())
@@ -456,7 +456,7 @@ func (w *world) scan() {
 		rel, _ := filepath.Rel(w.dir, p)
 		v, err := w.k.folder.stat(rel)
 		if v.Path = rel; err == nil && !w.k.known(v) {
-			err = w.k.found(context.Background(), v)
+			err = w.k.notice(context.Background(), []watch.File{v})
 		}
 		return err
 	}))

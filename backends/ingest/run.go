@@ -51,6 +51,7 @@ func (k *link) run(ctx context.Context, once bool) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	verified := make(chan *Record, mostRegistered)
+	g.Go(func() error { return k.noticer(ctx) })
 	g.Go(func() error { return k.sender(ctx, resumed, verified) })
 	g.Go(func() error { return k.registrar(ctx, verified) })
 	g.Go(func() error { return k.prover(ctx) })
@@ -103,6 +104,9 @@ var errDone = errors.New("all is done")
 // onePass looks at the folder and waits until all that was complete there is safe, and deleted.
 func (k *link) onePass(ctx context.Context) error {
 	if _, err := k.watcher.Scan(ctx, k.found); err != nil {
+		return err
+	}
+	if err := k.settled(ctx); err != nil {
 		return err
 	}
 	for {
