@@ -206,6 +206,7 @@ func (k *link) fail(r *Record, why error) error {
 		level = slog.LevelWarn
 	}
 	k.log.Log(context.Background(), level, "file failed", "path", r.Path, "attempts", to.Attempts, "err", why)
+	defer k.kick(wakeSender) // it has to know when to come again
 	return k.commitOne(&change{path: r.Path, rev: r.Rev, to: &to, fails: 1})
 }
 

@@ -141,7 +141,10 @@ func (r *rig) until(what string, ok func() bool) {
 	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			if r.set != nil {
-				r.t.Logf("%+v", r.set.List())
+				for _, st := range r.set.List() {
+					st.Definition = Definition{}
+					r.t.Logf("%+v; oldest %+v", st, st.Oldest)
+				}
 			}
 			r.t.Fatalf("waited in vain until %s", what)
 		}

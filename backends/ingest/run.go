@@ -94,8 +94,11 @@ func (k *link) resume(ctx context.Context) ([]*Record, error) {
 func (k *link) again(r *Record) error {
 	k.lake.LetGo(r.held)
 	to := *r
+	if !r.tries { // nothing was written there
+		to.RSE, to.PFN = "", ""
+	}
 	to.Stage, to.SealedAt, to.TransferredAt, to.VerifiedAt, to.NextTry = Found, time.Time{}, time.Time{}, time.Time{}, time.Time{}
-	return k.commitOne(&change{path: r.Path, rev: r.Rev, to: &to})
+	return k.commitOne(&change{path: r.Path, rev: r.Rev, to: &to, attempts: -1})
 }
 
 // errDone ends a single pass.
