@@ -72,6 +72,7 @@ type Record struct {
 
 	meta  backends.Meta // of this process only; read again after a restart
 	tries bool          // its path may have been written to before
+	probe bool          // nothing else goes to its RSE before it is known what became of it
 	held  lake.Holder   // who has the path
 }
 

@@ -216,7 +216,6 @@ func (k *link) enterEach(ctx context.Context, rs []*Record) (good []*Record, err
 		case outage(err):
 			return append(good, rs[i:]...), err
 		default:
-			k.meters.failed()
 			if err := k.fail(r, err); err != nil {
 				return append(good, rs[i+1:]...), err
 			}
@@ -235,7 +234,6 @@ func (k *link) confirm(ctx context.Context, rs []*Record) error {
 			return err
 		}
 		if err != nil {
-			k.meters.failed()
 			if err := k.fail(r, err); err != nil && fatal(ctx, err) {
 				return err
 			}

@@ -53,8 +53,8 @@ func (k *link) seal(ctx context.Context, n int) ([]*Record, error) {
 			return nil, err
 		}
 		r.Stage, r.SealedAt, r.NextTry = Sealed, k.o.Now(), time.Time{}
-		out, changes = append(out, r), append(changes, &change{path: r.Path, rev: r.Rev, to: r})
-		if probe {
+		out, changes = append(out, r), append(changes, &change{path: r.Path, rev: r.Rev, to: r, attempts: 1})
+		if r.probe = probe; probe {
 			break
 		}
 	}
@@ -173,7 +173,6 @@ func (s *source) ReadAt(p []byte, off int64) (int, error) {
 // send stores the first copy of a sealed file and has it verified. ok tells that the record goes on to be registered;
 // otherwise what became of it is on record. An error ends the ingest.
 func (k *link) send(ctx context.Context, r *Record) (ok bool, err error) {
-	k.meters.attempt()
 	err = k.transfer(ctx, r)
 	switch {
 	case err == nil:
@@ -184,7 +183,6 @@ func (k *link) send(ctx context.Context, r *Record) (ok bool, err error) {
 	case errors.Is(err, backends.ErrClosed), errors.Is(err, errCrash):
 		return false, err
 	}
-	k.meters.failed()
 	switch {
 	case errors.Is(err, errGone), errors.Is(err, errChanged):
 		k.leaveGate(r.RSE)
@@ -396,9 +394,13 @@ func (k *link) sender(ctx context.Context, resumed []*Record, out chan<- *Record
 			}
 		}
 		if len(batch) == 0 {
-			_, next, err := k.ledger.due(k.o.Now(), 1)
+			due, next, err := k.ledger.due(k.o.Now(), 1)
 			wait := time.Minute
-			if err == nil && !next.IsZero() {
+			switch {
+			case err != nil:
+			case len(due) > 0: // by now
+				wait = 10 * time.Millisecond
+			case !next.IsZero():
 				wait = min(max(next.Sub(k.o.Now()), 10*time.Millisecond), longestWait)
 			}
 			k.await(ctx, wait)
@@ -407,6 +409,13 @@ func (k *link) sender(ctx context.Context, resumed []*Record, out chan<- *Record
 		for _, r := range batch {
 			if !slots.take(ctx, r.Size) {
 				return context.Cause(ctx)
+			}
+			if _, closed := k.pass(r.RSE); closed != nil && !r.probe && r.PFN != "" { // since it was sealed
+				slots.give(r.Size)
+				if err := k.again(r); err != nil && fatal(ctx, err) {
+					return err
+				}
+				continue
 			}
 			wg.Go(func() {
 				defer slots.give(r.Size)
