@@ -184,6 +184,24 @@ func TestGroupFollowsItsFiles(t *testing.T) {
 		if got := r.at(n); got != "A C" {
 			t.Errorf("new is at %s", got)
 		}
+		// Without files that it could follow, the first one decides, whatever becomes of the free space.
+		r.disks["B"].Resize(1 << 30)
+		r.disks["C"].Resize(1 << 20)
+		other := r.dir(backends.DID{Scope: "s", Name: "/s/other"})
+		r.rule(other, 1, "B|C")
+		one := r.file("other/1", "A")
+		r.Kick(one.DID)
+		pass(time.Minute)
+		r.disks["B"].Resize(1700)
+		r.disks["C"].Resize(1 << 30)
+		pass(time.Minute)
+		two := r.file("other/2", "A")
+		r.Kick(two.DID)
+		pass(time.Second)
+		if r.at(one) != "A B" || r.at(two) != "A B" {
+			t.Errorf("one is at %s, two at %s", r.at(one), r.at(two))
+		}
+		r.disks["B"].Resize(1 << 30)
 		r.disks["C"].Resize(10)
 		m := r.file("top/newer", "A")
 		pass(time.Minute)
