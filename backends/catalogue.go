@@ -138,8 +138,10 @@ type Places interface {
 // Rules holds the copies users asked for. Rucio acts on them itself; for the embedded
 // catalogue package replication does.
 type Rules interface {
-	// AddRule stores the rule, with state REPLICATING; an equal rule (DID, copies,
-	// expression) is success and gives its ID.
+	// AddRule stores the rule, with state REPLICATING. One that asks for the same copies
+	// (Rule.Same: DID, copies, expression and source) is success and gives its ID; of its
+	// other fields those change that the new one has (Rule.Updated), its state stays.
+	// ErrNotSupported for a rule that Check refuses.
 	AddRule(ctx context.Context, r Rule) (RuleID, error)
 	// RulesOf streams the rules on d itself and on the collections above it.
 	RulesOf(ctx context.Context, d DID) iter.Seq2[RuleStatus, error]

@@ -2,6 +2,7 @@ package backendstest
 
 import (
 	"slices"
+	"time"
 
 	"tarn/backends"
 )
@@ -61,6 +62,62 @@ var ruleCases = []catalogueCase{
 			k.Error("another rule has the same ID")
 		}
 		k.equal("number of rules", len(k.allRules()), 2)
+	}},
+	{"AddRule keeps how the copies are made, and another source is another rule", func(k *catalogueTest) {
+		k.needRules()
+		k.file(k.did("f"), 1)
+		r := backends.Rule{DID: k.did("f"), Copies: 1, Expression: "CNAF", Source: "PIC|site=PIC", Activity: "raw data", Priority: 5, Weight: "space", Grouping: backends.GroupAll, Account: "a", Comment: "c"}
+		id, err := k.Rules.AddRule(k.ctx, r)
+		k.must(err)
+		k.must(k.Rules.SetRuleState(k.ctx, id, backends.RuleOK, ""))
+		k.equal("rule", collect(k, k.Rules.AllRules(k.ctx))[0].Rule, r)
+		r.Source = ""
+		other, err := k.Rules.AddRule(k.ctx, r)
+		k.must(err)
+		if other == id {
+			k.Error("a rule with another source has the same ID")
+		}
+		k.equal("number of rules", len(k.allRules()), 2)
+	}},
+	{"AddRule of the same copies changes what it says, keeps the rest, and ends no sooner", func(k *catalogueTest) {
+		k.needRules()
+		k.file(k.did("f"), 1)
+		first := backends.Rule{DID: k.did("f"), Copies: 1, Expression: "A", Comment: "c", Account: "a", Activity: "raw", Priority: 2, Expires: k.clock.now().Add(time.Hour).UTC()}
+		id, err := k.Rules.AddRule(k.ctx, first)
+		k.must(err)
+		k.must(k.Rules.SetRuleState(k.ctx, id, backends.RuleStuck, "why"))
+		again := func(change func(*backends.Rule), want func(*backends.Rule)) {
+			k.Helper()
+			r := backends.Rule{DID: first.DID, Copies: 1, Expression: "A", Expires: first.Expires}
+			change(&r)
+			got, err := k.Rules.AddRule(k.ctx, r)
+			k.must(err)
+			k.equal("ID", got, id)
+			want(&first)
+			now := collect(k, k.Rules.AllRules(k.ctx))[0]
+			now.Expires = now.Expires.UTC()
+			k.equal("rule", now.Rule, first)
+			k.equal("state", now.State, backends.RuleStuck)
+		}
+		again(func(r *backends.Rule) {}, func(r *backends.Rule) {})
+		again(func(r *backends.Rule) { r.Priority, r.Grouping = 5, backends.GroupNone }, func(r *backends.Rule) { r.Priority, r.Grouping = 5, backends.GroupNone })
+		again(func(r *backends.Rule) { r.Activity, r.Weight = "user", "w" }, func(r *backends.Rule) { r.Activity, r.Weight = "user", "w" })
+		again(func(r *backends.Rule) { r.Expires = r.Expires.Add(-time.Minute) }, func(r *backends.Rule) {})
+		later := first.Expires.Add(time.Hour)
+		again(func(r *backends.Rule) { r.Expires = later }, func(r *backends.Rule) { r.Expires = later })
+		again(func(r *backends.Rule) { r.Expires = time.Time{} }, func(r *backends.Rule) { r.Expires = time.Time{} })
+		again(func(r *backends.Rule) { r.Expires = later }, func(r *backends.Rule) {})
+	}},
+	{"AddRule refuses what no rule can be: ErrNotSupported", func(k *catalogueTest) {
+		k.needRules()
+		k.file(k.did("f"), 1)
+		for _, r := range []backends.Rule{{Copies: 0, Expression: "A"}, {Copies: 1}, {Copies: 1, Expression: "A", Priority: 6}, {Copies: 1, Expression: "A", Priority: -1},
+			{Copies: 1, Expression: "A", Grouping: "SOME"}, {Copies: 1, Expression: "A", Activity: "a\nb"}} {
+			r.DID = k.did("f")
+			_, err := k.Rules.AddRule(k.ctx, r)
+			k.wants(err, backends.ErrNotSupported)
+		}
+		k.equal("all", len(k.allRules()), 0)
 	}},
 	{"a rule is on a DID that exists", func(k *catalogueTest) {
 		k.needRules()

@@ -21,14 +21,28 @@ import (
 // leaves nothing that is not on record, and the next Copy goes on with the same PFN.
 // If the content was replaced meanwhile, the copy is removed and the error is ErrStale.
 func (l *Lake) Copy(ctx context.Context, in backends.Info, to *RSE, progress func(int64)) (backends.Replica, error) {
-	r, err := l.copy(ctx, in, to, progress)
+	return l.CopyFrom(ctx, in, to, nil, progress)
+}
+
+// From tells of an RSE whether its replicas may be what a copy is made of; nil: all may.
+type From func(backends.RSE) bool
+
+func (f From) allows(s source) bool { return f == nil || s.rse != nil && f(s.rse.RSE) }
+
+// ErrNoSource is the error of CopyFrom when there is no good replica that the copy may be made of. There may be one later.
+var ErrNoSource = errors.New("no copy that it may be made of")
+
+// CopyFrom is Copy of a replica at an RSE that from allows, whatever others there are. ErrNoSource, and nothing was
+// begun, when none is AVAILABLE.
+func (l *Lake) CopyFrom(ctx context.Context, in backends.Info, to *RSE, from From, progress func(int64)) (backends.Replica, error) {
+	r, err := l.copy(ctx, in, to, from, progress)
 	if err != nil {
 		return r, fmt.Errorf("copy %s to %s: %w", in.DID, to.Name, err)
 	}
 	return r, nil
 }
 
-func (l *Lake) copy(ctx context.Context, in backends.Info, to *RSE, progress func(int64)) (backends.Replica, error) {
+func (l *Lake) copy(ctx context.Context, in backends.Info, to *RSE, from From, progress func(int64)) (backends.Replica, error) {
 	release, err := l.Claim(ctx, in, to.Name)
 	if err != nil {
 		return backends.Replica{}, err
@@ -37,6 +51,9 @@ func (l *Lake) copy(ctx context.Context, in backends.Info, to *RSE, progress fun
 	replicas, err := l.replicasOf(ctx, in)
 	if err != nil {
 		return backends.Replica{}, err
+	}
+	if _, ok := l.SourceOf(replicas, to.Name, from); !ok && from != nil && in.Size > 0 && !l.isAt(replicas, to.Name) {
+		return backends.Replica{}, ErrNoSource
 	}
 	h := l.NewHolder()
 	defer l.LetGo(h)
@@ -73,10 +90,10 @@ func (l *Lake) copy(ctx context.Context, in backends.Info, to *RSE, progress fun
 		pfn = l.NewPFN(in.DID, "") // the other file is there until this one is
 	}
 
-	r, err := l.copyBytes(ctx, in, to, pfn, progress)
+	r, err := l.copyBytes(ctx, in, to, pfn, from, progress)
 	if to.Naming != nil && bad == "" && Misfit(err) {
 		if pfn, err = l.instead(ctx, in, to, pfn); err == nil {
-			r, err = l.copyBytes(ctx, in, to, pfn, progress)
+			r, err = l.copyBytes(ctx, in, to, pfn, from, progress)
 		}
 	}
 	if err != nil {
@@ -100,6 +117,28 @@ func (l *Lake) copy(ctx context.Context, in backends.Info, to *RSE, progress fun
 	}
 	l.removeFile(ctx, to, bad, 0)
 	return r, nil
+}
+
+// SourceOf gives the RSE that a copy to another would be made of now: the best whose replica is good, that from allows,
+// and of those on disk if there are any. ok is false for none.
+func (l *Lake) SourceOf(have []backends.Replica, to string, from From) (rse *RSE, ok bool) {
+	for _, s := range l.sources(have) {
+		if !s.good() || s.RSE == to || !from.allows(s) {
+			continue
+		}
+		if !s.tape() {
+			return s.rse, true
+		}
+		if rse == nil {
+			rse = s.rse
+		}
+	}
+	return rse, rse != nil
+}
+
+// isAt tells whether there is a good replica at the RSE.
+func (l *Lake) isAt(have []backends.Replica, rse string) bool {
+	return slices.ContainsFunc(have, func(r backends.Replica) bool { return r.RSE == rse && r.State == backends.Available })
 }
 
 // heldElsewhere tells whether the path that the naming of an RSE has for a file is somebody's who is not done: mostly of
@@ -160,12 +199,12 @@ func stale(err error) error {
 }
 
 // copyBytes stores the content from one source after the other until one is good.
-func (l *Lake) copyBytes(ctx context.Context, in backends.Info, to *RSE, pfn string, progress func(int64)) (backends.Replica, error) {
-	if r, done, err := l.CopyByServers(ctx, in, to, pfn, progress); done {
+func (l *Lake) copyBytes(ctx context.Context, in backends.Info, to *RSE, pfn string, from From, progress func(int64)) (backends.Replica, error) {
+	if r, done, err := l.CopyByServers(ctx, in, to, pfn, from, progress); done {
 		return r, err
 	}
 	for blamed, mixed := map[string]bool{}, false; ; {
-		src, release, err := l.openOrRecall(ctx, in, to.Name)
+		src, release, err := l.openOrRecall(ctx, in, to.Name, from)
 		if err != nil {
 			return backends.Replica{}, err
 		}
@@ -191,15 +230,15 @@ func (l *Lake) copyBytes(ctx context.Context, in backends.Info, to *RSE, pfn str
 	}
 }
 
-// openOrRecall opens in, from tape if need be and not from the RSE it goes to; release
+// openOrRecall opens in, from tape if need be and not from the RSE it goes to, nor one that from does not allow; release
 // lets the tape system evict it.
-func (l *Lake) openOrRecall(ctx context.Context, in backends.Info, to string) (o *Object, release func(), err error) {
+func (l *Lake) openOrRecall(ctx context.Context, in backends.Info, to string, from From) (o *Object, release func(), err error) {
 	for range 3 { // what was staged may be evicted before it is opened, though not for ever
-		o, err = l.openFrom(ctx, in, to, 0)
+		o, err = l.openFrom(ctx, in, to, from, 0)
 		if !errors.Is(err, backends.ErrOffline) {
 			return o, func() {}, err
 		}
-		t, err := l.Recall(ctx, in)
+		t, err := l.recallFrom(ctx, in, to, from)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -210,7 +249,7 @@ func (l *Lake) openOrRecall(ctx context.Context, in backends.Info, to string) (o
 			err = ctx.Err()
 		}
 		if err == nil {
-			if o, err = l.openFrom(ctx, in, to, 0); err == nil {
+			if o, err = l.openFrom(ctx, in, to, from, 0); err == nil {
 				return o, t.Close, nil
 			}
 		}
@@ -220,6 +259,44 @@ func (l *Lake) openOrRecall(ctx context.Context, in backends.Info, to string) (o
 		}
 	}
 	return nil, nil, fmt.Errorf("evicted again and again before it was read: %w: %w", backends.ErrUnavailable, backends.ErrTemporary)
+}
+
+// recallFrom recalls in from tape: from any that has it, where a copy may be made of any.
+func (l *Lake) recallFrom(ctx context.Context, in backends.Info, to string, from From) (*Ticket, error) {
+	if from == nil {
+		return l.Recall(ctx, in)
+	}
+	replicas, err := l.replicasOf(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	rse, ok := l.SourceOf(replicas, to, func(r backends.RSE) bool { return r.Kind == backends.TapeKind && from(r) })
+	if !ok {
+		return nil, ErrNoSource
+	}
+	return l.RecallAt(ctx, in, rse.Name)
+}
+
+// Abandon takes back what a Copy to the RSE that did not end has left, if nobody makes one now: the record, and what lies there.
+func (l *Lake) Abandon(ctx context.Context, in backends.Info, to *RSE) error {
+	release, err := l.Claim(ctx, in, to.Name)
+	if err != nil {
+		return err
+	}
+	defer release()
+	replicas, err := l.replicasOf(ctx, in)
+	if errors.Is(err, backends.ErrNotExist) || errors.Is(err, backends.ErrStale) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("abandon the copy of %s to %s: %w", in.DID, to.Name, err)
+	}
+	i := slices.IndexFunc(replicas, func(r backends.Replica) bool { return r.RSE == to.Name && r.State == backends.Copying })
+	if i < 0 || l.Held(to.Name, replicas[i].PFN) { // by whoever uploads the file
+		return nil
+	}
+	l.abandon(ctx, in, to, replicas[i].PFN)
+	return nil
 }
 
 // abandon takes back the record of a copy that was not made. It stays when the file

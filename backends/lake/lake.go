@@ -30,6 +30,7 @@ import (
 	"tarn/backends"
 	"tarn/backends/checksum"
 	"tarn/backends/naming"
+	"tarn/backends/rseexpr"
 )
 
 // RSE is a storage element of the lake with the way to reach it.
@@ -94,6 +95,9 @@ type Lake struct {
 	closing sync.Once
 	onBad   atomic.Pointer[func(backends.DID)]
 
+	exprMu sync.Mutex // guards exprs
+	exprs  map[string]rseexpr.Expr
+
 	mu      sync.Mutex                 // guards the rest; never held across I/O
 	layouts map[string]backends.Layout // of scopes met so far
 	down    map[string]failure         // RSEs that failed lately are tried last
@@ -141,7 +145,7 @@ func New(o Options) (*Lake, error) {
 	o.Recall.setDefaults()
 	l := &Lake{o: o, byName: map[string]*RSE{}, log: o.Log, now: o.Now,
 		layouts: map[string]backends.Layout{}, down: map[string]failure{}, vain: map[string]time.Time{}, claims: map[claim]chan struct{}{},
-		sending: map[claim]string{}, apart: map[pair]time.Time{}, held: map[spot]Holder{}, holds: map[Holder][]spot{}}
+		exprs: map[string]rseexpr.Expr{}, sending: map[claim]string{}, apart: map[pair]time.Time{}, held: map[spot]Holder{}, holds: map[Holder][]spot{}}
 	l.started, l.meter, l.races = l.now(), newMeter(l.now), make(chan struct{}, mostRaces)
 	for _, r := range o.RSEs {
 		switch {

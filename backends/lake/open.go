@@ -61,7 +61,7 @@ var _ backends.Object = (*Object)(nil)
 //
 // With Options.Patience, Open waits so long before it says ErrUnavailable; reads do not wait.
 func (l *Lake) Open(ctx context.Context, in backends.Info) (*Object, error) {
-	return l.openFrom(ctx, in, "", l.o.Patience)
+	return l.openFrom(ctx, in, "", nil, l.o.Patience)
 }
 
 // Reopen opens in anew after the reads of an Object of it failed. It waits as Open does, but only what is left of
@@ -81,8 +81,8 @@ func (l *Lake) Reopen(ctx context.Context, in backends.Info, last *Object) (*Obj
 	return o, nil
 }
 
-// openFrom is Open without the replica at one RSE.
-func (l *Lake) openFrom(ctx context.Context, in backends.Info, without string, patience time.Duration) (*Object, error) {
+// openFrom is Open without the replica at one RSE, and of those that from allows.
+func (l *Lake) openFrom(ctx context.Context, in backends.Info, without string, from From, patience time.Duration) (*Object, error) {
 	if in.Type != backends.File || in.IsSymlink() {
 		err := backends.ErrIsDir
 		if in.IsSymlink() {
@@ -91,7 +91,7 @@ func (l *Lake) openFrom(ctx context.Context, in backends.Info, without string, p
 		return nil, fmt.Errorf("open %s: %w", in.DID, err)
 	}
 	o := &Object{l: l, in: in, waiting: true}
-	o.limit, o.without, o.since = patience, without, l.now()
+	o.limit, o.without, o.from, o.since = patience, without, from, l.now()
 	if in.Size == 0 {
 		return o, nil
 	}
@@ -123,7 +123,7 @@ func (o *Object) candidates(ctx context.Context) ([]source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(o.l.sources(replicas), func(s source) bool { return s.RSE == o.without }), nil
+	return slices.DeleteFunc(o.l.sources(replicas), func(s source) bool { return s.RSE == o.without || !o.from.allows(s) }), nil
 }
 
 // Size is the size that the catalogue tells.

@@ -16,6 +16,7 @@ import (
 type patience struct {
 	limit   time.Duration // 0: none
 	without string        // the RSE that is left out
+	from    From          // and those that it does not allow
 
 	passing []string      // RSEs that failed in this round in a way that may pass
 	rounds  int           // since something was read

@@ -19,15 +19,15 @@ type pair struct{ from, to string }
 // CopyByServers lets the servers of the best online disk replica that can, and of the RSE, copy the content to pfn: the bytes
 // do not come by here. What has arrived is proved as by Store, and nothing is registered. done is false where they cannot or
 // have failed; then nothing is at pfn, and the bytes have to be carried. An error is one that carrying them would not mend.
-// The caller has the Claim, and pfn is on record.
+// The caller has the Claim, and pfn is on record. What from does not allow is no source.
 //
 // A replica that its own server proves to have another content is declared BAD, and the next one is taken; what
 // the servers do not prove shows when the bytes are carried.
-func (l *Lake) CopyByServers(ctx context.Context, in backends.Info, to *RSE, pfn string, progress func(int64)) (r backends.Replica, done bool, err error) {
+func (l *Lake) CopyByServers(ctx context.Context, in backends.Info, to *RSE, pfn string, allow From, progress func(int64)) (r backends.Replica, done bool, err error) {
 	if in.Size == 0 || in.Checksums.IsZero() || to.ReadOnly {
 		return r, false, nil
 	}
-	from, err := l.senders(ctx, in, to)
+	from, err := l.senders(ctx, in, to, allow)
 	if err != nil || len(from) == 0 {
 		return r, err != nil, err
 	}
@@ -87,13 +87,13 @@ func (l *Lake) CopyByServers(ctx context.Context, in backends.Info, to *RSE, pfn
 }
 
 // senders are the replicas that a copy by third party may be of, the best first.
-func (l *Lake) senders(ctx context.Context, in backends.Info, to *RSE) (out []source, err error) {
+func (l *Lake) senders(ctx context.Context, in backends.Info, to *RSE, allow From) (out []source, err error) {
 	replicas, err := l.replicasOf(ctx, in)
 	if err != nil {
 		return nil, err
 	}
 	for _, s := range l.sources(replicas) {
-		if !s.good() || s.tape() || s.RSE == to.Name || l.isApart(s.RSE, to.Name) {
+		if !s.good() || s.tape() || s.RSE == to.Name || !allow.allows(s) || l.isApart(s.RSE, to.Name) {
 			continue
 		}
 		if _, ok := s.rse.Storage.(backends.ThirdParty); ok {

@@ -58,7 +58,15 @@ func (l *Lake) Recall(ctx context.Context, in backends.Info) (*Ticket, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	t := l.recalls.join([]backends.Info{in}, "", l.o.HoldWindow)[0]
+	return l.RecallAt(ctx, in, "")
+}
+
+// RecallAt is Recall from the tape of one RSE, whatever other copies there are; "" for any.
+func (l *Lake) RecallAt(ctx context.Context, in backends.Info, rse string) (*Ticket, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	t := l.recalls.join([]backends.Info{in}, rse, l.o.HoldWindow)[0]
 	if err := t.Err(); err != nil {
 		t.Close()
 		return nil, err

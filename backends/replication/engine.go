@@ -29,17 +29,22 @@ import (
 
 // Options tunes an Engine; zero values mean the defaults.
 type Options struct {
-	Workers    int           // copies at a time to one RSE; 2
-	Queue      int           // copies that wait for one RSE; 256
-	Rules      int           // rules evaluated at a time; 8
-	Sweep      time.Duration // between two looks at all rules; 10 min
-	Pending    time.Duration // between two looks at those that are not OK; 30 s
-	Failures   int           // of one copy, after which its rules are STUCK; 5
-	RetryMin   time.Duration // wait after the first failure, doubled for each further one up to
-	RetryMax   time.Duration // this; 1 s and 5 min; half of it is random
-	StuckRetry time.Duration // wait between the tries of a STUCK one; 15 min
-	MaxTrouble int           // failing copies remembered; 10000
-	Reap       time.Duration // between two looks at what can be deleted for good; 1 min
+	Workers    int                // copies at a time to one RSE; 0: as many as bring most, from
+	MinWorkers int                // this; 2
+	MaxWorkers int                // to this; 32
+	PerLink    int                // copies at a time from one RSE to another; 0: no bound of its own
+	Links      []Link             // for some of them, and before PerLink
+	Queue      int                // copies of one activity and priority that wait for one RSE; 256
+	Activities map[string]float64 // the share of each that is not 1
+	Rules      int                // rules evaluated at a time; 8
+	Sweep      time.Duration      // between two looks at all rules; 10 min
+	Pending    time.Duration      // between two looks at those that are not OK; 30 s
+	Failures   int                // of one copy, after which its rules are STUCK; 5
+	RetryMin   time.Duration      // wait after the first failure, doubled for each further one up to
+	RetryMax   time.Duration      // this; 1 s and 5 min; half of it is random
+	StuckRetry time.Duration      // wait between the tries of a STUCK one; 15 min
+	MaxTrouble int                // failing copies remembered; 10000
+	Reap       time.Duration      // between two looks at what can be deleted for good; 1 min
 	Log        *slog.Logger
 	Now        func() time.Time // for expiry and grace periods
 }
@@ -56,27 +61,42 @@ type Engine struct {
 	kickWake  chan struct{}
 	reapWake  chan struct{}
 
+	links *links
+	dry   bool // it chooses, and nothing more
+
 	mu         sync.Mutex // guards the rest; never held across I/O
 	ctx        context.Context
 	running    bool
 	kicked     map[backends.DID]bool // to be looked at, bounded
+	dropped    int                   // kicks that found no room
 	sweepNow   bool                  // the rules that are not OK
+	sweepAll   bool                  // all rules
 	evaluating map[backends.RuleID]bool
 	choosing   map[backends.DID]chan struct{} // files whose copies are being chosen; closed at its end
-	dirty      map[backends.RuleID]*dirtyRule
+	ledgers    map[backends.RuleID]*ledger
+	lackingAll int                      // files in them
+	wanting    map[backends.RuleID]bool // something is to be done for
+	groups     map[group][]string
+	rooms      map[string]room
 	dests      map[string]*dest
 	moves      map[key]*move
+	under      map[backends.DID]int // how many of them a file has
+	activities map[string]bool      // that were met
 	trouble    map[key]*trouble
+	cancelled  map[key]bool
+	priorities map[backends.DID]int // that were given by hand
 	stats      Status
 }
 
-// maxKicked bounds the DIDs that wait for a look; beyond it the sweeps find them.
-const maxKicked = 4096
+// maxKicked bounds the DIDs that wait for a look. When there are more, all rules are swept.
+const maxKicked = 1 << 16
 
 // New gives an engine that does nothing until Run. A lake without rules has nothing but
 // Pasts to look after.
 func New(l *lake.Lake, o Options) *Engine {
-	def(&o.Workers, 2)
+	def(&o.MinWorkers, 2)
+	def(&o.MaxWorkers, 32)
+	o.MaxWorkers = max(o.MinWorkers, o.MaxWorkers)
 	def(&o.Queue, 256)
 	def(&o.Rules, 8)
 	def(&o.Sweep, 10*time.Minute)
@@ -94,8 +114,13 @@ func New(l *lake.Lake, o Options) *Engine {
 		o.Now = time.Now
 	}
 	e := &Engine{l: l, o: o, log: o.Log, sweepWake: make(chan struct{}, 1), kickWake: make(chan struct{}, 1), reapWake: make(chan struct{}, 1),
-		kicked: map[backends.DID]bool{}, evaluating: map[backends.RuleID]bool{}, choosing: map[backends.DID]chan struct{}{}, dirty: map[backends.RuleID]*dirtyRule{},
-		dests: map[string]*dest{}, moves: map[key]*move{}, trouble: map[key]*trouble{}}
+		kicked: map[backends.DID]bool{}, evaluating: map[backends.RuleID]bool{}, choosing: map[backends.DID]chan struct{}{}, ledgers: map[backends.RuleID]*ledger{},
+		wanting: map[backends.RuleID]bool{}, groups: map[group][]string{}, rooms: map[string]room{}, dests: map[string]*dest{}, moves: map[key]*move{},
+		under: map[backends.DID]int{}, activities: map[string]bool{}, trouble: map[key]*trouble{}, cancelled: map[key]bool{}, priorities: map[backends.DID]int{}}
+	var err error
+	if e.links, err = newLinks(l, o.Links, o.PerLink); err != nil {
+		e.log.Error("links", "err", err)
+	}
 	return e
 }
 
@@ -133,7 +158,11 @@ func (e *Engine) Run(ctx context.Context) error {
 		}
 	}
 	clear(e.moves)
+	clear(e.under)
 	clear(e.dests)
+	clear(e.ledgers) // what happens meanwhile is not heard of
+	e.lackingAll = 0
+	clear(e.wanting)
 	return nil
 }
 
@@ -143,22 +172,33 @@ func (e *Engine) Run(ctx context.Context) error {
 func (e *Engine) Kick(dids ...backends.DID) {
 	e.mu.Lock()
 	for _, d := range dids {
-		if len(e.kicked) == maxKicked {
-			e.sweepNow = true
-			break
-		}
-		e.kicked[d] = true
+		e.kickLocked(d)
 	}
 	if len(dids) == 0 {
 		e.sweepNow = true
 		ring(e.reapWake)
 	}
-	sweep := e.sweepNow
+	sweep := e.sweepNow || e.sweepAll
 	e.mu.Unlock()
 	ring(e.kickWake)
 	if sweep {
 		ring(e.sweepWake)
 	}
+}
+
+func (e *Engine) kickLocked(d backends.DID) {
+	if len(e.kicked) >= maxKicked && !e.kicked[d] {
+		e.dropped++
+		if !e.sweepAll {
+			for _, g := range e.ledgers {
+				g.whole = false
+			}
+		}
+		e.sweepAll = true
+		ring(e.sweepWake)
+		return
+	}
+	e.kicked[d] = true
 }
 
 func ring(wake chan struct{}) {

@@ -3,6 +3,7 @@ package replication
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"slices"
 	"time"
@@ -11,66 +12,106 @@ import (
 	"tarn/backends/lake"
 )
 
-// file looks at one file under one rule. Its error is the catalogue's.
-func (e *Engine) file(ctx context.Context, r backends.RuleStatus, in backends.Info, t *tally, wait bool) error {
-	moves, have, err := e.choose(ctx, r, in, t, !wait)
+// file looks at one file under one rule, asks for the copies that it lacks, and tells why it lacks some; nil: it does
+// not, or is gone. waited is for how long it waited for room. Its error is the catalogue's.
+func (e *Engine) file(ctx context.Context, r backends.RuleStatus, in backends.Info, wait bool) (l *lack, waited time.Duration, err error) {
+	moves, have, l, err := e.choose(ctx, r, in, !wait)
 	for _, m := range moves {
-		e.admit(ctx, m, have, wait)
+		w, full := e.admit(ctx, m, have, wait)
+		waited += w
+		if full {
+			e.want(r, false)
+		}
 	}
-	return err
+	return l, waited, err
 }
 
 // choose reserves the copies that the file lacks under the rule. One goroutine at a time
 // does so for a file, or two rules would choose different RSEs where one copy serves both.
-func (e *Engine) choose(ctx context.Context, r backends.RuleStatus, in backends.Info, t *tally, urgent bool) (moves []*move, have []backends.Replica, err error) {
+func (e *Engine) choose(ctx context.Context, r backends.RuleStatus, in backends.Info, urgent bool) (moves []*move, have []backends.Replica, l *lack, err error) {
 	release, err := e.alone(ctx, in.DID)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	defer release()
 	// First the copies under way, then those on record: one that ends in between is in both.
 	moving := e.moving(in.DID)
 	have, err = e.l.Catalogue().Replicas(ctx, in.DID)
 	if errors.Is(err, backends.ErrNotExist) || errors.Is(err, backends.ErrNotDir) {
-		return nil, nil, nil // gone since it was listed
+		return nil, nil, nil, nil // gone since it was listed
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
+	stuck := func(err error) *lack { return &lack{why: err.Error(), stuck: true} }
 	missing, err := e.l.Missing(r.Rule, have)
 	if err != nil {
-		t.missing++
-		t.stick(in.DID, err)
-		return nil, nil, nil
+		return nil, nil, stuck(err), nil
 	}
 	if missing <= 0 {
+		if e.dry {
+			return nil, nil, nil, nil
+		}
 		e.forget(key{in.DID, ""})
-		return nil, nil, e.removeBad(ctx, in, have)
+		return nil, nil, nil, e.removeBad(ctx, in, have)
 	}
-	t.missing++
+	from, err := e.l.Sources(r.Rule)
+	if err != nil {
+		return nil, nil, stuck(err), nil
+	}
+	if e.isCancelled(key{in.DID, ""}) {
+		return nil, nil, stuck(errCancelled), nil
+	}
+	l = &lack{}
 	rule, planned, given := e.withPlanned(r.Rule, in, have, moving)
-	targets, err := e.l.Targets(ctx, rule, planned, in.Size)
-	if ctx.Err() != nil {
-		return nil, nil, ctx.Err()
+	group, err := e.groupOf(ctx, r, in)
+	if err != nil {
+		return nil, nil, nil, err
 	}
+	prefer, err := e.prefer(ctx, group)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	targets, err := e.l.TargetsBy(ctx, rule, planned, lake.Choice{Size: in.Size, Space: e.space, Prefer: prefer, Seed: group.seed()})
+	if ctx.Err() != nil {
+		return nil, nil, nil, ctx.Err()
+	}
+	e.rememberGroup(group, targets)
 	for _, rse := range targets {
-		if m := e.reserve(in, rse, urgent); m != nil {
+		may := e.mayComeFrom(from, rse)
+		source, ok := e.l.SourceOf(have, rse.Name, may)
+		if !ok && may != nil && in.Size > 0 {
+			l.waits, l.why = true, e.waitsFor(r.Rule, have, from, rse)
+			continue
+		}
+		if m := e.reserve(in, rse, r.Rule, may, source, urgent); m != nil {
 			moves = append(moves, m)
 		}
 	}
 	switch {
 	case given != nil: // copies that failed so often that others are tried, and there are none
 		if err != nil || len(targets) == 0 {
-			t.stick(in.DID, given)
+			l = stuck(given)
 		}
 	case err != nil && backends.IsTemporary(err):
 		if e.failed(key{in.DID, ""}, err) >= e.o.Failures {
-			t.stick(in.DID, err)
+			l = stuck(err)
 		}
 	case err != nil:
-		t.stick(in.DID, err)
+		l = stuck(err)
 	}
-	return moves, have, nil
+	return moves, have, l, nil
+}
+
+// waitsFor says what a copy waits for that cannot be made of any that is there.
+func (e *Engine) waitsFor(r backends.Rule, have []backends.Replica, from lake.From, to *lake.RSE) string {
+	if _, ok := e.l.SourceOf(have, to.Name, from); ok {
+		return fmt.Sprintf("waits for a copy elsewhere: none may go from where there is one to %s", to.Name)
+	}
+	if r.Source == "" {
+		return "waits for a good copy"
+	}
+	return "waits for a copy at " + r.Source
 }
 
 // alone waits until no other goroutine chooses for the file.
@@ -104,6 +145,9 @@ func (e *Engine) alone(ctx context.Context, d backends.DID) (release func(), err
 func (e *Engine) moving(d backends.DID) map[string]bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.under[d] == 0 {
+		return nil
+	}
 	out := map[string]bool{}
 	for _, rse := range e.l.RSEs() {
 		if e.moves[key{d, rse.Name}] != nil {
@@ -114,7 +158,7 @@ func (e *Engine) moving(d backends.DID) map[string]bool {
 }
 
 // withPlanned adds to what a file has the copies under way, as if they were there. RSEs
-// where its copy failed too often are taken out of the choice, and the reason is given.
+// where its copy failed too often, or was cancelled, are taken out of the choice, and the reason is given.
 func (e *Engine) withPlanned(r backends.Rule, in backends.Info, have []backends.Replica, moving map[string]bool) (backends.Rule, []backends.Replica, error) {
 	var given error
 	planned := slices.Clone(have)
@@ -128,13 +172,22 @@ func (e *Engine) withPlanned(r backends.Rule, in backends.Info, have []backends.
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if len(moving)+len(e.trouble)+len(e.cancelled) == 0 {
+		return r, planned, nil
+	}
 	for _, rse := range e.l.RSEs() {
 		if moving[rse.Name] {
 			plan(rse.Name)
 			continue
 		}
+		var why error
 		t := e.trouble[key{in.DID, rse.Name}]
-		if t == nil || t.attempts < e.o.Failures || time.Now().After(t.next) {
+		switch {
+		case e.cancelled[key{in.DID, rse.Name}]:
+			why = errCancelled
+		case t != nil && t.attempts >= e.o.Failures && !time.Now().After(t.next):
+			why = t.err
+		default:
 			continue
 		}
 		only := backends.Rule{Copies: 1, Expression: r.Expression}
@@ -143,7 +196,7 @@ func (e *Engine) withPlanned(r backends.Rule, in backends.Info, have []backends.
 		}
 		plan(rse.Name)
 		r.Copies++
-		given = t.err
+		given = why
 	}
 	return r, planned, given
 }

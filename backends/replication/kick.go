@@ -56,10 +56,17 @@ func (e *Engine) kickLoop(ctx context.Context) {
 	}
 }
 
-// look applies every rule that covers d to the files at or below it. A rule on d itself
-// is evaluated as a whole; one on a collection above is, when d may have changed its
-// state, put on the list for that.
+// look applies every rule that covers d to the files at or below it. A rule on d itself, if that is a collection, is
+// put on the list of those of which all files are looked at.
 func (e *Engine) look(ctx context.Context, d backends.DID) error {
+	in, err := e.l.Catalogue().Stat(ctx, d)
+	if errors.Is(err, backends.ErrNotExist) || errors.Is(err, backends.ErrNotDir) {
+		e.gone(d)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
 	for r, err := range e.l.Rules().RulesOf(ctx, d) {
 		if errors.Is(err, backends.ErrNotExist) {
 			return nil
@@ -67,35 +74,40 @@ func (e *Engine) look(ctx context.Context, d backends.DID) error {
 		if err != nil {
 			return err
 		}
-		if r.DID == d {
-			e.mu.Lock()
-			busy := e.evaluating[r.ID]
-			e.mu.Unlock()
-			if busy {
-				e.markDirty(r)
-			} else {
-				e.evaluate(ctx, r, false)
-			}
-			continue
-		}
-		var t tally
-		for in, err := range e.files(ctx, d) {
-			if err == nil {
-				err = e.file(ctx, r, in, &t, false)
-			}
-			if errors.Is(err, backends.ErrNotExist) {
-				break
-			}
-			if err != nil {
+		switch {
+		case r.DID == d && (in.IsDir() || e.isEvaluating(r.ID)):
+			e.want(r, true)
+		case r.DID == d:
+			e.evaluate(ctx, work{rule: r, walk: true}, false)
+		default:
+			if err := e.lookBelow(ctx, r, in); err != nil {
 				return err
 			}
-		}
-		switch {
-		case t.missing > 0 && r.State == backends.RuleOK:
-			e.setState(ctx, r, t)
-		case (t.missing == 0) != (r.State == backends.RuleOK) || t.stuck > 0:
-			e.markDirty(r)
+			e.settle(ctx, r.ID)
 		}
 	}
 	return nil
+}
+
+func (e *Engine) lookBelow(ctx context.Context, r backends.RuleStatus, in backends.Info) error {
+	var failed error
+	e.walk(ctx, in, nil, func(f backends.Info, err error) bool {
+		var l *lack
+		if err == nil {
+			l, _, err = e.file(ctx, r, f, false)
+		}
+		if err != nil {
+			failed = err
+			return false
+		}
+		e.note(r, f.DID, l)
+		return true
+	})
+	return failed
+}
+
+func (e *Engine) isEvaluating(id backends.RuleID) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.evaluating[id]
 }

@@ -2,7 +2,6 @@ package replication
 
 import (
 	"context"
-	"errors"
 	"math/rand/v2"
 	"slices"
 	"sync/atomic"
@@ -23,20 +22,18 @@ type move struct {
 	key
 	in     backends.Info
 	to     *lake.RSE
+	from   lake.From // what it may be made of
+	source string    // what it was to be made of when it was chosen; "": nothing is there
+	class  class
 	urgent bool // was kicked or is a retry: before what a sweep found
 	state  TransferState
 	since  time.Time
 	ticket *lake.Ticket // the recall of its source, asked for ahead so that many become one request
 	done   atomic.Int64
-}
 
-// dest is what waits for one RSE. Guarded by Engine.mu.
-type dest struct {
-	queue   []*move
-	workers int
-	room    chan struct{} // closed when the queue gets shorter
-	sick    int           // failures in a row
-	wait    time.Time     // not before, when sick
+	told   int64              // of done, what the tuner was told of
+	cancel context.CancelFunc // while it is RUNNING
+	given  bool               // it was cancelled
 }
 
 // trouble is a copy that failed.
@@ -90,77 +87,108 @@ func (e *Engine) forget(k key) {
 	delete(e.trouble, k)
 }
 
-// reserve notes that a copy is wanted; nil when it is already, or has to wait for its retry.
-func (e *Engine) reserve(in backends.Info, to *lake.RSE, urgent bool) *move {
+// reserve notes that a copy is wanted; nil when it is already, or has to wait for its retry. One that waits for its
+// turn for a less urgent rule takes the place that this one gives it.
+func (e *Engine) reserve(in backends.Info, to *lake.RSE, r backends.Rule, from lake.From, source *lake.RSE, urgent bool) *move {
 	k := key{in.DID, to.Name}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if t := e.trouble[k]; e.moves[k] != nil || t != nil && t.next.After(time.Now()) {
+	c := e.classLocked(r, in.DID)
+	if m := e.moves[k]; m != nil {
+		if c.priority > m.class.priority {
+			e.destLocked(m.rse).reclass(m, c)
+		}
 		return nil
 	}
-	m := &move{key: k, in: in, to: to, urgent: urgent, state: Queued, since: e.o.Now()}
+	if t := e.trouble[k]; t != nil && t.next.After(time.Now()) {
+		return nil
+	}
+	m := &move{key: k, in: in, to: to, from: from, class: c, urgent: urgent, state: Queued, since: e.o.Now()}
+	if source != nil {
+		m.source = source.Name
+	}
 	e.moves[k] = m
+	e.under[k.did]++
+	e.destLocked(m.rse).bytes += in.Size
 	return m
 }
 
-// admit puts a reserved copy into its RSE's queue. With wait it waits until there is room,
-// unless the RSE fails all the time; without, it finds room for as many again, before
-// those that wait. One that finds none is forgotten, and found again by a later sweep.
-func (e *Engine) admit(ctx context.Context, m *move, have []backends.Replica, wait bool) {
+// dropLocked forgets a copy.
+func (e *Engine) dropLocked(m *move) {
+	delete(e.moves, m.key)
+	if e.under[m.did]--; e.under[m.did] <= 0 {
+		delete(e.under, m.did)
+	}
+	e.destLocked(m.rse).bytes -= m.in.Size
+}
+
+func (e *Engine) destLocked(rse string) *dest {
+	d := e.dests[rse]
+	if d == nil {
+		d = newDest(rse, e.o)
+		e.dests[rse] = d
+	}
+	return d
+}
+
+// admit puts a reserved copy into its RSE's queue. With wait it waits until there is room for its
+// class, unless the RSE fails all the time; without, it finds room for as many again, before
+// those that wait. One that finds none is forgotten, and found again later; full tells so of one that did not wait.
+func (e *Engine) admit(ctx context.Context, m *move, have []backends.Replica, wait bool) (waited time.Duration, full bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	d := e.dests[m.rse]
-	if d == nil {
-		d = &dest{room: make(chan struct{})}
-		e.dests[m.rse] = d
-	}
+	d := e.destLocked(m.rse)
 	limit := e.o.Queue
 	if !wait {
 		limit *= 2
 	}
-	for len(d.queue) >= limit {
+	for d.waiting(m.class) >= limit {
 		if !wait || d.sick > 2 || ctx.Err() != nil {
-			delete(e.moves, m.key)
-			return
+			e.dropLocked(m)
+			return waited, !wait
 		}
 		room := d.room
 		e.mu.Unlock()
+		began := time.Now()
 		select {
 		case <-room:
 		case <-ctx.Done():
 		}
+		waited += time.Since(began)
 		e.mu.Lock()
-	}
-	at := len(d.queue)
-	if m.urgent {
-		if i := slices.IndexFunc(d.queue, func(x *move) bool { return !x.urgent }); i >= 0 {
-			at = i
+		if m.given {
+			return waited, false // and it was forgotten
 		}
 	}
-	d.queue = slices.Insert(d.queue, at, m)
-	if e.onTapeOnly(have) && m.in.Size > 0 {
-		e.stageLocked(ctx, d, m)
+	d.put(m)
+	if tape, only := e.onTapeOnly(have, m); only && m.in.Size > 0 {
+		e.stageLocked(ctx, d, m, tape)
 	}
 	e.workLocked(d)
+	return waited, false
 }
 
-// onTapeOnly tells whether a recall is needed to read the file.
-func (e *Engine) onTapeOnly(have []backends.Replica) bool {
-	tape := false
+// onTapeOnly tells whether a recall is needed to make the copy, and from which RSE it must be; "" for any.
+func (e *Engine) onTapeOnly(have []backends.Replica, m *move) (rse string, only bool) {
 	for _, r := range have {
-		if rse, ok := e.l.RSE(r.RSE); ok && r.State == backends.Available {
-			if rse.Tape == nil {
-				return false
-			}
-			tape = true
+		x, ok := e.l.RSE(r.RSE)
+		if !ok || r.State != backends.Available || m.from != nil && !m.from(x.RSE) {
+			continue
 		}
+		if x.Tape == nil {
+			return "", false
+		}
+		only = true
 	}
-	return tape
+	if m.from != nil {
+		rse = m.source
+	}
+	return rse, only
 }
 
 // stageLocked asks for the source's recall; the move is not ready until that has ended.
-func (e *Engine) stageLocked(ctx context.Context, d *dest, m *move) {
-	t, err := e.l.Recall(ctx, m.in) // returns at once
+func (e *Engine) stageLocked(ctx context.Context, d *dest, m *move, rse string) {
+	t, err := e.l.RecallAt(ctx, m.in, rse) // returns at once
 	if err != nil {
 		return // the copy fails, with the reason
 	}
@@ -179,88 +207,48 @@ func (e *Engine) stageLocked(ctx context.Context, d *dest, m *move) {
 	})
 }
 
-// workLocked starts a worker for d if one is allowed and there is work.
-func (e *Engine) workLocked(d *dest) {
-	if d.workers >= e.o.Workers || e.ctx == nil || e.ctx.Err() != nil {
-		return
+// mayComeFrom tells what a copy to an RSE may be made of, by its rule and the links there are; nil: of all.
+func (e *Engine) mayComeFrom(from lake.From, to *lake.RSE) lake.From {
+	if !e.links.forbids(to.Name) {
+		return from
 	}
-	if !slices.ContainsFunc(d.queue, func(m *move) bool { return m.state == Queued }) {
-		return
-	}
-	d.workers++
-	ctx := e.ctx
-	e.wg.Go(func() { e.work(ctx, d) })
-}
-
-// work makes copies until none is ready.
-func (e *Engine) work(ctx context.Context, d *dest) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	defer func() { d.workers-- }()
-	for ctx.Err() == nil {
-		if pause := time.Until(d.wait); d.sick > 0 && pause > 0 {
-			e.mu.Unlock()
-			sleep(ctx, pause)
-			e.mu.Lock()
-			continue
-		}
-		i := slices.IndexFunc(d.queue, func(m *move) bool { return m.state == Queued })
-		if i < 0 {
-			return
-		}
-		m := d.queue[i]
-		d.queue = slices.Delete(d.queue, i, i+1)
-		close(d.room)
-		d.room = make(chan struct{})
-		m.state, m.since = Running, e.o.Now()
-		e.mu.Unlock()
-
-		_, err := e.l.Copy(ctx, m.in, m.to, m.done.Store)
-		if m.ticket != nil {
-			m.ticket.Close()
-		}
-		if err != nil && ctx.Err() == nil && !errors.Is(err, backends.ErrStale) {
-			n := e.failed(m.key, err)
-			e.log.Warn("copy", "did", m.did, "to", m.rse, "failures", n, "err", err)
-		}
-		sick := false // the destination, rather than the file or its source
-		if err != nil && ctx.Err() == nil {
-			_, _, down := m.to.Storage.Space(ctx)
-			sick = down != nil
-		}
-
-		e.mu.Lock()
-		e.endedLocked(ctx, d, m, err, sick)
+	return func(r backends.RSE) bool {
+		n, limited := e.links.limit(r.Name, to.Name)
+		return (from == nil || from(r)) && !(limited && n == 0)
 	}
 }
 
-func (e *Engine) endedLocked(ctx context.Context, d *dest, m *move, err error, sick bool) {
-	delete(e.moves, m.key)
-	switch {
-	case err == nil:
-		e.stats.Copied++
-		e.stats.CopiedBytes += m.in.Size
-		delete(e.trouble, m.key)
-		delete(e.trouble, key{m.did, ""})
-		d.sick = 0
-	case ctx.Err() != nil:
-		return
-	case errors.Is(err, backends.ErrStale):
-		delete(e.trouble, m.key) // of a content that is gone; the new one is looked at
-		ring(e.reapWake)
-	default:
-		e.stats.Failures++
-		d.sick++
-		d.wait = time.Now().Add(min(e.o.RetryMin<<min(d.sick-1, 20), e.o.RetryMax))
-		if !sick {
-			d.sick = 0
+// classLocked is the queue that the copies of a file for a rule wait in.
+func (e *Engine) classLocked(r backends.Rule, d backends.DID) class {
+	c := class{activity: r.Activity, priority: r.Urgency()}
+	if n, ok := e.priorityLocked(d); ok {
+		c.priority = n
+	}
+	if _, known := e.o.Activities[c.activity]; !known && !e.activities[c.activity] {
+		if len(e.activities) >= maxActivities {
+			c.activity = ""
+		} else {
+			e.activities[c.activity] = true
 		}
 	}
-	if len(e.kicked) < maxKicked {
-		e.kicked[m.did] = true
-	} else {
-		e.sweepNow = true
-		ring(e.sweepWake)
+	return c
+}
+
+// maxActivities bounds those that have a share of their own without being in the options; further ones have one
+// together.
+const maxActivities = 64
+
+func (e *Engine) weightOf(activity string) float64 {
+	if w := e.o.Activities[activity]; w > 0 {
+		return w
 	}
-	ring(e.kickWake)
+	return 1
+}
+
+// without deletes x from a queue.
+func without(queue []*move, x *move) []*move {
+	if i := slices.Index(queue, x); i >= 0 {
+		return slices.Delete(queue, i, i+1)
+	}
+	return queue
 }

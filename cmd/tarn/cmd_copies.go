@@ -2,9 +2,7 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"sort"
-	"strconv"
 	"strings"
 	"time"
 
@@ -122,88 +120,5 @@ func (s *session) rseCommand() *cli.Command {
 				return errors.Join(err, l.end())
 			},
 		}},
-	}
-}
-
-func (s *session) ruleCommand() *cli.Command {
-	return &cli.Command{
-		Name: "rule", Category: groupMove, Usage: "how many copies shall be where",
-		Description: "A rule asks for copies of a file, or of all files below a directory, on the RSEs that match an\nexpression: names, key=value, and & | \\ ( ) *, as in Rucio.",
-		Subcommands: []*cli.Command{
-			{
-				Name: "ls", Usage: "list rules", ArgsUsage: "[PATH]",
-				Description: "With PATH: the rules on it and on the directories above it.\n\nExample:\n   tarn rule ls --state STUCK",
-				Flags:       []cli.Flag{&cli.StringSliceFlag{Name: "state", Usage: "only those that are `STATE`: OK, REPLICATING, STUCK"}},
-				Action: func(c *cli.Context) error {
-					if err := want(c, 0, 1); err != nil {
-						return err
-					}
-					var states []backends.RuleState
-					for _, x := range c.StringSlice("state") {
-						st := backends.RuleState(strings.ToUpper(x))
-						if st != backends.RuleOK && st != backends.RuleReplicating && st != backends.RuleStuck {
-							return usage([]string{"rule", "ls"}, "--state: want OK, REPLICATING or STUCK, not %q", x)
-						}
-						states = append(states, st)
-					}
-					l := s.t.list("id", "state", ">copies", "expression", "expires", "on", "")
-					err := call(c.Context, s, c.Args().Slice(), "rule/ls", func(ps []control.Text) any {
-						req := control.RulesRequest{States: states}
-						if len(ps) == 1 {
-							req.Path = ps[0]
-						}
-						return req
-					}, func(r control.RuleEntry) error {
-						on := r.Path.Quote()
-						if on == "" {
-							on = control.Text(r.DID.String()).Quote()
-						}
-						return l.add(r, string(r.ID), string(r.State), strconv.Itoa(r.Copies), r.Expression, when(r.Expires), on, r.Error)
-					}, nil)
-					return errors.Join(err, l.end())
-				},
-			},
-			{
-				Name: "add", Usage: "ask for copies", ArgsUsage: "PATH EXPRESSION",
-				Description: "The copies are made by the daemon, while the lake is mounted.\n\nExample:\n   tarn rule add /ctao/dl3 'country=IT&rse_type=DISK' --copies 1 --lifetime 30d",
-				Flags: []cli.Flag{
-					&cli.IntFlag{Name: "copies", Aliases: []string{"n"}, Value: 1, Usage: "`N` copies"},
-					&cli.StringFlag{Name: "lifetime", Usage: "for this `TIME` (30d, 12h); default: for ever"},
-					&cli.StringFlag{Name: "comment", Usage: "`WORDS` to remember it by"},
-				},
-				Action: func(c *cli.Context) error {
-					if err := want(c, 2, 2); err != nil {
-						return err
-					}
-					life, err := lifetime(c, "lifetime")
-					if err != nil {
-						return err
-					}
-					var added control.RuleAdded
-					err = call[struct{}](c.Context, s, c.Args().Slice()[:1], "rule/add", func(ps []control.Text) any {
-						return control.RuleAddRequest{Path: ps[0], Copies: c.Int("copies"), Expression: c.Args().Get(1), Lifetime: life, Comment: c.String("comment")}
-					}, nil, &added)
-					if err != nil {
-						return err
-					}
-					return s.t.object(added, func() { fmt.Fprintln(s.t.out, added.ID) })
-				},
-			},
-			{
-				Name: "rm", Usage: "remove rules", ArgsUsage: "ID...",
-				Description: "What no rule wants any more stays until somebody removes the file.",
-				Action: func(c *cli.Context) error {
-					if err := want(c, 1, -1); err != nil {
-						return err
-					}
-					var n control.Count
-					err := call[struct{}](c.Context, s, nil, "rule/rm", func([]control.Text) any { return control.IDsRequest{IDs: c.Args().Slice()} }, nil, &n)
-					if err != nil {
-						return err
-					}
-					return s.t.object(n, func() { s.t.say("%s removed", count(n.Done, "rule")) })
-				},
-			},
-		},
 	}
 }

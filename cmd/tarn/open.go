@@ -347,7 +347,15 @@ func orNone(s config.Size) int64 {
 }
 
 func (o *opened) replicate() {
-	o.engine = replication.New(o.lake, replication.Options{Log: o.log, Now: o.now})
+	t := o.cfg.Transfers
+	ro := replication.Options{Workers: t.AtATime, PerLink: t.PerLink, Activities: map[string]float64{}, Log: o.log, Now: o.now}
+	for _, a := range t.Activities {
+		ro.Activities[a.Name] = float64(a.Share)
+	}
+	for _, l := range t.Links {
+		ro.Links = append(ro.Links, replication.Link{From: l.From, To: l.To, Copies: l.Copies})
+	}
+	o.engine = replication.New(o.lake, ro)
 	o.lake.OnBad(func(d backends.DID) { o.engine.Kick(d) })
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup

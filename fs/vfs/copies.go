@@ -151,7 +151,7 @@ func (up *uploader) another(ctx context.Context, in backends.Info, u *unsent, r 
 	if !ok {
 		return up.store(ctx, u, r, i, u.entry, up.v.lake.Store) // which says so
 	}
-	_, done, err := up.v.lake.CopyByServers(ctx, in, rse, r.Copies[i].PFN, nil)
+	_, done, err := up.v.lake.CopyByServers(ctx, in, rse, r.Copies[i].PFN, nil, nil)
 	switch {
 	case !done:
 		return up.store(ctx, u, r, i, u.entry, up.v.lake.Store)

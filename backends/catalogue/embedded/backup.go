@@ -44,7 +44,7 @@ type BackupInfo struct {
 // Backup writes all that is stored at this moment to w, while calls go on. An error of w
 // comes back as it is.
 func (c *Catalogue) Backup(ctx context.Context, w io.Writer, lake string) (BackupInfo, error) {
-	info := BackupInfo{Version: backupVersion, Format: formatVersion, Lake: lake, Made: c.now().UTC()}
+	info := BackupInfo{Version: backupVersion, Lake: lake, Made: c.now().UTC()}
 	err := c.read(ctx, func(v *view) error {
 		val, err := v.get(countersKey())
 		if err != nil {
@@ -54,6 +54,11 @@ func (c *Catalogue) Backup(ctx context.Context, w io.Writer, lake string) (Backu
 		if err := n.decode(val); err != nil {
 			return err
 		}
+		format, err := v.version()
+		if err != nil {
+			return err
+		}
+		info.Format = int(format)
 		info.Sequence, info.Files, info.Bytes = n.sequence, n.files, n.bytes
 		out, err := newBackupWriter(w, info)
 		if err != nil {
@@ -150,8 +155,8 @@ func ReadBackup(r io.Reader, each func(k, v []byte) error) (info BackupInfo, err
 	if json.Unmarshal(head, &info) != nil {
 		return info, bad("its head")
 	}
-	if info.Version != backupVersion || info.Format != formatVersion {
-		return info, fmt.Errorf("form %d of format %d, this program reads %d of %d: %w", info.Version, info.Format, backupVersion, formatVersion, backends.ErrVersion)
+	if info.Version != backupVersion || info.Format < versionFirst || info.Format > formatVersion {
+		return info, fmt.Errorf("form %d of format %d, this program reads form %d of formats up to %d: %w", info.Version, info.Format, backupVersion, formatVersion, backends.ErrVersion)
 	}
 	var key, val, last []byte
 	for n := int64(0); ; n++ {

@@ -244,8 +244,8 @@ func (c *Catalogue) load(fresh bool) (err error) {
 		}
 		return c.loadPlaces()
 	}
-	if d := (dec{b: version}); d.uint() != formatVersion {
-		return fmt.Errorf("format %x, this program reads %d: %w", version, formatVersion, backends.ErrVersion)
+	if _, err := decodeVersion(version); err != nil {
+		return err
 	}
 	count, err := v.get(countersKey())
 	if err != nil {
@@ -260,9 +260,31 @@ func (c *Catalogue) load(fresh bool) (err error) {
 }
 
 func (c *Catalogue) commitFirst() error {
+	return c.commitBadger(map[string][]byte{string(versionKey()): encodeVersion(versionFirst)}, c.count.encode())
+}
+
+func encodeVersion(n uint64) []byte {
 	var version enc
-	version.uint(formatVersion)
-	return c.commitBadger(map[string][]byte{string(versionKey()): version}, c.count.encode())
+	version.uint(n)
+	return version
+}
+
+// decodeVersion gives the version of the format that a catalogue makes use of: ErrVersion if this program does not read it.
+func decodeVersion(val []byte) (uint64, error) {
+	d := dec{b: val}
+	n := d.uint()
+	if d.bad || n < versionFirst || n > formatVersion {
+		return 0, fmt.Errorf("format %x, this program reads up to %d: %w", val, formatVersion, backends.ErrVersion)
+	}
+	return n, nil
+}
+
+func (v *view) version() (uint64, error) {
+	val, err := v.get(versionKey())
+	if err != nil {
+		return 0, err
+	}
+	return decodeVersion(val)
 }
 
 // Usage gives the number of files and their bytes in the whole lake.

@@ -94,7 +94,7 @@ func (o Options) badger(dir string) badger.Options {
 	b.ValueLogFileSize = 1 << 20
 	b.NumCompactors = 2
 	b.NumGoroutines = 1
-	b.ExternalMagicVersion = formatVersion
+	b.ExternalMagicVersion = manifestVersion
 	b.Logger = badgerLog{o.Log}
 	return b
 }

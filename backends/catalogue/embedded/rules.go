@@ -27,7 +27,34 @@ func (r *rule) encode() []byte {
 	b.string(string(r.State))
 	b.string(r.Error)
 	b.time(r.Created)
+	if r.hasTransfer() {
+		b.string(r.Source)
+		b.string(r.Activity)
+		b.uint(uint64(r.Priority))
+		b.string(r.Weight)
+		b.string(string(r.Grouping))
+	}
 	return b
+}
+
+// hasTransfer tells whether the rule says how its copies are made: that is what version 1 knows nothing of.
+func (r *rule) hasTransfer() bool {
+	return r.Source != "" || r.Activity != "" || r.Priority != 0 || r.Weight != "" || r.Grouping != ""
+}
+
+// putRule stores the record. The first one that an older program would misread makes the catalogue one that it refuses.
+func (t *tx) putRule(r *rule) error {
+	if r.hasTransfer() {
+		has, err := t.version()
+		if err != nil {
+			return err
+		}
+		if has < versionTransfer {
+			t.set(versionKey(), encodeVersion(versionTransfer))
+		}
+	}
+	t.set(ruleKey(r.ID), r.encode())
+	return nil
 }
 
 func (r *rule) decode(val []byte) error {
@@ -41,23 +68,28 @@ func (r *rule) decode(val []byte) error {
 	r.State = backends.RuleState(d.string())
 	r.Error = d.string()
 	r.Created = d.time()
+	if len(d.b) > 0 {
+		r.Source = d.string()
+		r.Activity = d.string()
+		r.Priority = int(d.uint())
+		r.Weight = d.string()
+		r.Grouping = backends.Grouping(d.string())
+	}
 	return d.err("rule")
 }
 
 // maxRuleText bounds the texts of a rule.
 const maxRuleText = 4096
 
-// AddRule stores the rule with state REPLICATING; an equal one gives its ID.
+// AddRule stores the rule with state REPLICATING, or updates one that asks for the same copies.
 func (c *Catalogue) AddRule(ctx context.Context, r backends.Rule) (id backends.RuleID, err error) {
 	var random [16]byte
 	rand.Read(random[:])
 	err = c.update(ctx, false, func(t *tx) error {
-		switch {
-		case r.Copies < 1:
-			return fmt.Errorf("%d copies: %w", r.Copies, backends.ErrNotSupported)
-		case r.Expression == "":
-			return fmt.Errorf("no RSE expression: %w", backends.ErrNotSupported)
-		case len(r.Expression)+len(r.Comment)+len(r.Account) > maxRuleText:
+		if err := r.Check(); err != nil {
+			return err
+		}
+		if len(r.Expression)+len(r.Comment)+len(r.Account)+len(r.Source)+len(r.Activity)+len(r.Weight) > maxRuleText {
 			return fmt.Errorf("a rule of more than %d bytes: %w", maxRuleText, backends.ErrQuota)
 		}
 		h, err := t.find().mustFind(r.DID)
@@ -69,17 +101,22 @@ func (c *Catalogue) AddRule(ctx context.Context, r backends.Rule) (id backends.R
 			return err
 		}
 		for _, old := range have {
-			if old.Copies == r.Copies && old.Expression == r.Expression {
-				id = old.ID
-				return nil
+			old.DID = r.DID // both are on one inode
+			if !old.Same(r) {
+				continue
 			}
+			id = old.ID
+			if now := old.Updated(r); now != old.Rule {
+				old.Rule = now
+				return t.putRule(old)
+			}
+			return nil
 		}
 		n := rule{inode: h.Inode, RuleStatus: backends.RuleStatus{ID: backends.RuleID(hex.EncodeToString(random[:])), Rule: r, State: backends.RuleReplicating, Created: t.now}}
 		id = n.ID
-		t.set(ruleKey(n.ID), n.encode())
 		t.set(ruleOfKey(n.inode, n.ID), nil)
 		t.set(ruleInKey(n.State, n.ID), nil)
-		return nil
+		return t.putRule(&n)
 	})
 	if err != nil {
 		return "", opError("add rule", r.DID, err)
@@ -144,7 +181,7 @@ next:
 	for _, r := range rs {
 		t.dropRule(r)
 		for _, h := range have {
-			if h.Copies == r.Copies && h.Expression == r.Expression {
+			if h.Same(r.Rule) {
 				continue next
 			}
 		}

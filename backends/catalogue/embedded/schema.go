@@ -7,14 +7,21 @@ import (
 	"tarn/backends"
 )
 
-// formatVersion is what the version key holds. docs/catalogue-format.md describes
-// the format; a change that an older program would misread needs the next number.
-const formatVersion = 1
+// What the version key holds. docs/catalogue-format.md describes the format; a change that an older
+// program would misread needs the next number, which a catalogue gets when it is first made use of.
+const (
+	versionFirst    = 1
+	versionTransfer = 2 // rules have a source, an activity, a priority, a weight and a grouping
+	formatVersion   = versionTransfer
+)
+
+// manifestVersion is the database's external magic number. It cannot be changed in a database that is there.
+const manifestVersion = 1
 
 // Every key begins with one of these bytes. Inodes, times and sequence numbers in
 // keys are 8 bytes, big endian, so that keys sort as the numbers do.
 const (
-	prefixVersion  = 'v' // v                              -> formatVersion
+	prefixVersion  = 'v' // v                              -> version of the format
 	prefixCounters = 'n' // n                              -> counters
 	prefixScope    = 's' // s scope                        -> entry of the scope's own collection
 	prefixEntry    = 'e' // e parent name                  -> entry: the home of a DID

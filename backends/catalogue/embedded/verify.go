@@ -74,13 +74,13 @@ func readManifest(o Options, db string, d *durable) (tables []string, err error)
 	if _, err := f.ReadAt(head[:], 0); err != nil || string(head[:4]) != "Bdgr" {
 		return nil, fmt.Errorf("MANIFEST is none: %w", backends.ErrDamaged)
 	}
-	if v := binary.BigEndian.Uint16(head[4:]); v != formatVersion {
-		return nil, fmt.Errorf("format %d, this program reads %d: %w", v, formatVersion, backends.ErrVersion)
+	if v := binary.BigEndian.Uint16(head[4:]); v != manifestVersion {
+		return nil, fmt.Errorf("format %d, this program reads %d: %w", v, manifestVersion, backends.ErrVersion)
 	}
 	if v := binary.BigEndian.Uint16(head[6:]); v != 8 {
 		return nil, fmt.Errorf("database of version %d, this program reads 8: %w", v, backends.ErrVersion)
 	}
-	m, _, err := badger.ReplayManifestFile(f, formatVersion, o.badger(db))
+	m, _, err := badger.ReplayManifestFile(f, manifestVersion, o.badger(db))
 	if err != nil {
 		return nil, fmt.Errorf("MANIFEST: %w: %w", backends.ErrDamaged, err)
 	}

@@ -58,8 +58,12 @@ func (c *Catalogue) AddRule(_ context.Context, r backends.Rule) (backends.RuleID
 		return "", err
 	}
 	defer c.mu.Unlock()
-	for _, x := range c.rules {
-		if x.DID == r.DID && x.Copies == r.Copies && x.Expression == r.Expression {
+	if err := r.Check(); err != nil {
+		return "", err
+	}
+	for i, x := range c.rules {
+		if x.Same(r) {
+			c.rules[i].Rule = x.Updated(r)
 			return x.ID, nil
 		}
 	}

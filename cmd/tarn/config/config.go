@@ -38,6 +38,7 @@ type Config struct {
 	Checksums  []string    `yaml:"checksums"`   // computed for new files
 	Recalls    Recalls     `yaml:"recalls"`     //
 	Reads      Reads       `yaml:"reads"`       //
+	Transfers  Transfers   `yaml:"transfers"`   // copies that rules want
 	Mount      Mount       `yaml:"mount"`       //
 	Log        Log         `yaml:"log"`         //
 
@@ -228,6 +229,27 @@ type WriteRule struct {
 	Copies     int    `yaml:"copies"`
 	Expression string `yaml:"expression"`
 	Comment    string `yaml:"comment"`
+}
+
+// Transfers governs the copies that rules want.
+type Transfers struct {
+	AtATime    int        `yaml:"at_a_time"`  // to one RSE; 0: as many as bring most, 2 to 32
+	PerLink    int        `yaml:"per_link"`   // from one RSE to another; 0: no bound
+	Activities []Activity `yaml:"activities"` // whose share is not 1
+	Links      []Link     `yaml:"links"`      // the first that names both RSEs counts, and before per_link
+}
+
+// Activity is what rules name with --activity.
+type Activity struct {
+	Name  string `yaml:"name"`
+	Share int    `yaml:"share"` // of an RSE that copies of several activities wait for
+}
+
+// Link bounds the copies between RSEs.
+type Link struct {
+	From   string `yaml:"from"`   // RSE expressions
+	To     string `yaml:"to"`     //
+	Copies int    `yaml:"copies"` // at a time; 0: none, -1: no bound
 }
 
 // Reads governs reading from storages.

@@ -310,3 +310,21 @@ func writeLake(t *testing.T, text string) string {
 	}
 	return file
 }
+
+func TestTransfers(t *testing.T) {
+	const lake = "rses: [{name: A, path: a, attributes: {site: X}}, {name: B, path: b}]\nscopes: [{name: s}]\n"
+	c, err := Parse("/srv/lake/lake.yaml", []byte(lake+"transfers: {at_a_time: 4, per_link: 2, activities: [{name: raw data, share: 3}], links: [{from: site=X, to: B, copies: -1}, {from: A, to: '*'}]}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Transfers{4, 2, []Activity{{"raw data", 3}}, []Link{{"site=X", "B", -1}, {"A", "*", 0}}}
+	if !reflect.DeepEqual(c.Transfers, want) {
+		t.Errorf("%+v", c.Transfers)
+	}
+	_, err = Parse("/srv/lake/lake.yaml", []byte(lake+"transfers: {at_a_time: -1, activities: [{name: a, share: 0}, {name: a, share: 1}], links: [{from: '((', to: C, copies: -2}]}\n"))
+	for _, says := range []string{"transfers.at_a_time: want 0 to 1000", "activities[0].share: want 1", `activities[1].name: "a" is given twice`, "links[0].from: ", `links[0].to: "C" matches no RSE`, "links[0].copies: want -1"} {
+		if err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%v does not say %q", err, says)
+		}
+	}
+}

@@ -47,6 +47,8 @@ var items = map[reflect.Type]any{
 	reflect.TypeFor[Metadata]():   Metadata{},
 
 	reflect.TypeFor[metadata.Name](): metadata.Name{},
+	reflect.TypeFor[Activity]():      Activity{Share: 1},
+	reflect.TypeFor[Link]():          Link{},
 }
 
 func ptr[T any](v T) *T { return &v }

@@ -77,6 +77,7 @@ func (c *Config) validate(bad *Error) {
 	j.scopes()
 	j.writeRules()
 	j.ingest()
+	j.transfers()
 	j.checksums()
 	j.recalls()
 	if f := j.c.Reads.Failover.D(); f < 100*time.Millisecond {
@@ -278,6 +279,41 @@ func (j judge) writeRules() {
 			j.fault(key+".expression", "%q matches no RSE of this lake", w.Expression)
 		case match-closed < w.Copies:
 			j.fault(key+".expression", "%q matches %s that can be written, %d copies want as many", w.Expression, plural(match-closed, "RSE"), w.Copies)
+		}
+	}
+}
+
+func (j judge) transfers() {
+	t := j.c.Transfers
+	for _, n := range []struct {
+		key string
+		v   int
+	}{{"at_a_time", t.AtATime}, {"per_link", t.PerLink}} {
+		if n.v < 0 || n.v > 1000 {
+			j.fault("transfers."+n.key, "want 0 to 1000, not %d", n.v)
+		}
+	}
+	for i, a := range t.Activities {
+		key := fmt.Sprintf("transfers.activities[%d]", i)
+		if a.Share < 1 || a.Share > 1000 {
+			j.fault(key+".share", "want 1 to 1000, not %d", a.Share)
+		}
+		if slices.ContainsFunc(t.Activities[:i], func(b Activity) bool { return a.Name == b.Name }) {
+			j.fault(key+".name", "%q is given twice", a.Name)
+		}
+	}
+	for i, l := range t.Links {
+		key := fmt.Sprintf("transfers.links[%d]", i)
+		if l.Copies < -1 || l.Copies > 1000 {
+			j.fault(key+".copies", "want -1 (no bound) to 1000, not %d", l.Copies)
+		}
+		for _, e := range [][2]string{{"from", l.From}, {"to", l.To}} {
+			x, err := rseexpr.Parse(e[1])
+			if err != nil {
+				j.fault(key+"."+e[0], "%v", err)
+			} else if !slices.ContainsFunc(j.c.RSEs, func(r RSE) bool { return x.Match(r.Backend()) }) {
+				j.fault(key+"."+e[0], "%q matches no RSE of this lake", e[1])
+			}
 		}
 	}
 }
