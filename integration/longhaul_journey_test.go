@@ -36,8 +36,8 @@ func TestLongHaul(t *testing.T) {
 	}
 	next := h.changeHosts()
 	must(t, long.fill(20, 40, 200_000))
-	if _, err := h.progress("lapalma", still, func(st ingest.Status) bool { return st.Oldest != nil && st.Oldest.Reason != "" }); err != nil {
-		t.Fatalf("no failure is told of: %v", err)
+	if st, err := h.progress("lapalma", 15*time.Second, told); err != nil {
+		t.Errorf("no failure is told of: %v; %+v", err, st)
 	}
 	if st := h.ingest("lapalma"); st.Safe.Files != 20 || st.Deleted.Files != 20 {
 		t.Errorf("of hosts whose authority is not trusted: %s", word(st))
@@ -59,6 +59,11 @@ func TestLongHaul(t *testing.T) {
 		t.Error(err)
 	}
 	h.umount()
+}
+
+// told tells whether an ingest says why nothing moves.
+func told(st ingest.Status) bool {
+	return st.Error != "" || st.Oldest != nil && st.Oldest.Reason != ""
 }
 
 // TestLongHaulKills kills the daemon at random moments of an ingest. After each kill every file that has gone from the
@@ -181,7 +186,7 @@ func TestLongHaulFaults(t *testing.T) {
 		}
 		h.servers["PIC-DISK"].Kill()
 		must(t, m.fill(10, 15, 100_000))
-		if _, err := h.progress("lapalma", still, func(st ingest.Status) bool { return st.Oldest != nil && st.Failures > 0 }); err != nil {
+		if _, err := h.progress("lapalma", still, func(st ingest.Status) bool { return st.Found.Files == 15 && told(st) }); err != nil {
 			t.Fatal(err)
 		}
 		if left, err := regular(m.dir); err != nil || len(left) != 15 {
@@ -200,12 +205,13 @@ func TestLongHaulFaults(t *testing.T) {
 	})
 	t.Run("a destination is full", func(t *testing.T) {
 		disk := tmpfs(t, "6m")
+		must(t, os.Chmod(filepath.Dir(disk), 0o755)) // the server is not root's
 		h := newHaul(t, haulOptions{dirs: map[string]string{"PIC-DISK": disk}})
 		h.mount()
 		m := newManifest(h.watch("lapalma", "/ctao/dl0", "copies=1 rse=PIC-DISK"), "/ctao/dl0")
 		must(t, m.fill(0, 10, 1<<20))
 		if _, err := h.progress("lapalma", still, func(st ingest.Status) bool {
-			return st.Deleted.Files >= 3 && st.Oldest != nil && st.Oldest.Reason != ""
+			return st.Deleted.Files >= 3 && told(st)
 		}); err != nil {
 			t.Fatal(err)
 		}
