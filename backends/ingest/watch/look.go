@@ -74,7 +74,10 @@ func (w *Watcher) look(ctx context.Context, dir *os.File, folder, name string, s
 		return false, nil
 	}
 	w.forget(at)
-	if err := found(ctx, f); err != nil {
+	begun := w.mono()
+	err = found(ctx, f)
+	w.inFound += w.mono() - begun
+	if err != nil {
 		return false, err
 	}
 	w.remember(f)
@@ -95,8 +98,8 @@ func (w *Watcher) judge(dir *os.File, name string, f File, scan bool) verdict {
 	tries := 0
 	e := w.pending.of[f.Path]
 	switch {
-	case e == nil && scan && w.now().Sub(f.CTime).Abs() > settle:
-		unchanged = settle
+	case e == nil && scan && w.now().Sub(f.CTime).Abs() > w.settle:
+		unchanged = w.settle
 	case e != nil && e.seen.Ino == 0:
 		unchanged = w.mono() - e.since
 	case e != nil && e.seen.Same(f):
@@ -104,7 +107,7 @@ func (w *Watcher) judge(dir *os.File, name string, f File, scan bool) verdict {
 		unchanged, tries = observed, e.tries
 	}
 	ask := func(int) (held bool, err error) { return false, nil }
-	least := settle
+	least := w.settle
 	switch w.o.Complete.kind {
 	case age:
 		least, unchanged = w.o.Complete.age, observed
@@ -129,7 +132,7 @@ func (w *Watcher) judge(dir *os.File, name string, f File, scan bool) verdict {
 	case err != nil:
 		return verdict{trouble: err.Error(), again: w.patience(tries)}
 	case changed:
-		return verdict{again: settle}
+		return verdict{again: w.settle}
 	case held:
 		return verdict{again: w.patience(tries)}
 	}
@@ -139,7 +142,7 @@ func (w *Watcher) judge(dir *os.File, name string, f File, scan bool) verdict {
 // patience is how long a file is left alone that is still open: inotify tells of a close in no
 // way that fsnotify passes on. However many they are, they are 5000 a second at most.
 func (w *Watcher) patience(tries int) time.Duration {
-	d := settle << min(tries, 3)
+	d := w.settle << min(tries, 3)
 	return max(d, time.Duration(len(w.pending.of))*200*time.Microsecond)
 }
 
@@ -147,8 +150,11 @@ func (w *Watcher) patience(tries int) time.Duration {
 func (w *Watcher) later(f File, v verdict) {
 	e := w.pending.of[f.Path]
 	if e == nil { // not seen before, and not by an event
-		if len(w.pending.of) >= w.o.Pending {
-			w.full = true
+		if v.trouble != "" {
+			w.trouble(f.Path, v.trouble)
+		}
+		// What waits for an event or the next scan needs no place, since both find it without.
+		if !w.room(v.again > 0) {
 			w.beyond.files++
 			w.beyond.bytes += f.Size
 			return
@@ -169,6 +175,31 @@ func (w *Watcher) later(f File, v verdict) {
 	} else {
 		w.pending.park(e)
 	}
+}
+
+// room tells whether one more may be pending. What has to be looked at again takes the place of
+// what waits for an event, if one is found soon, and otherwise calls for a scan later.
+func (w *Watcher) room(timed bool) bool {
+	if len(w.pending.of) < w.o.Pending {
+		return true
+	}
+	if !timed {
+		return false
+	}
+	tries := 0
+	for path, e := range w.pending.of {
+		if e.at < 0 {
+			w.beyond.files++
+			w.beyond.bytes += e.seen.Size
+			w.pending.remove(path)
+			return true
+		}
+		if tries++; tries == 16 {
+			break
+		}
+	}
+	w.full = true
+	return false
 }
 
 // forget drops what is known of a path: it is told, gone, or nothing of ours.

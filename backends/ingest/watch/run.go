@@ -21,7 +21,7 @@ func (w *Watcher) Run(ctx context.Context, found Found) error {
 	w.startWatches()
 	defer w.stopWatches()
 
-	var next, ended, last time.Duration // when to scan, when the last scan ended and how long it took
+	var next, ended, last time.Duration // when to scan, when the last scan ended and how long it took without found
 	var checked time.Duration           // when the root was
 	for {
 		if now := w.mono(); now >= next {
@@ -30,12 +30,13 @@ func (w *Watcher) Run(ctx context.Context, found Found) error {
 				w.startWatches()
 				w.lost = false
 			}
+			inFound := w.inFound
 			if err := w.scan(ctx, found); err != nil {
 				return err
 			}
 			ended = w.mono()
-			last = ended - now
-			next = ended + w.o.Rescan
+			last = ended - now - (w.inFound - inFound)
+			next = ended + max(w.o.Rescan, 3*last)
 			checked = ended
 		}
 		// inotify tells nothing of a folder that is removed while somebody, and be it Root, has it open.
@@ -50,7 +51,7 @@ func (w *Watcher) Run(ctx context.Context, found Found) error {
 		}
 		if w.rescan || w.full && len(w.pending.of) < w.o.Pending/2 {
 			// Scans that are called for by events take half the time at most.
-			next = min(next, ended+max(last, settle))
+			next = min(next, ended+max(last, w.settle))
 		}
 		wait := min(next, checked+health)
 		if e := w.pending.next(); e != nil {
@@ -83,8 +84,7 @@ func (w *Watcher) touch(path string) {
 	}
 	e := w.pending.of[path]
 	if e == nil {
-		if len(w.pending.of) >= w.o.Pending {
-			w.full = true
+		if !w.room(true) {
 			return
 		}
 		e = &pending{path: path, gen: w.gen}
@@ -92,7 +92,7 @@ func (w *Watcher) touch(path string) {
 	}
 	now := w.mono()
 	e.since = now
-	w.pending.wake(e, now+settle)
+	w.pending.wake(e, now+w.settle)
 }
 
 // sleep waits, or ends with ctx.

@@ -29,8 +29,8 @@ func (w *Watcher) Scan(ctx context.Context, found Found) (incomplete int, err er
 		return 0, err
 	}
 	// What was written a moment ago gets its moment.
-	if e := w.pending.next(); e != nil && e.due <= w.mono()+settle {
-		if err := w.sleep(ctx, settle); err != nil {
+	if e := w.pending.next(); e != nil && e.due <= w.mono()+w.settle {
+		if err := w.sleep(ctx, w.settle); err != nil {
 			return 0, err
 		}
 		if err := w.lookAtDue(ctx, found); err != nil {
@@ -173,6 +173,7 @@ func (w *Watcher) lookAtDue(ctx context.Context, found Found) error {
 		if err := w.lookAgain(ctx, e, found); err != nil {
 			return err
 		}
+		w.drain()
 	}
 }
 

@@ -39,6 +39,7 @@ func newRig(t *testing.T, change func(o *Options)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.settle = 50 * time.Millisecond // many tests wait for it
 	return &rig{t: t, dir: dir, w: w}
 }
 
@@ -126,6 +127,7 @@ func equal(t *testing.T, got []string, want ...string) {
 }
 
 func TestScanTellsEachVersionOnce(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	for _, n := range []string{"b", "a", "sub/c", "sub/deep/d", "z"} {
 		r.write(n, n)
@@ -149,6 +151,7 @@ func TestScanTellsEachVersionOnce(t *testing.T) {
 }
 
 func TestFolderThatIsGoneIsNoEmptyFolder(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	r.write("a", "a")
 	if err := os.Rename(r.dir, r.dir+".away"); err != nil {
@@ -170,6 +173,7 @@ func TestFolderThatIsGoneIsNoEmptyFolder(t *testing.T) {
 }
 
 func TestRunTellsWhatAppears(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	r.write("before", "1")
 	r.run()
@@ -184,6 +188,7 @@ func TestRunTellsWhatAppears(t *testing.T) {
 }
 
 func TestFileThatIsOpenIsIncomplete(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	r.run()
 	f, err := os.Create(filepath.Join(r.dir, "open"))
@@ -194,7 +199,7 @@ func TestFileThatIsOpenIsIncomplete(t *testing.T) {
 		t.Fatal(err)
 	}
 	until(t, "it is counted", func() bool { n, b := r.w.Incomplete(); return n == 1 && b == 4 })
-	time.Sleep(3 * settle) // nothing to wait for: it must not be told
+	time.Sleep(3 * r.w.settle) // nothing to wait for: it must not be told
 	if r.count() != 0 {
 		t.Fatalf("told while it is open")
 	}

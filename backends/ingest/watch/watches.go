@@ -30,7 +30,7 @@ type watched struct {
 
 // startWatches begins to listen. Without, the scans do alone.
 func (w *Watcher) startWatches() {
-	n, err := fsnotify.NewBufferedWatcher(queue)
+	n, err := w.inotify(queue)
 	if err != nil {
 		w.once("watches", "no inotify: files are noticed by looking at the folder only", "error", err, "every", w.o.Rescan)
 		return
@@ -85,11 +85,10 @@ func (w *Watcher) watch(folder string) {
 	if folder != "" {
 		path += "/" + folder
 	}
-	var st unix.Stat_t
-	if err := unix.Lstat(path, &st); err != nil {
+	id, ok := inodeOf(path)
+	if !ok {
 		return
 	}
-	id := inode{uint64(st.Dev), st.Ino} //nolint:unconvert // 32 bits elsewhere
 	if e := s.of[folder]; e != nil {
 		if e.inode == id {
 			e.gen = w.gen
@@ -104,10 +103,14 @@ func (w *Watcher) watch(folder string) {
 		w.once("limit", "no more folders are watched: the rest is noticed by looking at it only", "watches", len(s.of), "every", w.o.Rescan)
 		return
 	}
-	switch err := s.n.Add(path); {
+	switch err := w.addWatch(s.n, path); {
 	case err == nil:
 		s.of[folder] = &watched{inode: id, gen: w.gen}
 		s.at[id] = folder
+		if now, _ := inodeOf(path); now != id { // another folder came into its place meanwhile
+			s.remove(w.o.Dir, folder)
+			w.rescan = true
+		}
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.ENOMEM):
 		w.once("limit", "the system refuses more inotify watches (fs.inotify.max_user_watches): the rest is noticed by looking at it only",
 			"watches", len(s.of), "every", w.o.Rescan)
@@ -115,6 +118,14 @@ func (w *Watcher) watch(folder string) {
 	default:
 		w.once("add", "a folder cannot be watched: it is noticed by looking at it only", "path", folder, "error", err, "every", w.o.Rescan)
 	}
+}
+
+func inodeOf(path string) (id inode, ok bool) {
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return inode{}, false
+	}
+	return inode{uint64(st.Dev), st.Ino}, true
 }
 
 // remove takes a watch away.
