@@ -28,6 +28,8 @@ type Options struct {
 
 	Log *slog.Logger
 	Now func() time.Time
+
+	hook func(step, path string) error // of tests, called between the steps; an error is a crash
 }
 
 // Record is what a ledger has of one file.

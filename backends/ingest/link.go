@@ -82,7 +82,7 @@ func (k *link) did(rel string) backends.DID {
 
 // newLink makes one from a definition that was checked.
 func newLink(o Options, d Definition, l *ledger) (*link, error) {
-	k := &link{o: o, lake: o.Lake, d: d, ledger: l, log: o.Log.With("ingest", d.Name), keep: -2, clock: time.Now, patient: sleep, tick: tick, meters: newMeters(o.Now), gates: map[string]*gate{}, choices: map[int64]chosen{}}
+	k := &link{o: o, lake: o.Lake, d: d, ledger: l, hook: o.hook, log: o.Log.With("ingest", d.Name), keep: -2, clock: time.Now, patient: sleep, tick: tick, meters: newMeters(o.Now), gates: map[string]*gate{}, choices: map[int64]chosen{}}
 	k.inbox.init()
 	for i := range k.wakes {
 		k.wakes[i] = make(chan struct{}, 1)
