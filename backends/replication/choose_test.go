@@ -37,7 +37,7 @@ func TestSecondCopyComesFromTheFirstDestination(t *testing.T) {
 		}
 	}
 	r.rule(backends.Rule{DID: d, Expression: "PIC"})
-	r.await(30 * time.Second)
+	r.await(2 * time.Minute)
 	all := int64(len(dids) * len(data))
 	if palma, pic := r.reads["PALMA"].bytes(), r.reads["PIC"].bytes(); palma != all || pic < all {
 		t.Errorf("%d bytes were read at PALMA, %d at PIC, of %d", palma, pic, all)
@@ -48,7 +48,7 @@ func TestSecondCopyComesFromTheFirstDestination(t *testing.T) {
 	// A copy that somebody else has made, as an ingest does: its Kick is enough.
 	more := r.add("/s/d", 100, 3, data, "PIC")
 	r.Kick(more...)
-	r.awaitCopies(30*time.Second, 2, more)
+	r.awaitCopies(2*time.Minute, 2, more)
 	if palma := r.reads["PALMA"].bytes(); palma != all {
 		t.Errorf("%d bytes were read at PALMA", palma)
 	}
@@ -143,12 +143,12 @@ func TestGroupingAndWeight(t *testing.T) {
 			all := fill(0)
 			r.start()
 			r.rule(backends.Rule{DID: top, Expression: `*\SRC`, Weight: "w", Grouping: c.grouping})
-			r.await(30 * time.Second)
+			r.await(2 * time.Minute)
 			r.stop()
 			more := fill(10)
 			r.start()
 			r.Kick(more...)
-			r.awaitCopies(30*time.Second, 2, more)
+			r.awaitCopies(2*time.Minute, 2, more)
 			all = append(all, more...)
 			if at := where(t, r, all, "SRC"); len(at) != c.all || at["D"] > 0 {
 				t.Errorf("all are at %v", at)
