@@ -324,3 +324,39 @@ func TestLinks(t *testing.T) {
 		o.Workers, o.Links = 4, []replication.Link{{From: "A", To: "B", Copies: 1}, {From: "A", To: "C", Copies: 0}}
 	})
 }
+
+// Copies to many RSEs at once stay within a bound of all, and each RSE has its part.
+func TestAllWorkersAreBounded(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		top := r.dir(backends.DID{Scope: "s", Name: "/s/top"})
+		for i := range 200 {
+			r.file(fmt.Sprintf("top/%03d", i), "A")
+		}
+		var mu sync.Mutex
+		all, most, at := 0, 0, map[string]int{}
+		for _, name := range []string{"B", "C"} {
+			r.disks[name].Fail(func(op, _ string) error {
+				if op != "commit" {
+					return nil
+				}
+				mu.Lock()
+				all++
+				most = max(most, all)
+				at[name]++
+				mu.Unlock()
+				time.Sleep(time.Second)
+				mu.Lock()
+				all--
+				mu.Unlock()
+				return nil
+			})
+		}
+		id := r.rule(top, 2, "B|C")
+		r.start()
+		pass(5 * time.Minute)
+		r.isState(id, backends.RuleOK, "")
+		if most > 10 || most < 6 || at["B"] != 200 || at["C"] != 200 {
+			t.Errorf("%d at a time, %v", most, at)
+		}
+	}, func(o *replication.Options) { o.AllWorkers = 8 })
+}

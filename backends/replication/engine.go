@@ -32,6 +32,7 @@ type Options struct {
 	Workers    int                // copies at a time to one RSE; 0: as many as bring most, from
 	MinWorkers int                // this; 2
 	MaxWorkers int                // to this; 32
+	AllWorkers int                // copies at a time to all RSEs, shared evenly, but MinWorkers to each; 64, without Workers
 	PerLink    int                // copies at a time from one RSE to another; 0: no bound of its own
 	Links      []Link             // for some of them, and before PerLink
 	Queue      int                // copies of one activity and priority that wait for one RSE; 256
@@ -96,6 +97,7 @@ const maxKicked = 1 << 16
 func New(l *lake.Lake, o Options) *Engine {
 	def(&o.MinWorkers, 2)
 	def(&o.MaxWorkers, 32)
+	def(&o.AllWorkers, 64)
 	o.MaxWorkers = max(o.MinWorkers, o.MaxWorkers)
 	def(&o.Queue, 256)
 	def(&o.Rules, 8)
