@@ -45,6 +45,7 @@ type Options struct {
 	RetryMax   time.Duration      // this; 1 s and 5 min; half of it is random
 	StuckRetry time.Duration      // wait between the tries of a STUCK one; 15 min
 	MaxTrouble int                // failing copies remembered; 10000
+	MaxLacking int                // files without all copies that are remembered; 100000
 	Reap       time.Duration      // between two looks at what can be deleted for good; 1 min
 	Log        *slog.Logger
 	Now        func() time.Time // for expiry and grace periods
@@ -108,6 +109,7 @@ func New(l *lake.Lake, o Options) *Engine {
 	def(&o.RetryMax, 5*time.Minute)
 	def(&o.StuckRetry, 15*time.Minute)
 	def(&o.MaxTrouble, 10000)
+	def(&o.MaxLacking, 100_000)
 	def(&o.Reap, time.Minute)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
