@@ -32,6 +32,7 @@ type Options struct {
 	Workers    int                // copies at a time to one RSE; 0: as many as bring most, from
 	MinWorkers int                // this; 2
 	MaxWorkers int                // to this; 32
+	AllWorkers int                // copies at a time to all RSEs, shared evenly, but MinWorkers to each; 64, without Workers
 	PerLink    int                // copies at a time from one RSE to another; 0: no bound of its own
 	Links      []Link             // for some of them, and before PerLink
 	Queue      int                // copies of one activity and priority that wait for one RSE; 256
@@ -44,6 +45,7 @@ type Options struct {
 	RetryMax   time.Duration      // this; 1 s and 5 min; half of it is random
 	StuckRetry time.Duration      // wait between the tries of a STUCK one; 15 min
 	MaxTrouble int                // failing copies remembered; 10000
+	MaxLacking int                // files without all copies that are remembered; 100000
 	Reap       time.Duration      // between two looks at what can be deleted for good; 1 min
 	Log        *slog.Logger
 	Now        func() time.Time // for expiry and grace periods
@@ -96,6 +98,7 @@ const maxKicked = 1 << 16
 func New(l *lake.Lake, o Options) *Engine {
 	def(&o.MinWorkers, 2)
 	def(&o.MaxWorkers, 32)
+	def(&o.AllWorkers, 64)
 	o.MaxWorkers = max(o.MinWorkers, o.MaxWorkers)
 	def(&o.Queue, 256)
 	def(&o.Rules, 8)
@@ -106,6 +109,7 @@ func New(l *lake.Lake, o Options) *Engine {
 	def(&o.RetryMax, 5*time.Minute)
 	def(&o.StuckRetry, 15*time.Minute)
 	def(&o.MaxTrouble, 10000)
+	def(&o.MaxLacking, 100_000)
 	def(&o.Reap, time.Minute)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
