@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"testing"
 	"time"
 
@@ -126,16 +126,17 @@ func (c campaign) run(t *testing.T, row *report.Test) {
 	m := newManifest(src, "/ctao/dl0")
 	full := c.size >= 100_000_000
 	began := time.Now()
-	var made atomic.Int64
-	writing := make(chan error, 1)
+	writing, changed := make(chan error, 1), make(chan struct{})
 	checked := &expiry{h: h, m: m, rse: c.rses[0]}
 	go func() {
 		for i := range c.files {
+			if c.change && i == c.files*3/4 {
+				<-changed // however fast the others are, some come to the new hosts
+			}
 			if err := m.add(i, c.size, !full); err != nil {
 				writing <- err
 				return
 			}
-			made.Store(int64(i + 1))
 			for full && t.Context().Err() == nil {
 				left, err := regular(m.dir)
 				if err == nil {
@@ -155,7 +156,7 @@ func (c campaign) run(t *testing.T, row *report.Test) {
 	}()
 	var err error
 	if c.change {
-		err = c.changed(h, name, row)
+		err = c.changed(h, name, row, sync.OnceFunc(func() { close(changed) }))
 	}
 	if err == nil {
 		err = h.gone(name, c.files, 3*time.Minute)
@@ -198,12 +199,14 @@ func (c campaign) run(t *testing.T, row *report.Test) {
 }
 
 // changed replaces the authority when half of the files have gone, and lets the new one come after a pause in which nothing moves.
-func (c campaign) changed(h *haul, name string, row *report.Test) error {
+func (c campaign) changed(h *haul, name string, row *report.Test, goOn func()) error {
+	defer goOn()
 	if err := h.gone(name, c.files/2, 3*time.Minute); err != nil {
 		return err
 	}
 	pid := h.served()
 	next := h.changeHosts()
+	goOn()
 	// What was under way comes to its end, and then nothing does.
 	last := int64(-1)
 	for at := h.ingest(name).Safe.Files; at != last; at = h.ingest(name).Safe.Files {
