@@ -20,10 +20,10 @@ func expression(r backends.Rule) (rseexpr.Expr, error) {
 }
 
 // Missing tells how many copies rule r lacks, given the replicas of a file: those count
-// that are AVAILABLE on distinct RSEs of the lake that match. An error is a rule that
+// that are AVAILABLE on distinct RSEs of the lake that match and are not drained. An error is a rule that
 // does not parse.
 func (l *Lake) Missing(r backends.Rule, have []backends.Replica) (int, error) {
-	e, err := expression(r)
+	e, err := l.expression(r)
 	if err != nil {
 		return 0, err
 	}
@@ -34,7 +34,7 @@ func (l *Lake) Missing(r backends.Rule, have []backends.Replica) (int, error) {
 func (l *Lake) matching(e rseexpr.Expr, have []backends.Replica) map[string]bool {
 	good := map[string]bool{}
 	for _, h := range have {
-		if rse := l.byName[h.RSE]; rse != nil && h.State == backends.Available && e.Match(rse.RSE) {
+		if rse := l.rse(h.RSE); rse != nil && !rse.Care.Drain && h.State == backends.Available && e.Match(rse.RSE) {
 			good[h.RSE] = true
 		}
 	}
@@ -51,7 +51,7 @@ func (l *Lake) matching(e rseexpr.Expr, have []backends.Replica) map[string]bool
 // storages that are down would do, ErrNoSpace if ones that are full would, and
 // ErrNoTarget if no RSE matches.
 func (l *Lake) Targets(ctx context.Context, r backends.Rule, have []backends.Replica, size int64) ([]*RSE, error) {
-	e, err := expression(r)
+	e, err := l.expression(r)
 	if err != nil {
 		return nil, err
 	}
@@ -68,8 +68,12 @@ func (l *Lake) Targets(ctx context.Context, r backends.Rule, have []backends.Rep
 	var choices []choice
 	var not []string
 	kind := error(ErrNoTarget)
-	for _, rse := range l.o.RSEs {
+	for _, rse := range l.RSEs() {
 		if !e.Match(rse.RSE) || good[rse.Name] {
+			continue
+		}
+		if rse.Care.Drain {
+			not = append(not, rse.Name+" is being drained")
 			continue
 		}
 		if rse.ReadOnly {
