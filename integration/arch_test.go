@@ -46,6 +46,8 @@ var allowed = []struct {
 		[]string{"tarn/backends", "tarn/backends/checksum", "tarn/backends/naming", "tarn/backends/query", "tarn/backends/rseexpr"}, []string{"golang.org/x"}},
 	{"tarn/backends/replication", "replication stands on the lake",
 		[]string{"tarn/backends", "tarn/backends/lake", "tarn/backends/checksum", "tarn/backends/query", "tarn/backends/rseexpr"}, []string{"golang.org/x"}},
+	{"tarn/backends/compare", "what compares storages with the catalogue stands on the lake",
+		[]string{"tarn/backends", "tarn/backends/lake", "tarn/backends/checksum"}, []string{"golang.org/x"}},
 	{"tarn/backends/catalogue", "a catalogue knows contracts, and its own database",
 		[]string{"tarn/backends", "tarn/backends/query", "tarn/backends/checksum"},
 		[]string{"github.com/dgraph-io/badger", "github.com/hashicorp/golang-lru", "golang.org/x", "google.golang.org/protobuf"}}, // badger's MANIFEST is protobuf
