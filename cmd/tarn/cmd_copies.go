@@ -21,24 +21,6 @@ func parseDuration(s string) (time.Duration, error) {
 	return d.D(), err
 }
 
-func (s *session) replicasCommand() *cli.Command {
-	return &cli.Command{
-		Name: "replicas", Category: groupMove, Usage: "the copies of files, and where they are", ArgsUsage: "PATH...",
-		Description: "Lists each copy of each file at and below PATH.\n\nExample:\n   tarn replicas /ctao/dl3/crab",
-		Action: func(c *cli.Context) error {
-			if err := want(c, 1, -1); err != nil {
-				return err
-			}
-			l := s.t.list("RSE", "state", "locality", "verified", "path", "")
-			err := call(c.Context, s, c.Args().Slice(), "replicas", func(ps []control.Text) any { return control.PathsRequest{Paths: ps} },
-				func(r control.ReplicaEntry) error {
-					return l.add(r, r.RSE, r.State, r.Locality, when(r.Verified), r.Path.Quote(), r.Error)
-				}, nil)
-			return errors.Join(err, l.end())
-		},
-	}
-}
-
 func (s *session) verifyCommand() *cli.Command {
 	return &cli.Command{
 		Name: "verify", Category: groupMove, Usage: "read every copy again and compare checksums", ArgsUsage: "PATH...",

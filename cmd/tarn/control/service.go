@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tarn/backends"
+	"tarn/backends/compare"
 	"tarn/backends/lake"
 	"tarn/backends/replication"
 	"tarn/cache"
@@ -32,6 +33,9 @@ type Service struct {
 	Leave   func()                                       // tells the daemon to leave unsent files in the journal when it ends; nil where there is none
 	Daemon  Daemon                                       // zero where there is none
 	Backup  func(ctx context.Context, w io.Writer) error // of the catalogue; may be nil
+
+	Scratch string                 // a folder for what is sorted; "": the system's
+	Copies  func() []compare.Place // copies that are made by others than the journal and are on no record yet, as by ingests; may be nil
 
 	Log *slog.Logger
 	Now func() time.Time // default time.Now
@@ -60,6 +64,7 @@ func (s *Service) Handler() http.Handler {
 		"find":           operation(s.find),
 		"du":             operation(s.usage),
 		"replicas":       operation(s.replicas),
+		"replicas/check": operation(s.check),
 		"meta/get":       operation(s.metaGet),
 		"meta/set":       operation(s.metaSet),
 		"verify":         operation(s.verify),
