@@ -9,7 +9,7 @@
 //	e.Kick(in.DID)      // a file was written: its rules are looked at now
 //
 // It deletes nothing that a user might miss: a replica that no rule wants (any more)
-// stays, and of a file's bytes only those go whose Past has ended, and those of a BAD
+// stays, unless its RSE is above its high mark or drained (care.go), and of a file's bytes only those go whose Past has ended, and those of a BAD
 // replica whose rule is fulfilled by others of which one was verified. That takes for
 // granted that a PFN belongs to one file only, as lake.NewPFN and lake.Place make them; a
 // PFN that the file of the same name uses now, or may get back, is spared, and at an RSE
@@ -40,6 +40,7 @@ type Options struct {
 	StuckRetry time.Duration // wait between the tries of a STUCK one; 15 min
 	MaxTrouble int           // failing copies remembered; 10000
 	Reap       time.Duration // between two looks at what can be deleted for good; 1 min
+	Care       time.Duration // between two looks at RSEs that are drained or have marks; 1 min
 	Log        *slog.Logger
 	Now        func() time.Time // for expiry and grace periods
 }
@@ -68,6 +69,7 @@ type Engine struct {
 	moves      map[key]*move
 	trouble    map[key]*trouble
 	stats      Status
+	care       careState
 }
 
 // maxKicked bounds the DIDs that wait for a look; beyond it the sweeps find them.
@@ -87,6 +89,7 @@ func New(l *lake.Lake, o Options) *Engine {
 	def(&o.StuckRetry, 15*time.Minute)
 	def(&o.MaxTrouble, 10000)
 	def(&o.Reap, time.Minute)
+	def(&o.Care, time.Minute)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -95,7 +98,8 @@ func New(l *lake.Lake, o Options) *Engine {
 	}
 	e := &Engine{l: l, o: o, log: o.Log, sweepWake: make(chan struct{}, 1), kickWake: make(chan struct{}, 1), reapWake: make(chan struct{}, 1),
 		kicked: map[backends.DID]bool{}, evaluating: map[backends.RuleID]bool{}, choosing: map[backends.DID]chan struct{}{}, dirty: map[backends.RuleID]*dirtyRule{},
-		dests: map[string]*dest{}, moves: map[key]*move{}, trouble: map[key]*trouble{}}
+		dests: map[string]*dest{}, moves: map[key]*move{}, trouble: map[key]*trouble{},
+		care: careState{wake: make(chan struct{}, 1), next: map[string]time.Time{}, busy: map[string]bool{}, swept: map[string]bool{}, of: map[string]CareStatus{}}}
 	return e
 }
 
@@ -121,6 +125,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	if e.l.Versions() != nil {
 		e.wg.Go(func() { e.reapLoop(ctx) })
+	}
+	if e.l.Records() != nil {
+		e.wg.Go(func() { e.careLoop(ctx) })
 	}
 	<-ctx.Done()
 	e.wg.Wait()
