@@ -214,8 +214,7 @@ func careModel(t *testing.T, r *rig, rnd *rand.Rand) {
 	}
 	// What the storages are told to delete is looked at just before it is gone.
 	for _, name := range names {
-		disk := r.disks[name]
-		disk.Fail(func(op, path string) error {
+		r.disks[name].Fail(func(op, path string) error {
 			if op == "commit" && rnd.IntN(10) == 0 {
 				return laketest.ErrDown
 			}
@@ -228,8 +227,8 @@ func careModel(t *testing.T, r *rig, rnd *rand.Rand) {
 			for _, in := range files {
 				reps, _ := r.cat.Replicas(ctx, in.DID)
 				i := slices.IndexFunc(reps, func(x backends.Replica) bool { return x.RSE == name && x.PFN == path })
-				if i < 0 || reps[i].State != backends.BeingDeleted || int64(len(disk.Get(path))) != in.Size {
-					continue // not this one, or no copy
+				if i < 0 || reps[i].State != backends.BeingDeleted || reps[i].Error != "" {
+					continue // not this one, or it was BAD
 				}
 				left := has(in)
 				if len(left) == 0 {
