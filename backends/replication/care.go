@@ -35,7 +35,7 @@ type CareStatus struct {
 type careState struct {
 	wake  chan struct{}
 	next  map[string]time.Time // not before
-	busy  map[string]bool      // are being looked at
+	busy  map[string]bool      // are being looked at; true: and are to be again
 	swept map[string]bool      // what was being deleted when the process before this one ended has been dealt with
 	of    map[string]CareStatus
 }
@@ -52,6 +52,9 @@ func (e *Engine) Cared() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	clear(e.care.next)
+	for rse := range e.care.busy {
+		e.care.busy[rse] = true // it began before
+	}
 	ring(e.care.wake)
 	e.sweepNow = true // what lay at a drained RSE counts no more, or again
 	ring(e.sweepWake)
@@ -79,8 +82,10 @@ func (e *Engine) careLoop(ctx context.Context) {
 					if more || rse.Care.Drain && len(e.moves) > 0 {
 						wait = max(2*time.Second, 10*took)
 					}
+					if !e.care.busy[rse.Name] {
+						e.care.next[rse.Name] = time.Now().Add(wait)
+					}
 					delete(e.care.busy, rse.Name)
-					e.care.next[rse.Name] = time.Now().Add(wait)
 					ring(e.care.wake)
 				})
 			}
@@ -107,7 +112,7 @@ func earlier(a, b time.Time) time.Time {
 func (e *Engine) careDue(rse *lake.RSE) (due time.Time, busy bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.care.busy[rse.Name] {
+	if _, busy := e.care.busy[rse.Name]; busy {
 		return due, true
 	}
 	if !cared(rse) {
@@ -120,7 +125,7 @@ func (e *Engine) careDue(rse *lake.RSE) (due time.Time, busy bool) {
 		return time.Now().Add(24 * time.Hour), false
 	}
 	if due = e.care.next[rse.Name]; !due.After(time.Now()) {
-		e.care.busy[rse.Name] = true
+		e.care.busy[rse.Name] = false
 	}
 	return due, false
 }
@@ -132,6 +137,9 @@ func cared(rse *lake.RSE) bool { return rse.Care.Drain || !rse.Care.High.IsZero(
 func (e *Engine) careFor(ctx context.Context, rse *lake.RSE) (more bool) {
 	var err error
 	s := CareStatus{Drain: rse.Care.Drain}
+	e.mu.Lock()
+	before, beforeBytes := e.care.of[rse.Name].Removed, e.care.of[rse.Name].RemovedBytes
+	e.mu.Unlock()
 	switch {
 	case rse.ReadOnly:
 		s.Why = "it is read-only"
@@ -150,6 +158,9 @@ func (e *Engine) careFor(ctx context.Context, rse *lake.RSE) (more bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	old := e.care.of[rse.Name]
+	if n := old.Removed - before; n > 0 {
+		e.log.Info("replicas deleted that no rule needs", "rse", rse.Name, "replicas", n, "bytes", old.RemovedBytes-beforeBytes, "drain", s.Drain, "left", s.Left, "over", s.Over)
+	}
 	s.RSE, s.Last, s.Removed, s.RemovedBytes = rse.Name, e.o.Now(), old.Removed, old.RemovedBytes
 	e.care.of[rse.Name] = s
 	return more
@@ -303,7 +314,7 @@ func (e *Engine) finish(ctx context.Context, in backends.Info, rse *lake.RSE, re
 	if err := e.l.Catalogue().DropReplica(ctx, in.DID, rse.Name); err != nil && !errors.Is(err, backends.ErrNotExist) {
 		return stays, "", err
 	}
-	e.log.Info("replica deleted that no rule needs", "did", in.DID, "rse", rse.Name, "pfn", rep.PFN, "bytes", in.Size, "last", last)
+	e.log.Debug("replica deleted that no rule needs", "did", in.DID, "rse", rse.Name, "pfn", rep.PFN, "bytes", in.Size, "last", last)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s := e.care.of[rse.Name]

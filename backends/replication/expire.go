@@ -33,7 +33,10 @@ func (e *Engine) expire(ctx context.Context, rse *lake.RSE, s *CareStatus) (more
 	if err := e.unfinished(ctx, rse); err != nil {
 		return false, err
 	}
-	if used <= at(rse.Care.High) {
+	e.mu.Lock()
+	begun := e.care.of[rse.Name].Over > 0 // it was above, and could not be brought below low yet
+	e.mu.Unlock()
+	if need <= 0 || used <= at(rse.Care.High) && !begun {
 		return false, nil
 	}
 	chosen, all, err := e.candidates(ctx, rse, need)

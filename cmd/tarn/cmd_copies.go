@@ -70,7 +70,7 @@ Example:
 func (s *session) rseCommand() *cli.Command {
 	return &cli.Command{
 		Name: "rse", Category: groupMove, Usage: "the storages of the lake",
-		Subcommands: []*cli.Command{s.rseTestCommand(), {
+		Subcommands: []*cli.Command{s.rseTestCommand(), s.rseUsageCommand(), s.rseSetCommand(), s.rseDrainCommand(), {
 			Name: "ls", Usage: "list them, with attributes, naming and space",
 			Action: func(c *cli.Context) error {
 				if err := want(c, 0, 0); err != nil {
@@ -86,6 +86,9 @@ func (s *session) rseCommand() *cli.Command {
 						sort.Strings(attrs)
 						if r.Naming != naming.Unique {
 							attrs = append(attrs, "(naming "+r.Naming+")")
+						}
+						if r.Drain {
+							attrs = append(attrs, "(drained)")
 						}
 						if r.ReadOnly {
 							attrs = append(attrs, "(read-only)")

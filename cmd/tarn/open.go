@@ -390,7 +390,7 @@ func policyOf(p config.Policy) vfs.Policy {
 
 // service shows the lake to the commands.
 func (o *opened) service() *control.Service {
-	s := &control.Service{FS: o.fs, Lake: o.lake, Cache: o.cache, Name: o.cfg.Name, Folders: o.folders, Scratch: o.cfg.Run, Log: o.log, Now: o.now}
+	s := &control.Service{FS: o.fs, Lake: o.lake, Cache: o.cache, Name: o.cfg.Name, Folders: o.folders, Scratch: o.cfg.Run, SetRSE: o.setRSE, Log: o.log, Now: o.now}
 	if o.engine != nil {
 		s.Kick, s.Engine = o.engine.Kick, o.engine
 	}

@@ -34,6 +34,9 @@ type Service struct {
 	Daemon  Daemon                                       // zero where there is none
 	Backup  func(ctx context.Context, w io.Writer) error // of the catalogue; may be nil
 
+	// SetRSE writes settings of an RSE into a file, whose name it gives, and puts them in force, but for what later tells
+	// of; may be nil.
+	SetRSE  func(name string, set map[string]string) (file, later string, err error)
 	Scratch string                 // a folder for what is sorted; "": the system's
 	Copies  func() []compare.Place // copies that are made by others than the journal and are on no record yet, as by ingests; may be nil
 
@@ -71,6 +74,9 @@ func (s *Service) Handler() http.Handler {
 		"import":         operation(s.importTree),
 		"transfers":      operation(s.transfers),
 		"rse/ls":         operation(s.rses),
+		"rse/usage":      operation(s.rseUsage),
+		"rse/set":        operation(s.rseSet),
+		"rse/drain":      operation(s.rseDrain),
 		"rule/ls":        operation(s.rules),
 		"rule/add":       operation(s.ruleAdd),
 		"rule/rm":        operation(s.ruleRemove),
