@@ -63,15 +63,10 @@ func (c *check) same(ctx context.Context, r row, cur current) (bool, error) {
 }
 
 // closely asks catalogue and storage about one replica that seems to be no good, or whose checksum is to be compared.
-func (c *check) closely(ctx context.Context, r row, there bool) error {
+func (c *check) closely(ctx context.Context, r row) error {
 	switch {
-	case r.Past && !there:
-		if r.State == backends.Available {
-			return c.say(Finding{What: Lost, RSE: r.RSE, PFN: r.PFN, DID: r.DID, Size: r.Size, Note: true, Detail: "of a content that was removed or replaced"})
-		}
-		return nil
 	case r.Past:
-		return nil
+		return nil // may be reaped at any time
 	case r.State == backends.Bad:
 		return c.again(ctx, r)
 	case r.State != backends.Available:

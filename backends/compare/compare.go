@@ -85,7 +85,7 @@ type Finding struct {
 	Size     int64
 	MTime    time.Time // of a dark one
 	Detail   string
-	Note     bool // no fault of the lake: a replica of a removed file, an unknown file at a shared RSE
+	Note     bool // no fault of the lake: an unknown file at a shared RSE, one on tape that is not read
 	Repaired bool
 }
 
@@ -175,7 +175,7 @@ func Files(ctx context.Context, o Options, files func(each func(backends.Info) e
 		for _, r := range reps {
 			if of(r.RSE) {
 				row := rowOf(in, r, false)
-				c.g.Go(func() error { return c.closely(own, row, true) })
+				c.g.Go(func() error { return c.closely(own, row) })
 			}
 		}
 		return nil

@@ -121,7 +121,7 @@ func (c *check) storage(ctx context.Context, rse *lake.RSE) error {
 			c.good(r)
 			return nil
 		}
-		c.g.Go(func() error { return c.closely(own, r, g.at != nil) })
+		c.g.Go(func() error { return c.closely(own, r) })
 		return nil
 	})
 	return wait(err)
