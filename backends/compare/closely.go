@@ -135,7 +135,7 @@ func (c *check) look(ctx context.Context, rse *lake.RSE, cur current, deep bool)
 	case !deep:
 		return "", "", backends.ErrNotSupported
 	}
-	switch err := compareSums(ctx, rse, cur.rep.PFN, cur.in.Checksums); {
+	switch err := Sums(ctx, rse, cur.rep.PFN, cur.in.Checksums, true); {
 	case errors.Is(err, backends.ErrCorrupt):
 		return Bad, err.Error(), nil
 	case errors.Is(err, backends.ErrNotExist):
@@ -146,15 +146,15 @@ func (c *check) look(ctx context.Context, rse *lake.RSE, cur current, deep bool)
 	return "", "", nil
 }
 
-// compareSums compares the checksums of a file with those wanted: as the storage tells them, where it computes them
-// elsewhere; else of the bytes, if they can be read without a recall.
-func compareSums(ctx context.Context, rse *lake.RSE, pfn string, want backends.Checksums) error {
+// Sums compares the checksums of a file with those wanted; ErrCorrupt when they differ. With ask it takes what a storage
+// elsewhere tells of them, if it tells any. Else the bytes are read, if that needs no recall (ErrOffline).
+func Sums(ctx context.Context, rse *lake.RSE, pfn string, want backends.Checksums, ask bool) error {
 	if want.IsZero() {
 		return fmt.Errorf("the catalogue has no checksum to compare: %w", backends.ErrNotSupported)
 	}
 	traits := rse.Storage.Traits()
 	common := slices.ContainsFunc(checksum.Known(want), func(alg string) bool { return slices.Contains(traits.Checksums, alg) })
-	if !traits.Local && common {
+	if ask && !traits.Local && common {
 		got, err := rse.Storage.Checksum(ctx, pfn)
 		if !errors.Is(err, backends.ErrNotSupported) {
 			if err != nil {

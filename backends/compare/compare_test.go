@@ -215,7 +215,7 @@ func TestStorageThatDoesNotAnswer(t *testing.T) {
 	}
 	up()
 	// Not one is there.
-	r.a.On("List", func(string) error { return fmt.Errorf("injected: %w", backends.ErrNotExist) })
+	r.a.On("List", fault.At("d", func(string) error { return fmt.Errorf("injected: %w", backends.ErrNotExist) }))
 	r.finds(o, "unavailable A")
 	r.finds(compare.Options{Force: true}) // it is asked for each of them, and has them
 }

@@ -172,38 +172,49 @@ const uploads = ".tarn-uploads"
 
 // list adds what lies at the storage.
 func (c *check) list(ctx context.Context, s *sorter, rse *lake.RSE) error {
-	dirs := []string{""}
 	var n int64
+	return Walk(ctx, rse, func(a backends.Attr) error {
+		b, err := json.Marshal(thing{a.Size, a.MTime})
+		if err == nil {
+			err = s.add(append([]byte(a.Path), 0, listed), b)
+		}
+		if err != nil {
+			return err
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.sum.Files++
+		c.sum.Bytes += a.Size
+		if n++; n%1000 == 0 && c.Progress != nil {
+			c.Progress(rse.Name, n)
+		}
+		return nil
+	})
+}
+
+// Walk calls f for every file at a storage, with its path as path.Clean gives it, but for uploads that did not end and
+// what is the storage's own. A folder that goes meanwhile is no failure; a storage without its top folder is one.
+func Walk(ctx context.Context, rse *lake.RSE, f func(backends.Attr) error) error {
+	dirs := []string{""}
 	for len(dirs) > 0 {
 		dir := dirs[len(dirs)-1]
 		dirs = dirs[:len(dirs)-1]
 		for a, err := range rse.Storage.List(ctx, dir) {
-			if errors.Is(err, backends.ErrNotExist) || errors.Is(err, backends.ErrNotDir) && dir != "" {
-				break // an empty folder went meanwhile; or nothing was ever stored here
+			if dir != "" && (errors.Is(err, backends.ErrNotExist) || errors.Is(err, backends.ErrNotDir)) {
+				break
 			}
 			if err != nil {
 				return listError{err}
 			}
-			p := path.Clean(a.Path)
+			a.Path = path.Clean(a.Path)
 			switch {
-			case path.Base(p) == uploads || strings.Contains(p, "/"+uploads+"/") || slices.Contains(rse.Own, p):
+			case path.Base(a.Path) == uploads || strings.Contains("/"+a.Path, "/"+uploads+"/") || slices.Contains(rse.Own, a.Path):
 			case a.IsDir:
 				dirs = append(dirs, a.Path)
 			default:
-				b, err := json.Marshal(thing{a.Size, a.MTime})
-				if err == nil {
-					err = s.add(append([]byte(p), 0, listed), b)
-				}
-				if err != nil {
+				if err := f(a); err != nil {
 					return err
 				}
-				c.mu.Lock()
-				c.sum.Files++
-				c.sum.Bytes += a.Size
-				if n++; n%1000 == 0 && c.Progress != nil {
-					c.Progress(rse.Name, n)
-				}
-				c.mu.Unlock()
 			}
 		}
 	}

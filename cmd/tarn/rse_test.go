@@ -141,7 +141,7 @@ func TestCareOfAMountedLake(t *testing.T) {
 	m.ok("rse", "set", "CNAF-DISK", "high=2K", "low=1K", "grace=1ms")
 	m.ok("rule", "rm", id)
 	m.ok("rse", "set", "CNAF-DISK", "high=2K") // a look now
-	waitFor(t, func() bool { // the engine may have been at the rule that was removed, and have copied anew
+	waitFor(t, func() bool {                   // the engine may have been at the rule that was removed, and have copied anew
 		u := m.usage("CNAF-DISK")
 		return u.Care != nil && u.Care.RemovedBytes >= 11003-1024
 	}, func() string { return m.ok("rse", "usage", "CNAF-DISK", "--json") })
