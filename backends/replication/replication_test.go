@@ -49,7 +49,7 @@ func inBubble(t *testing.T, f func(t *testing.T, r *rig), change ...func(*replic
 			log = slog.New(slog.NewTextHandler(t.Output(), nil))
 		}
 		var err error
-		r.l, err = lake.New(lake.Options{Catalogue: r.cat, Namespace: r.cat, Versions: r.cat, Rules: r.cat, RSEs: rses, Log: log})
+		r.l, err = lake.New(lake.Options{Catalogue: r.cat, Namespace: r.cat, Versions: r.cat, Rules: r.cat, Records: r.cat, RSEs: rses, Log: log})
 		if err != nil {
 			t.Fatal(err)
 		}
