@@ -434,18 +434,18 @@ func (k *link) sender(ctx context.Context, resumed []*Record, out chan<- *Record
 				var closed *closedError
 				switch {
 				case errors.As(err, &closed):
-					k.setTrouble(err)
+					k.setTrouble("send", err)
 					k.await(ctx, max(closed.until.Sub(k.clock()), 10*time.Millisecond))
 					continue
 				case fatal(ctx, err):
 					return err
 				}
-				k.setTrouble(err)
+				k.setTrouble("send", err)
 				k.await(ctx, time.Second)
 				continue
 			}
 			if len(batch) > 0 {
-				k.setTrouble(nil)
+				k.setTrouble("send", nil)
 			}
 		}
 		if len(batch) == 0 {
