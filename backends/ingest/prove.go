@@ -148,9 +148,7 @@ func (k *link) prover(ctx context.Context) error {
 		if err != nil && fatal(ctx, err) {
 			return err
 		}
-		if err != nil {
-			k.setTrouble(err)
-		}
+		k.setTrouble("prove", err)
 		took := time.Since(began)
 		if all {
 			whole = time.Now().Add(max(most, 9*took))

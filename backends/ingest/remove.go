@@ -43,8 +43,7 @@ func (k *link) remover(ctx context.Context) error {
 			return err
 		}
 		rest := 100 * time.Millisecond
-		if err != nil {
-			k.setTrouble(err)
+		if k.setTrouble("delete", err); err != nil {
 			rest = 5 * time.Second
 		}
 		if n == 0 {
