@@ -39,6 +39,7 @@ func (r *rig) deleted(n int64) Status {
 func TestDestinationDown(t *testing.T) {
 	for name, why := range map[string]error{"down": fault.ErrTemporary, "full": backends.ErrNoSpace, "expired": fmt.Errorf("%w: %w", backends.ErrPermission, backends.ErrExpired)} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			r := newRig(t)
 			mend := r.disks["A"].On("Create", fault.Always(why))
 			for i := range 60 {
