@@ -331,3 +331,21 @@ func TestEveryFaultOfADefinition(t *testing.T) {
 		t.Error("it was added")
 	}
 }
+
+// TestOnceTakesWhatIsFresh: a pass takes files that were written the moment before, and leaves those that are open.
+func TestOnceTakesWhatIsFresh(t *testing.T) {
+	r := newRig(t)
+	s := r.open(nil)
+	d := r.definition("A")
+	d.Name, d.Complete = "", "age:300ms"
+	r.write("f", "content")
+	heard := 0
+	st, err := s.Once(t.Context(), d, func(Status) { heard++ })
+	if err != nil || st.Deleted.Files != 1 || st.State != Done || heard == 0 {
+		t.Errorf("%+v, %v, heard %d", st, err, heard)
+	}
+	r.write("g", "content")
+	if st, err = s.Once(t.Context(), d, nil); err != nil || st.Deleted.Files != 2 {
+		t.Errorf("%+v, %v", st, err)
+	}
+}
