@@ -213,6 +213,19 @@ func (k *link) resumeRemovals(ctx context.Context) error {
 	}
 }
 
+// unhide does that when the ingest does not run: what is to be deleted has another name until then.
+func (k *link) unhide(ctx context.Context) error {
+	rs, _, err := k.ledger.next(deleting, nil, 1)
+	if err != nil || len(rs) == 0 {
+		return err
+	}
+	if err := k.enterFolder(); err != nil {
+		return err
+	}
+	defer k.leaveFolder()
+	return k.resumeRemovals(ctx)
+}
+
 // finish goes on from the record of step 1.
 func (k *link) finish(ctx context.Context, xs []*removal, resumed bool) (n int, err error) {
 	defer func() {

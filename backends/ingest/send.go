@@ -5,14 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"tarn/backends"
-	"tarn/backends/checksum"
 	"tarn/backends/lake"
 )
 
@@ -332,72 +330,6 @@ func (k *link) elsewhere(r *Record) error {
 	return nil
 }
 
-// there tells whether the lake has this very content under the name already, in a good copy. Then nothing is sent.
-func (k *link) there(ctx context.Context, r *Record, f io.ReaderAt) (bool, error) {
-	in, err := k.lake.Catalogue().Stat(ctx, r.DID)
-	switch {
-	case errors.Is(err, backends.ErrNotExist), errors.Is(err, backends.ErrNotDir):
-		return false, nil
-	case err != nil:
-		return false, err
-	case in.Type != backends.File || in.Size != r.Size || in.IsSymlink() || in.Checksums.IsZero():
-		return false, nil
-	}
-	on, err := k.lake.Catalogue().Replicas(ctx, r.DID)
-	if err != nil {
-		return false, err
-	}
-	good := false
-	for _, x := range on {
-		good = good || x.State == backends.Available && !x.Verified.IsZero()
-	}
-	if !good {
-		return false, nil
-	}
-	algs := checksum.Known(in.Checksums)
-	for _, a := range k.lake.Algs() {
-		if !slices.Contains(algs, a) {
-			algs = append(algs, a)
-		}
-	}
-	h := checksum.New(algs...)
-	buf := make([]byte, min(r.Size+1, 1<<20))
-	for off := int64(0); off < r.Size; {
-		if err := ctx.Err(); err != nil {
-			return false, err
-		}
-		n, err := f.ReadAt(buf[:min(int64(len(buf)), r.Size-off)], off)
-		h.Write(buf[:n])
-		if off += int64(n); err == io.EOF && off == r.Size {
-			break
-		}
-		if err == io.EOF {
-			return false, errChanged
-		}
-		if err != nil {
-			return false, err
-		}
-	}
-	sums := h.Sum()
-	if in.Checksums.Match(sums) != nil || in.Checksums.SHA256 == "" && in.Checksums.MD5 == "" {
-		return false, nil
-	}
-	if mine := (Spot{r.RSE, r.PFN}); r.PFN != "" && !hasSpot(on, mine) { // what was begun there is not needed
-		r.Left = append(r.Left[:len(r.Left):len(r.Left)], mine)
-	}
-	k.leaveGate(r.RSE)
-	k.lake.LetGo(r.held)
-	r.RSE, r.PFN = "", ""
-	r.Checksums, r.Generation = sums, in.Generation
-	r.TransferredAt, r.VerifiedAt = k.o.Now(), k.o.Now()
-	k.log.Info("the lake has the file already", "path", r.Path, "did", r.DID)
-	return true, nil
-}
-
-func hasSpot(rs []backends.Replica, s Spot) bool {
-	return slices.ContainsFunc(rs, func(x backends.Replica) bool { return x.RSE == s.RSE && x.PFN == s.PFN })
-}
-
 // sender sends files until ctx ends, those first that were sealed when this process began. How many at a time follows
 // from their size: many small ones, since each waits for answers, and few large ones, each of which fills the link.
 func (k *link) sender(ctx context.Context, resumed []*Record, out chan<- *Record) error {
@@ -497,49 +429,4 @@ func wait(ctx context.Context, wake <-chan struct{}, d time.Duration) {
 	case <-t.C:
 	case <-ctx.Done():
 	}
-}
-
-// slots bound what is under way, in files and bytes.
-type slots struct {
-	mu    sync.Mutex // guards the rest
-	files int
-	bytes int64
-	most  int64
-	freed chan struct{} // closed when something was given back
-}
-
-func newSlots(files int, bytes int64) *slots {
-	return &slots{files: files, bytes: bytes, most: bytes, freed: make(chan struct{})}
-}
-
-// weight is what a file takes of the bytes: a large one no more than a quarter, so that a few go at once.
-func (s *slots) weight(size int64) int64 { return min(size, s.most/4) }
-
-// take waits for room.
-func (s *slots) take(ctx context.Context, size int64) bool {
-	for {
-		s.mu.Lock()
-		if s.files > 0 && s.bytes >= s.weight(size) {
-			s.files--
-			s.bytes -= s.weight(size)
-			s.mu.Unlock()
-			return true
-		}
-		freed := s.freed
-		s.mu.Unlock()
-		select {
-		case <-freed:
-		case <-ctx.Done():
-			return false
-		}
-	}
-}
-
-func (s *slots) give(size int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.files++
-	s.bytes += s.weight(size)
-	close(s.freed)
-	s.freed = make(chan struct{})
 }
