@@ -38,8 +38,9 @@ test-long: ## the same, longer: MinIO too (its build takes minutes), 60 kills a 
 	LONG=1 TARN_CRASH_ROUNDS=60 $(GO) test -race -timeout 90m $(PKGS)
 	@GO="$(GO)" FUZZTIME=30s scripts/fuzz.sh
 
+# The tests that mount take longest, most of it waiting: they begin first.
 race: setup ## all tests with the race detector, mounts included
-	$(GO) test -race -timeout 30m $(PKGS)
+	$(GO) test -race -timeout 30m ./integration $(PKGS)
 
 unit: ## all tests but those that mount, without the race detector
 	$(GO) test -short $$($(GO) list ./... | grep -v /integration)

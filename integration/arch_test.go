@@ -51,6 +51,8 @@ var allowed = []struct {
 	{"tarn/backends/ingest/metadata", "metadata of names and headers is words of the lake", []string{"tarn/backends"}, nil},
 	{"tarn/backends/ingest", "an ingest stands on the lake, and has a ledger of its own",
 		[]string{"tarn/backends", "tarn/backends/lake", "tarn/backends/checksum", "tarn/backends/rseexpr"}, []string{"github.com/dgraph-io/badger", "golang.org/x"}},
+	{"tarn/backends/compare", "what compares storages with the catalogue stands on the lake",
+		[]string{"tarn/backends", "tarn/backends/lake", "tarn/backends/checksum"}, []string{"golang.org/x"}},
 	{"tarn/backends/catalogue", "a catalogue knows contracts, and its own database",
 		[]string{"tarn/backends", "tarn/backends/query", "tarn/backends/checksum"},
 		[]string{"github.com/dgraph-io/badger", "github.com/hashicorp/golang-lru", "golang.org/x", "google.golang.org/protobuf"}}, // badger's MANIFEST is protobuf

@@ -19,6 +19,7 @@ type Opened struct {
 	Rules     backends.Rules
 	Importer  backends.Importer
 	Places    backends.Places // keeps the paths at the RSE DISK, and at none named ELSEWHERE
+	Records   backends.Records
 	// NewScope makes an empty scope of that layout and gives its name, or "" where there
 	// are no such scopes. Nil: by Namespace.
 	NewScope func(t *testing.T, l backends.Layout) string
@@ -36,9 +37,9 @@ type Opened struct {
 type Open func(t *testing.T, now func() time.Time) Opened
 
 // Catalogue runs the contracts of backends.Catalogue, Namespace, Versions, Rules,
-// Importer and Places, one subtest a sentence.
+// Importer, Places and Records, one subtest a sentence.
 func Catalogue(t *testing.T, open Open) {
-	for _, group := range [][]catalogueCase{statCases, contentsCases, findCases, addCases, memberCases, replicaCases, placeCases, namespaceCases, renameCases, versionCases, historyCases, ruleCases, importCases, lifeCases} {
+	for _, group := range [][]catalogueCase{statCases, contentsCases, findCases, addCases, memberCases, replicaCases, placeCases, recordCases, namespaceCases, renameCases, versionCases, historyCases, ruleCases, importCases, lifeCases} {
 		for _, c := range group {
 			t.Run(c.name, func(t *testing.T) {
 				t.Parallel()

@@ -28,6 +28,8 @@ type Options struct {
 
 	Log *slog.Logger
 	Now func() time.Time
+
+	hook func(step, path string) error // of tests, called between the steps; an error is a crash
 }
 
 // Record is what a ledger has of one file.
@@ -72,6 +74,7 @@ type Record struct {
 
 	meta  backends.Meta // of this process only; read again after a restart
 	tries bool          // its path may have been written to before
+	probe bool          // nothing else goes to its RSE before it is known what became of it
 	held  lake.Holder   // who has the path
 }
 

@@ -108,13 +108,13 @@ func (k *link) probe(rse string) {
 
 // chosen is what Targets gave.
 type chosen struct {
-	at   time.Time
-	rses []*lake.RSE
+	until time.Time // it holds
+	rses  []*lake.RSE
 }
 
 // choose gives the RSE for the first copy of a file of that size. probe says that no other file may go there before it is
-// known what became of this one. The error is a *closedError when waiting may help.
-func (k *link) choose(ctx context.Context, size int64) (rse *lake.RSE, probe bool, err error) {
+// known what became of this one; with well there is no such RSE. The error is a *closedError when waiting may help.
+func (k *link) choose(ctx context.Context, size int64, well bool) (rse *lake.RSE, probe bool, err error) {
 	class := int64(1)
 	for class < size {
 		class *= 2
@@ -122,7 +122,7 @@ func (k *link) choose(ctx context.Context, size int64) (rse *lake.RSE, probe boo
 	k.mu.Lock()
 	c := k.choices[class]
 	k.mu.Unlock()
-	if k.clock().Sub(c.at) > time.Second {
+	if began := k.clock(); !began.Before(c.until) {
 		r := k.d.Rules[0]
 		r.Copies = max(r.Copies, len(k.lake.RSEs())) // all there are, in their order
 		c.rses, err = k.lake.Targets(ctx, r, nil, size)
@@ -132,7 +132,8 @@ func (k *link) choose(ctx context.Context, size int64) (rse *lake.RSE, probe boo
 		if len(c.rses) == 0 {
 			return nil, false, &closedError{err.Error(), k.clock().Add(time.Second)}
 		}
-		c.at = k.clock()
+		now := k.clock()
+		c.until = now.Add(max(time.Second, 10*now.Sub(began))) // one that hangs is not asked all the time
 		k.mu.Lock()
 		k.choices[class] = c
 		k.mu.Unlock()
@@ -140,6 +141,9 @@ func (k *link) choose(ctx context.Context, size int64) (rse *lake.RSE, probe boo
 	var first *closedError
 	for _, rse := range c.rses {
 		probe, closed := k.pass(rse.Name)
+		if probe && well {
+			closed = &closedError{rse.Name + " failed lately", k.clock()}
+		}
 		if closed == nil {
 			return rse, probe, nil
 		}

@@ -43,11 +43,13 @@ type link struct {
 	watcher *watch.Watcher // while it runs
 	wakes   [3]chan struct{}
 
+	inbox inbox
+
 	mu      sync.Mutex // guards the rest; never held across I/O
 	gates   map[string]*gate
-	choices map[int64]chosen // RSEs that were chosen lately
-	reasons []Lagging        // why the first registered files are not safe
-	trouble string           // that all of it has
+	choices map[int64]chosen  // RSEs that were chosen lately
+	reasons []Lagging         // why the first registered files are not safe
+	trouble map[string]string // that all of it has, by the part that has it
 }
 
 // The wakes.
@@ -80,7 +82,8 @@ func (k *link) did(rel string) backends.DID {
 
 // newLink makes one from a definition that was checked.
 func newLink(o Options, d Definition, l *ledger) (*link, error) {
-	k := &link{o: o, lake: o.Lake, d: d, ledger: l, log: o.Log.With("ingest", d.Name), keep: -2, clock: time.Now, patient: sleep, tick: tick, meters: newMeters(o.Now), gates: map[string]*gate{}, choices: map[int64]chosen{}}
+	k := &link{o: o, lake: o.Lake, d: d, ledger: l, hook: o.hook, log: o.Log.With("ingest", d.Name), keep: -2, clock: time.Now, patient: sleep, tick: tick, meters: newMeters(o.Now), gates: map[string]*gate{}, trouble: map[string]string{}, choices: map[int64]chosen{}}
+	k.inbox.init()
 	for i := range k.wakes {
 		k.wakes[i] = make(chan struct{}, 1)
 	}
@@ -102,55 +105,6 @@ func newLink(o Options, d Definition, l *ledger) (*link, error) {
 		k.rate = rate.NewLimiter(rate.Limit(d.Bandwidth), int(min(max(d.Bandwidth/4, 1<<20), 64<<20)))
 	}
 	return k, nil
-}
-
-// known tells the watcher which versions are taken care of.
-func (k *link) known(f watch.File) bool {
-	r, err := k.ledger.get(f.Path)
-	return err == nil && r.file().Same(f)
-}
-
-// found takes a complete version of a file.
-func (k *link) found(ctx context.Context, f watch.File) error {
-	if k.isSide(f) {
-		return nil
-	}
-	r := &Record{Path: f.Path, Stage: Found, Dev: f.Dev, Ino: f.Ino, Size: f.Size, MTime: f.MTime, CTime: f.CTime, Mode: f.Mode, UID: f.UID, GID: f.GID,
-		DID: k.did(f.Path), Rank: k.rank(f.Path), FoundAt: k.o.Now()}
-	c := &change{path: f.Path, to: r}
-	old, err := k.ledger.get(f.Path)
-	switch {
-	case errors.Is(err, backends.ErrNotExist):
-	case err != nil:
-		return err
-	case old.file().Same(f):
-		return nil
-	case old.Stage == Sealed, old.Stage == Transferred, old.Stage == Verified, old.Stage == Deleting:
-		return nil // who has it will see; the next look at the folder tells of it again
-	case old.Stage == Found:
-		c.rev, r.Left = old.Rev, old.left()
-	default: // its old content is in the lake, and stays there as an old generation
-		c.rev, c.changed = old.Rev, 1
-		if old.Stage == Safe {
-			c.kept = 1
-		}
-		k.log.Info("file changed after it was registered, and begins anew", "path", f.Path)
-	}
-	for {
-		err := k.ledger.commit(c)
-		if err == nil {
-			break
-		}
-		if errors.Is(err, backends.ErrClosed) {
-			return err
-		}
-		k.setTrouble(err)
-		if !k.patient(ctx, time.Second) {
-			return ctx.Err()
-		}
-	}
-	k.kick(wakeSender)
-	return nil
 }
 
 // left are the paths at which a record may have begun copies.
@@ -252,6 +206,7 @@ func (k *link) fail(r *Record, why error) error {
 		level = slog.LevelWarn
 	}
 	k.log.Log(context.Background(), level, "file failed", "path", r.Path, "attempts", to.Attempts, "err", why)
+	defer k.kick(wakeSender) // it has to know when to come again
 	return k.commitOne(&change{path: r.Path, rev: r.Rev, to: &to, fails: 1})
 }
 
@@ -263,18 +218,20 @@ func (k *link) commitOne(c *change) error {
 	return c.err
 }
 
-// setTrouble notes what the whole ingest suffers from; nil: nothing any more.
-func (k *link) setTrouble(err error) {
+// setTrouble notes what a part of the ingest suffers from; nil: nothing any more.
+func (k *link) setTrouble(part string, err error) {
 	s := ""
 	if err != nil {
 		s = err.Error()
 	}
 	k.mu.Lock()
-	was := k.trouble
-	k.trouble = s
+	was := k.trouble[part]
+	if k.trouble[part] = s; s == "" {
+		delete(k.trouble, part)
+	}
 	k.mu.Unlock()
 	if s != "" && s != was {
-		k.log.Warn("ingest waits", "err", s)
+		k.log.Warn("ingest waits", "part", part, "err", s)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -25,8 +26,8 @@ import (
 
 var (
 	proofSeed  = flag.Uint64("proof.seed", 0, "run the proof with this seed only")
-	proofSeeds = flag.Int("proof.seeds", 20, "how many random histories the proof runs")
-	proofSteps = flag.Int("proof.steps", 120, "steps of each")
+	proofSeeds = flag.Int("proof.seeds", 10, "how many random histories the proof runs")
+	proofSteps = flag.Int("proof.steps", 100, "steps of each")
 )
 
 // TestProof runs random histories: every step of the ingest, in any order, with crashes at every point between them, while files are
@@ -71,6 +72,7 @@ type world struct {
 	busy     bool // in what the world does itself
 	crashed  bool
 	bytes    map[uint64][]byte // of each inode that the world wrote and has not destroyed
+	writer   *os.File          // somebody who has a file open, under whatever name it is now
 	seq      int
 	unlinked int
 	log      []string
@@ -255,6 +257,13 @@ func (w *world) hook(name, path string) error {
 		w.crashed = true
 		return errCrash
 	}
+	if name == "hidden" && w.one(4) { // who had it open is quick
+		w.busy = true
+		for range 5 {
+			w.hold()
+		}
+		w.busy = false
+	}
 	for w.one(4) {
 		w.meddle()
 	}
@@ -277,6 +286,11 @@ func (w *world) prove(path string) {
 	w.must(err)
 	if want, ok := w.bytes[v.Ino]; !ok || !bytes.Equal(want, have) {
 		w.t.Fatalf("%s: %q is unlinked, and is not what was written last: %q", path, have, want)
+	}
+	if w.writer != nil {
+		if at, err := statOf(w.writer); err == nil && at.Ino == v.Ino {
+			w.t.Fatalf("%s is unlinked while somebody has it open for writing", path)
+		}
 	}
 	in, err := w.cat.Stat(w.t.Context(), r.DID)
 	w.must(err)
@@ -342,6 +356,9 @@ func (w *world) history() {
 	}
 	w.peace = true
 	w.note("PEACE")
+	if w.writer != nil {
+		w.writer.Close()
+	}
 	if w.crashed {
 		w.crash()
 		w.start()
@@ -355,7 +372,7 @@ func (w *world) history() {
 		w.seal()
 		w.register()
 		w.replicate(true)
-		_, err := w.k.proveAll(context.Background())
+		_, err := w.k.proveAll(context.Background(), true)
 		w.step(err)
 		_, err = w.k.retry(nil)
 		w.must(err)
@@ -416,7 +433,7 @@ func (w *world) act() {
 		w.replicate(false)
 	case 6:
 		w.note("prove")
-		_, err = w.k.proveAll(context.Background())
+		_, err = w.k.proveAll(context.Background(), true)
 	case 7:
 		w.note("remove")
 		_, err = w.k.removeAll(context.Background())
@@ -439,7 +456,7 @@ func (w *world) scan() {
 		rel, _ := filepath.Rel(w.dir, p)
 		v, err := w.k.folder.stat(rel)
 		if v.Path = rel; err == nil && !w.k.known(v) {
-			err = w.k.found(context.Background(), v)
+			err = w.k.notice(context.Background(), []watch.File{v})
 		}
 		return err
 	}))
@@ -546,6 +563,10 @@ func (w *world) meddle() {
 		w.harm()
 		return
 	}
+	if w.one(3) {
+		w.hold()
+		return
+	}
 	name := fmt.Sprintf("%s%d", []string{"", "sub/"}[w.rnd.IntN(2)], w.rnd.IntN(3))
 	p := filepath.Join(w.dir, name)
 	w.must(os.MkdirAll(filepath.Dir(p), 0o755))
@@ -592,6 +613,44 @@ func (w *world) meddle() {
 	now, err := w.k.folder.stat(name)
 	w.must(err)
 	w.bytes[now.Ino] = text
+}
+
+// hold opens a file for writing, or goes on with one that is open; it may be hidden by now.
+func (w *world) hold() {
+	if w.writer == nil {
+		var all []string
+		w.must(filepath.WalkDir(w.dir, func(p string, d os.DirEntry, err error) error {
+			if err == nil && !d.IsDir() {
+				all = append(all, p)
+			}
+			return err
+		}))
+		if len(all) > 0 {
+			p := all[w.rnd.IntN(len(all))]
+			w.writer, _ = os.OpenFile(p, os.O_WRONLY|syscall.O_NONBLOCK, 0) // EAGAIN while there is a lease
+			w.note("    %s is opened for writing: %v", p, w.writer != nil)
+		}
+		return
+	}
+	before, err := statOf(w.writer)
+	w.must(err)
+	if _, ok := w.bytes[before.Ino]; ok && w.one(2) {
+		w.seq++
+		text := []byte(fmt.Sprintf("writing number %3d is done.", w.seq))[:max(1, int(before.Size))%26]
+		w.note("    what is open is changed: %q", text)
+		for now := before; now.MTime.Equal(before.MTime); { // the clock of the file system's times has to move on
+			w.must(w.writer.Truncate(0))
+			_, err = w.writer.WriteAt(text, 0)
+			w.must(err)
+			now, err = statOf(w.writer)
+			w.must(err)
+		}
+		w.bytes[before.Ino] = text
+		return
+	}
+	w.note("    what was open for writing is closed")
+	w.writer.Close()
+	w.writer = nil
 }
 
 // harm does something to a copy.

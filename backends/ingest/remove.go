@@ -26,7 +26,7 @@ import (
 // Any doubt gives the file its name back, or, if that is taken by now, another one in view.
 
 // removed is how many files are deleted at a time.
-const removed = 64
+const removed = 200
 
 // hiddenName is a new name for a file that is being deleted.
 func hiddenName() string {
@@ -43,8 +43,7 @@ func (k *link) remover(ctx context.Context) error {
 			return err
 		}
 		rest := 100 * time.Millisecond
-		if err != nil {
-			k.setTrouble(err)
+		if k.setTrouble("delete", err); err != nil {
 			rest = 5 * time.Second
 		}
 		if n == 0 {

@@ -21,7 +21,7 @@ import (
 
 // rig is a lake of two disks and a tape library, a folder to be watched, and a set of ingests.
 type rig struct {
-	t     *testing.T
+	t     testing.TB
 	base  string
 	dir   string // the folder
 	cat   *embedded.Catalogue
@@ -32,7 +32,7 @@ type rig struct {
 	set   *Set
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t testing.TB) *rig {
 	t.Helper()
 	base := t.TempDir()
 	r := &rig{t: t, base: base, dir: filepath.Join(base, "dl0"), disks: map[string]*fault.Storage{}}
@@ -141,7 +141,10 @@ func (r *rig) until(what string, ok func() bool) {
 	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			if r.set != nil {
-				r.t.Logf("%+v", r.set.List())
+				for _, st := range r.set.List() {
+					st.Definition = Definition{}
+					r.t.Logf("%+v; oldest %+v", st, st.Oldest)
+				}
 			}
 			r.t.Fatalf("waited in vain until %s", what)
 		}

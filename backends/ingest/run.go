@@ -51,6 +51,7 @@ func (k *link) run(ctx context.Context, once bool) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	verified := make(chan *Record, mostRegistered)
+	g.Go(func() error { return k.noticer(ctx) })
 	g.Go(func() error { return k.sender(ctx, resumed, verified) })
 	g.Go(func() error { return k.registrar(ctx, verified) })
 	g.Go(func() error { return k.prover(ctx) })
@@ -93,8 +94,11 @@ func (k *link) resume(ctx context.Context) ([]*Record, error) {
 func (k *link) again(r *Record) error {
 	k.lake.LetGo(r.held)
 	to := *r
+	if !r.tries { // nothing was written there
+		to.RSE, to.PFN = "", ""
+	}
 	to.Stage, to.SealedAt, to.TransferredAt, to.VerifiedAt, to.NextTry = Found, time.Time{}, time.Time{}, time.Time{}, time.Time{}
-	return k.commitOne(&change{path: r.Path, rev: r.Rev, to: &to})
+	return k.commitOne(&change{path: r.Path, rev: r.Rev, to: &to, attempts: -1})
 }
 
 // errDone ends a single pass.
@@ -103,6 +107,9 @@ var errDone = errors.New("all is done")
 // onePass looks at the folder and waits until all that was complete there is safe, and deleted.
 func (k *link) onePass(ctx context.Context) error {
 	if _, err := k.watcher.Scan(ctx, k.found); err != nil {
+		return err
+	}
+	if err := k.settled(ctx); err != nil {
 		return err
 	}
 	for {

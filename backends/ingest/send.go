@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"tarn/backends"
 	"tarn/backends/checksum"
 	"tarn/backends/lake"
@@ -28,8 +30,13 @@ func (k *link) seal(ctx context.Context, n int) ([]*Record, error) {
 		return nil, err
 	}
 	var out []*Record
-	var changes []*change
-	for _, r := range append(due, fresh...) {
+	for bytes := int64(0); len(due)+len(fresh) > 0 && bytes < k.o.InFlight; { // urgent ones that come do not wait for long
+		r := append(due, fresh...)[0]
+		if len(due) > 0 {
+			due = due[1:]
+		} else {
+			fresh = fresh[1:]
+		}
 		now, err := k.folder.stat(r.Path)
 		if err == nil && !now.Same(r.file()) {
 			err = errChanged
@@ -41,9 +48,10 @@ func (k *link) seal(ctx context.Context, n int) ([]*Record, error) {
 			continue
 		}
 		if err != nil {
+			k.unplace(out)
 			return nil, fmt.Errorf("look at %s: %w", r.Path, err)
 		}
-		probe, err := k.place(ctx, r)
+		err = k.route(ctx, r)
 		var closed *closedError
 		if errors.As(err, &closed) && len(out) > 0 {
 			break
@@ -52,11 +60,18 @@ func (k *link) seal(ctx context.Context, n int) ([]*Record, error) {
 			k.unplace(out)
 			return nil, err
 		}
-		r.Stage, r.SealedAt, r.NextTry = Sealed, k.o.Now(), time.Time{}
-		out, changes = append(out, r), append(changes, &change{path: r.Path, rev: r.Rev, to: r})
-		if probe {
+		out = append(out, r)
+		if bytes += r.Size; r.probe {
 			break
 		}
+	}
+	if out, err = k.place(ctx, out); err != nil {
+		return nil, err
+	}
+	changes := make([]*change, len(out))
+	for i, r := range out {
+		r.Stage, r.SealedAt, r.NextTry = Sealed, k.o.Now(), time.Time{}
+		changes[i] = &change{path: r.Path, rev: r.Rev, to: r, attempts: 1}
 	}
 	if err := k.step("seal", ""); err != nil {
 		return nil, err
@@ -89,38 +104,78 @@ func (k *link) made(rs []*Record, changes []*change) (out []*Record) {
 	return out
 }
 
-// place chooses RSE and path of the first copy; where one was begun it goes on there, while that is possible.
-func (k *link) place(ctx context.Context, r *Record) (probe bool, err error) {
-	r.held = k.lake.NewHolder()
-	if r.PFN != "" {
-		if rse, ok := k.lake.RSE(r.RSE); ok && !rse.ReadOnly {
-			if probe, closed := k.pass(r.RSE); closed == nil && k.own(ctx, r) {
-				r.tries = true
-				if probe {
-					k.probe(r.RSE)
-				}
-				return probe, nil
+// route chooses the RSE of the first copy; where one was begun it goes on there, while that is possible.
+func (k *link) route(ctx context.Context, r *Record) error {
+	r.held, r.tries, r.probe = k.lake.NewHolder(), false, false
+	if rse, ok := k.lake.RSE(r.RSE); ok && r.PFN != "" && !rse.ReadOnly {
+		probe, closed := k.pass(r.RSE)
+		if probe { // where it failed before: rather to one that is well
+			if rse, _, err := k.choose(ctx, r.Size, true); err == nil {
+				r.Left = r.left()
+				r.RSE, r.PFN = rse.Name, ""
+				return nil
 			}
 		}
-	}
-	rse, probe, err := k.choose(ctx, r.Size)
-	if err != nil {
-		return false, err
-	}
-	pfn, _, err := k.lake.Place(ctx, rse, backends.Info{DID: r.DID, Type: backends.File, Size: r.Size}, r.held, "", false)
-	if err != nil {
-		if outage(err) {
-			k.closeGate(rse.Name, err)
-			return false, &closedError{err.Error(), k.clock().Add(time.Second)}
+		if closed == nil && k.own(ctx, r) {
+			r.tries = true
+			k.take(r, probe)
+			return nil
 		}
-		return false, err
+	}
+	rse, probe, err := k.choose(ctx, r.Size, false)
+	if err != nil {
+		return err
 	}
 	r.Left = r.left()
-	r.RSE, r.PFN, r.tries = rse.Name, pfn, false
-	if probe {
-		k.probe(rse.Name)
+	r.RSE, r.PFN = rse.Name, ""
+	k.take(r, probe)
+	return nil
+}
+
+// take takes the one turn of a gate, if it has one only.
+func (k *link) take(r *Record, probe bool) {
+	if r.probe = probe; probe {
+		k.probe(r.RSE)
 	}
-	return probe, nil
+}
+
+// place gives each file that has none a path at its RSE, many at a time: it may have to be asked. Files whose RSE does not
+// answer are left out.
+func (k *link) place(ctx context.Context, rs []*Record) (out []*Record, err error) {
+	var g errgroup.Group
+	g.SetLimit(k.o.Workers)
+	failed := make([]error, len(rs))
+	for i, r := range rs {
+		if r.PFN != "" {
+			continue
+		}
+		g.Go(func() error {
+			rse, _ := k.lake.RSE(r.RSE)
+			r.PFN, _, failed[i] = k.lake.Place(ctx, rse, backends.Info{DID: r.DID, Type: backends.File, Size: r.Size}, r.held, "", false)
+			return nil
+		})
+	}
+	_ = g.Wait()
+	for i, r := range rs {
+		switch err := failed[i]; {
+		case err == nil:
+			out = append(out, r)
+			continue
+		case ctx.Err() != nil:
+			k.unplace(rs)
+			return nil, ctx.Err()
+		case outage(err):
+			k.closeGate(r.RSE, err)
+		default:
+			k.leaveGate(r.RSE)
+		}
+		r.RSE = ""
+		if err := k.fail(r, failed[i]); err != nil && !errors.Is(err, backends.ErrStale) {
+			k.unplace(rs)
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 // own makes the path on record its record's again, which nobody else must have meanwhile.
@@ -173,7 +228,6 @@ func (s *source) ReadAt(p []byte, off int64) (int, error) {
 // send stores the first copy of a sealed file and has it verified. ok tells that the record goes on to be registered;
 // otherwise what became of it is on record. An error ends the ingest.
 func (k *link) send(ctx context.Context, r *Record) (ok bool, err error) {
-	k.meters.attempt()
 	err = k.transfer(ctx, r)
 	switch {
 	case err == nil:
@@ -184,7 +238,6 @@ func (k *link) send(ctx context.Context, r *Record) (ok bool, err error) {
 	case errors.Is(err, backends.ErrClosed), errors.Is(err, errCrash):
 		return false, err
 	}
-	k.meters.failed()
 	switch {
 	case errors.Is(err, errGone), errors.Is(err, errChanged):
 		k.leaveGate(r.RSE)
@@ -381,24 +434,28 @@ func (k *link) sender(ctx context.Context, resumed []*Record, out chan<- *Record
 				var closed *closedError
 				switch {
 				case errors.As(err, &closed):
-					k.setTrouble(err)
+					k.setTrouble("send", err)
 					k.await(ctx, max(closed.until.Sub(k.clock()), 10*time.Millisecond))
 					continue
 				case fatal(ctx, err):
 					return err
 				}
-				k.setTrouble(err)
+				k.setTrouble("send", err)
 				k.await(ctx, time.Second)
 				continue
 			}
 			if len(batch) > 0 {
-				k.setTrouble(nil)
+				k.setTrouble("send", nil)
 			}
 		}
 		if len(batch) == 0 {
-			_, next, err := k.ledger.due(k.o.Now(), 1)
+			due, next, err := k.ledger.due(k.o.Now(), 1)
 			wait := time.Minute
-			if err == nil && !next.IsZero() {
+			switch {
+			case err != nil:
+			case len(due) > 0: // by now
+				wait = 10 * time.Millisecond
+			case !next.IsZero():
 				wait = min(max(next.Sub(k.o.Now()), 10*time.Millisecond), longestWait)
 			}
 			k.await(ctx, wait)
@@ -407,6 +464,13 @@ func (k *link) sender(ctx context.Context, resumed []*Record, out chan<- *Record
 		for _, r := range batch {
 			if !slots.take(ctx, r.Size) {
 				return context.Cause(ctx)
+			}
+			if _, closed := k.pass(r.RSE); closed != nil && !r.probe && r.PFN != "" { // since it was sealed
+				slots.give(r.Size)
+				if err := k.again(r); err != nil && fatal(ctx, err) {
+					return err
+				}
+				continue
 			}
 			wg.Go(func() {
 				defer slots.give(r.Size)

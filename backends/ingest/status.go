@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -15,9 +16,7 @@ type meters struct {
 	mu        sync.Mutex // guards the rest
 	sent      int64      // bytes
 	made      int64      // files made safe
-	attempts  int64
-	failures  int64
-	recent    []mark // the last ten seconds
+	recent    []mark     // the last ten seconds
 	samples   []Sample
 	every     time.Duration // between two samples; doubled when there are too many
 	latencies Latencies
@@ -43,10 +42,6 @@ func newMeters(now func() time.Time) *meters {
 }
 
 func (m *meters) bytes(n int64) { m.mu.Lock(); m.sent += n; m.mu.Unlock() }
-
-func (m *meters) attempt() { m.mu.Lock(); m.attempts++; m.mu.Unlock() }
-
-func (m *meters) failed() { m.mu.Lock(); m.failures++; m.mu.Unlock() }
 
 func (m *meters) transferred(r *Record) { m.took(&m.latencies.Transferred, r, r.VerifiedAt, 0) }
 func (m *meters) safe(r *Record)        { m.took(&m.latencies.Safe, r, r.SafeAt, 1) }
@@ -125,7 +120,7 @@ func (m *meters) sampler(ctx context.Context) {
 // status is how the link is doing.
 func (k *link) status() Status {
 	c := k.ledger.count()
-	s := Status{Definition: k.d, Started: k.meters.started, Changed: c.Trash, Kept: c.Kept, StuckAll: c.Stuck,
+	s := Status{Definition: k.d, Started: k.meters.started, Changed: c.Trash, Kept: c.Kept, Attempts: c.Tried, Failures: c.Fails, StuckAll: c.Stuck,
 		Found: c.Of[Found], Sealed: c.Of[Sealed], Transferred: c.Of[Transferred], Verified: c.Of[Verified], Registered: c.Of[Registered], Safe: c.Of[Safe], Deleted: c.Of[Deleted]}
 	if c.First != 0 {
 		s.FirstSeen = time.Unix(0, c.First)
@@ -133,12 +128,14 @@ func (k *link) status() Status {
 	if c.Last != 0 {
 		s.LastDone = time.Unix(0, c.Last)
 	}
-	k.meters.mu.Lock()
-	s.Attempts, s.Failures = k.meters.attempts+c.Tried, k.meters.failures+c.Fails
-	k.meters.mu.Unlock()
 	s.Rate, s.FileRate = k.meters.rates()
 	k.mu.Lock()
-	s.Error = k.trouble
+	for _, part := range slices.Sorted(maps.Keys(k.trouble)) {
+		if s.Error != "" {
+			s.Error += "; "
+		}
+		s.Error += k.trouble[part]
+	}
 	reasons := k.reasons
 	w := k.watcher
 	k.mu.Unlock()

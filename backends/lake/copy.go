@@ -166,7 +166,7 @@ func (l *Lake) putCopy(ctx context.Context, in backends.Info, r backends.Replica
 
 // holdOnRecord makes h an owner of a replica's path, if the replica is still on record then.
 func (l *Lake) holdOnRecord(ctx context.Context, h Holder, in backends.Info, r backends.Replica) error {
-	if rse := l.byName[r.RSE]; rse == nil || rse.Naming == nil {
+	if rse := l.rse(r.RSE); rse == nil || rse.Naming == nil {
 		return nil
 	}
 	if err := l.Hold(h, r.RSE, r.PFN); err != nil {

@@ -44,6 +44,8 @@ type RSE struct {
 	// Endpoints tells how it stands with the doors of its servers; nil: it has none.
 	Endpoints func() []backends.EndpointState
 	Counters  func() any // what its machinery counts, for people; nil: nothing
+	Care      Care       // how full it may become, and whether it is to be emptied
+	Own       []string   // files at its top that are nobody's copies: a marker
 }
 
 // Options is what a Lake stands on. Catalogue and Namespace are needed; zero values of
@@ -53,7 +55,8 @@ type Options struct {
 	Namespace backends.Namespace
 	Versions  backends.Versions
 	Rules     backends.Rules
-	Places    backends.Places // needed where an RSE has a Naming; keeps the paths at these
+	Places    backends.Places  // needed where an RSE has a Naming; keeps the paths at these
+	Records   backends.Records // needed by who looks after whole storages; nil: none does
 	RSEs      []*RSE
 
 	// WriteRules are the templates (DID empty) of the rules that a new file gets; the
@@ -84,7 +87,7 @@ type Options struct {
 // Lake is the datalake as one client. All methods may be called in parallel.
 type Lake struct {
 	o       Options
-	byName  map[string]*RSE
+	table   atomic.Pointer[table] // the RSEs
 	started time.Time
 	log     *slog.Logger
 	now     func() time.Time
@@ -143,15 +146,16 @@ func New(o Options) (*Lake, error) {
 		o.ReadTimeout = 15 * time.Second
 	}
 	o.Recall.setDefaults()
-	l := &Lake{o: o, byName: map[string]*RSE{}, log: o.Log, now: o.Now,
+	l := &Lake{o: o, log: o.Log, now: o.Now,
 		layouts: map[string]backends.Layout{}, down: map[string]failure{}, vain: map[string]time.Time{}, claims: map[claim]chan struct{}{},
 		exprs: map[string]rseexpr.Expr{}, sending: map[claim]string{}, apart: map[pair]time.Time{}, held: map[spot]Holder{}, holds: map[Holder][]spot{}}
 	l.started, l.meter, l.races = l.now(), newMeter(l.now), make(chan struct{}, mostRaces)
+	byName := map[string]*RSE{}
 	for _, r := range o.RSEs {
 		switch {
 		case r == nil || r.Name == "":
 			return nil, errors.New("new lake: an RSE has no name")
-		case l.byName[r.Name] != nil:
+		case byName[r.Name] != nil:
 			return nil, fmt.Errorf("new lake: two RSEs are named %s", r.Name)
 		case r.Storage == nil:
 			return nil, fmt.Errorf("new lake: RSE %s has no storage", r.Name)
@@ -160,8 +164,9 @@ func New(o Options) (*Lake, error) {
 		case r.Naming != nil && (o.Places == nil || r.Tape != nil):
 			return nil, fmt.Errorf("new lake: RSE %s: naming %s needs a disk, and a catalogue that keeps paths", r.Name, r.Naming)
 		}
-		l.byName[r.Name] = r
+		byName[r.Name] = r
 	}
+	l.table.Store(&table{list: slices.Clone(o.RSEs), byName: byName})
 	for _, r := range o.WriteRules {
 		if _, err := expression(r); err != nil {
 			return nil, fmt.Errorf("new lake: write rule: %w", err)
@@ -201,12 +206,12 @@ func (l *Lake) WriteRules() []backends.Rule { return slices.Clone(l.o.WriteRules
 // Algs are the checksums computed for new files.
 func (l *Lake) Algs() []string { return slices.Clone(l.o.Algs) }
 
-// RSEs lists the storage elements in the order of the configuration.
-func (l *Lake) RSEs() []*RSE { return slices.Clone(l.o.RSEs) }
+// RSEs lists the storage elements in the order of the configuration, as they are now (SetRSE).
+func (l *Lake) RSEs() []*RSE { return slices.Clone(l.table.Load().list) }
 
 // RSE gives the storage element of that name.
 func (l *Lake) RSE(name string) (*RSE, bool) {
-	r, ok := l.byName[name]
+	r, ok := l.table.Load().byName[name]
 	return r, ok
 }
 

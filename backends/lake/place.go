@@ -46,7 +46,7 @@ func (l *Lake) Hold(h Holder, rse, pfn string) error {
 
 // hold is Hold; had tells that h had it before.
 func (l *Lake) hold(h Holder, rse, pfn string) (had bool, err error) {
-	if r := l.byName[rse]; r == nil || r.Naming == nil {
+	if r := l.rse(rse); r == nil || r.Naming == nil {
 		return false, nil
 	}
 	l.mu.Lock()
@@ -94,7 +94,7 @@ func (l *Lake) letGoOf(h Holder, at spot) {
 // Others tells whether somebody beside the caller, whose own records of the path are own,
 // has it on record: then a file there is not the caller's to delete.
 func (l *Lake) Others(ctx context.Context, rse, pfn string, own int) (bool, error) {
-	r := l.byName[rse]
+	r := l.rse(rse)
 	if r == nil || r.Naming == nil {
 		return false, nil
 	}

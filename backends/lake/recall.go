@@ -132,7 +132,7 @@ func newCollector(l *Lake) *collector {
 	c := &collector{l: l, o: l.o.Recall, hold: l.o.HoldWindow, wake: make(chan struct{}, 1), tapes: map[string]*stager{},
 		active: map[string]*recall{}, all: map[string]*recall{}, failures: map[string]*failedRecall{}}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	for _, r := range l.o.RSEs {
+	for _, r := range l.RSEs() {
 		if r.Tape != nil {
 			c.tapes[r.Name] = &stager{c: c, rse: r, wake: make(chan struct{}, 1)}
 			c.wg.Go(c.tapes[r.Name].run)

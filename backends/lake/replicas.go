@@ -57,7 +57,7 @@ func (l *Lake) sources(replicas []backends.Replica) []source {
 	out := make([]source, 0, len(replicas))
 	late, speeds, best := map[string]bool{}, map[string]Speed{}, map[bool]float64{}
 	for _, r := range replicas {
-		s := source{r, l.byName[r.RSE]}
+		s := source{r, l.rse(r.RSE)}
 		out = append(out, s)
 		_, late[r.RSE] = l.lately(r.RSE)
 		if s.good() && !s.rse.Storage.Traits().Local { // disks of this machine are as fast as what else they do lets them
@@ -163,7 +163,7 @@ func (l *Lake) Localities(ctx context.Context, infos ...backends.Info) ([]backen
 			return nil, fmt.Errorf("localities: %w", err)
 		}
 		for _, r := range replicas {
-			s := source{r, l.byName[r.RSE]}
+			s := source{r, l.rse(r.RSE)}
 			switch {
 			case !s.good():
 				answers[i].unknown = answers[i].unknown || r.State == backends.Available || r.State == backends.Copying

@@ -35,10 +35,10 @@ type Choice struct {
 }
 
 // Missing tells how many copies rule r lacks, given the replicas of a file: those count
-// that are AVAILABLE on distinct RSEs of the lake that match. An error is a rule that
+// that are AVAILABLE on distinct RSEs of the lake that match and are not drained. An error is a rule that
 // does not parse.
 func (l *Lake) Missing(r backends.Rule, have []backends.Replica) (int, error) {
-	e, err := l.parsed(r)
+	e, err := l.expression(r)
 	if err != nil {
 		return 0, err
 	}
@@ -49,7 +49,7 @@ func (l *Lake) Missing(r backends.Rule, have []backends.Replica) (int, error) {
 func (l *Lake) matching(e rseexpr.Expr, have []backends.Replica) map[string]bool {
 	good := map[string]bool{}
 	for _, h := range have {
-		if rse := l.byName[h.RSE]; rse != nil && h.State == backends.Available && e.Match(rse.RSE) {
+		if rse := l.rse(h.RSE); rse != nil && !rse.Care.Drain && h.State == backends.Available && e.Match(rse.RSE) {
 			good[h.RSE] = true
 		}
 	}
@@ -81,7 +81,7 @@ type candidate struct {
 // storages that are down would do, ErrNoSpace if ones that are full would, and
 // ErrNoTarget if no RSE matches.
 func (l *Lake) TargetsBy(ctx context.Context, r backends.Rule, have []backends.Replica, c Choice) ([]*RSE, error) {
-	e, err := l.parsed(r)
+	e, err := l.expression(r)
 	if err != nil {
 		return nil, err
 	}
@@ -93,8 +93,12 @@ func (l *Lake) TargetsBy(ctx context.Context, r backends.Rule, have []backends.R
 	var choices []candidate
 	var not []string
 	kind := error(ErrNoTarget)
-	for _, rse := range l.o.RSEs {
+	for _, rse := range l.RSEs() {
 		if !e.Match(rse.RSE) || good[rse.Name] {
+			continue
+		}
+		if rse.Care.Drain {
+			not = append(not, rse.Name+" is being drained")
 			continue
 		}
 		if rse.ReadOnly {

@@ -37,7 +37,7 @@ func TestSecondCopyComesFromTheFirstDestination(t *testing.T) {
 		}
 	}
 	r.rule(backends.Rule{DID: d, Expression: "PIC"})
-	r.await(30 * time.Second)
+	r.await(2 * time.Minute)
 	all := int64(len(dids) * len(data))
 	if palma, pic := r.reads["PALMA"].bytes(), r.reads["PIC"].bytes(); palma != all || pic < all {
 		t.Errorf("%d bytes were read at PALMA, %d at PIC, of %d", palma, pic, all)
@@ -48,7 +48,7 @@ func TestSecondCopyComesFromTheFirstDestination(t *testing.T) {
 	// A copy that somebody else has made, as an ingest does: its Kick is enough.
 	more := r.add("/s/d", 100, 3, data, "PIC")
 	r.Kick(more...)
-	r.awaitCopies(30*time.Second, 2, more)
+	r.awaitCopies(2*time.Minute, 2, more)
 	if palma := r.reads["PALMA"].bytes(); palma != all {
 		t.Errorf("%d bytes were read at PALMA", palma)
 	}
@@ -143,12 +143,12 @@ func TestGroupingAndWeight(t *testing.T) {
 			all := fill(0)
 			r.start()
 			r.rule(backends.Rule{DID: top, Expression: `*\SRC`, Weight: "w", Grouping: c.grouping})
-			r.await(30 * time.Second)
+			r.await(2 * time.Minute)
 			r.stop()
 			more := fill(10)
 			r.start()
 			r.Kick(more...)
-			r.awaitCopies(30*time.Second, 2, more)
+			r.awaitCopies(2*time.Minute, 2, more)
 			all = append(all, more...)
 			if at := where(t, r, all, "SRC"); len(at) != c.all || at["D"] > 0 {
 				t.Errorf("all are at %v", at)
@@ -184,6 +184,24 @@ func TestGroupFollowsItsFiles(t *testing.T) {
 		if got := r.at(n); got != "A C" {
 			t.Errorf("new is at %s", got)
 		}
+		// Without files that it could follow, the first one decides, whatever becomes of the free space.
+		r.disks["B"].Resize(1 << 30)
+		r.disks["C"].Resize(1 << 20)
+		other := r.dir(backends.DID{Scope: "s", Name: "/s/other"})
+		r.rule(other, 1, "B|C")
+		one := r.file("other/1", "A")
+		r.Kick(one.DID)
+		pass(time.Minute)
+		r.disks["B"].Resize(1700)
+		r.disks["C"].Resize(1 << 30)
+		pass(time.Minute)
+		two := r.file("other/2", "A")
+		r.Kick(two.DID)
+		pass(time.Second)
+		if r.at(one) != "A B" || r.at(two) != "A B" {
+			t.Errorf("one is at %s, two at %s", r.at(one), r.at(two))
+		}
+		r.disks["B"].Resize(1 << 30)
 		r.disks["C"].Resize(10)
 		m := r.file("top/newer", "A")
 		pass(time.Minute)
@@ -305,4 +323,40 @@ func TestLinks(t *testing.T) {
 	}, func(o *replication.Options) {
 		o.Workers, o.Links = 4, []replication.Link{{From: "A", To: "B", Copies: 1}, {From: "A", To: "C", Copies: 0}}
 	})
+}
+
+// Copies to many RSEs at once stay within a bound of all, and each RSE has its part.
+func TestAllWorkersAreBounded(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		top := r.dir(backends.DID{Scope: "s", Name: "/s/top"})
+		for i := range 200 {
+			r.file(fmt.Sprintf("top/%03d", i), "A")
+		}
+		var mu sync.Mutex
+		all, most, at := 0, 0, map[string]int{}
+		for _, name := range []string{"B", "C"} {
+			r.disks[name].Fail(func(op, _ string) error {
+				if op != "commit" {
+					return nil
+				}
+				mu.Lock()
+				all++
+				most = max(most, all)
+				at[name]++
+				mu.Unlock()
+				time.Sleep(time.Second)
+				mu.Lock()
+				all--
+				mu.Unlock()
+				return nil
+			})
+		}
+		id := r.rule(top, 2, "B|C")
+		r.start()
+		pass(5 * time.Minute)
+		r.isState(id, backends.RuleOK, "")
+		if most > 10 || most < 6 || at["B"] != 200 || at["C"] != 200 {
+			t.Errorf("%d at a time, %v", most, at)
+		}
+	}, func(o *replication.Options) { o.AllWorkers = 8 })
 }

@@ -63,6 +63,20 @@ func (d *dest) limit() int {
 	return d.tune.limit
 }
 
+// limitLocked is how many copies may run to d now: what is best for it, and not more than its part of all.
+func (e *Engine) limitLocked(d *dest) int {
+	if d.fixed > 0 {
+		return d.fixed
+	}
+	busy := 1
+	for _, x := range e.dests {
+		if x != d && (x.workers > 0 || len(x.lanes) > 0) {
+			busy++
+		}
+	}
+	return min(d.limit(), max(e.o.MinWorkers, e.o.AllWorkers/busy))
+}
+
 func (d *dest) waiting(c class) int {
 	return len(d.lanes[lane{c, true}]) + len(d.lanes[lane{c, false}])
 }
@@ -168,19 +182,19 @@ func (e *Engine) workLocked(d *dest) {
 	if e.ctx == nil || e.ctx.Err() != nil {
 		return
 	}
-	n := 0
+	n, limit := 0, e.limitLocked(d)
 	for _, queue := range d.lanes {
 		for _, m := range queue {
 			if m.state == Queued {
 				n++
 			}
 		}
-		if n > d.limit() {
+		if n > limit {
 			break
 		}
 	}
 	idle := d.workers - len(d.active)
-	for ; d.workers < d.limit() && idle < n; idle++ {
+	for ; d.workers < limit && idle < n; idle++ {
 		d.workers++
 		ctx := e.ctx
 		e.wg.Go(func() { e.work(ctx, d) })
@@ -200,7 +214,7 @@ func (e *Engine) work(ctx context.Context, d *dest) {
 			e.mu.Lock()
 			continue
 		}
-		if d.workers > d.limit() {
+		if d.workers > e.limitLocked(d) {
 			return
 		}
 		m := d.next(e.links, e.weightOf)

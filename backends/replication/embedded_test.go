@@ -34,7 +34,6 @@ type counting struct {
 	backends.Storage
 	mu   sync.Mutex
 	read int64
-	slow time.Duration // of each read
 }
 
 func (c *counting) Open(ctx context.Context, path string) (backends.Object, error) {

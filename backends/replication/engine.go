@@ -9,7 +9,7 @@
 //	e.Kick(in.DID)      // a file was written: its rules are looked at now
 //
 // It deletes nothing that a user might miss: a replica that no rule wants (any more)
-// stays, and of a file's bytes only those go whose Past has ended, and those of a BAD
+// stays, unless its RSE is above its high mark or drained (care.go), and of a file's bytes only those go whose Past has ended, and those of a BAD
 // replica whose rule is fulfilled by others of which one was verified. That takes for
 // granted that a PFN belongs to one file only, as lake.NewPFN and lake.Place make them; a
 // PFN that the file of the same name uses now, or may get back, is spared, and at an RSE
@@ -32,6 +32,7 @@ type Options struct {
 	Workers    int                // copies at a time to one RSE; 0: as many as bring most, from
 	MinWorkers int                // this; 2
 	MaxWorkers int                // to this; 32
+	AllWorkers int                // copies at a time to all RSEs, shared evenly, but MinWorkers to each; 64, without Workers
 	PerLink    int                // copies at a time from one RSE to another; 0: no bound of its own
 	Links      []Link             // for some of them, and before PerLink
 	Queue      int                // copies of one activity and priority that wait for one RSE; 256
@@ -44,7 +45,9 @@ type Options struct {
 	RetryMax   time.Duration      // this; 1 s and 5 min; half of it is random
 	StuckRetry time.Duration      // wait between the tries of a STUCK one; 15 min
 	MaxTrouble int                // failing copies remembered; 10000
+	MaxLacking int                // files without all copies that are remembered; 100000
 	Reap       time.Duration      // between two looks at what can be deleted for good; 1 min
+	Care       time.Duration      // between two looks at RSEs that are drained or have marks; 1 min
 	Log        *slog.Logger
 	Now        func() time.Time // for expiry and grace periods
 }
@@ -86,6 +89,7 @@ type Engine struct {
 	cancelled  map[key]bool
 	priorities map[backends.DID]int // that were given by hand
 	stats      Status
+	care       careState
 }
 
 // maxKicked bounds the DIDs that wait for a look. When there are more, all rules are swept.
@@ -96,6 +100,7 @@ const maxKicked = 1 << 16
 func New(l *lake.Lake, o Options) *Engine {
 	def(&o.MinWorkers, 2)
 	def(&o.MaxWorkers, 32)
+	def(&o.AllWorkers, 64)
 	o.MaxWorkers = max(o.MinWorkers, o.MaxWorkers)
 	def(&o.Queue, 256)
 	def(&o.Rules, 8)
@@ -106,7 +111,9 @@ func New(l *lake.Lake, o Options) *Engine {
 	def(&o.RetryMax, 5*time.Minute)
 	def(&o.StuckRetry, 15*time.Minute)
 	def(&o.MaxTrouble, 10000)
+	def(&o.MaxLacking, 100_000)
 	def(&o.Reap, time.Minute)
+	def(&o.Care, time.Minute)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -116,7 +123,8 @@ func New(l *lake.Lake, o Options) *Engine {
 	e := &Engine{l: l, o: o, log: o.Log, sweepWake: make(chan struct{}, 1), kickWake: make(chan struct{}, 1), reapWake: make(chan struct{}, 1),
 		kicked: map[backends.DID]bool{}, evaluating: map[backends.RuleID]bool{}, choosing: map[backends.DID]chan struct{}{}, ledgers: map[backends.RuleID]*ledger{},
 		wanting: map[backends.RuleID]bool{}, groups: map[group][]string{}, rooms: map[string]room{}, dests: map[string]*dest{}, moves: map[key]*move{},
-		under: map[backends.DID]int{}, activities: map[string]bool{}, trouble: map[key]*trouble{}, cancelled: map[key]bool{}, priorities: map[backends.DID]int{}}
+		under: map[backends.DID]int{}, activities: map[string]bool{}, trouble: map[key]*trouble{}, cancelled: map[key]bool{}, priorities: map[backends.DID]int{},
+		care: careState{wake: make(chan struct{}, 1), next: map[string]time.Time{}, busy: map[string]bool{}, swept: map[string]bool{}, of: map[string]CareStatus{}}}
 	var err error
 	if e.links, err = newLinks(l, o.Links, o.PerLink); err != nil {
 		e.log.Error("links", "err", err)
@@ -146,6 +154,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	if e.l.Versions() != nil {
 		e.wg.Go(func() { e.reapLoop(ctx) })
+	}
+	if e.l.Records() != nil {
+		e.wg.Go(func() { e.careLoop(ctx) })
 	}
 	<-ctx.Done()
 	e.wg.Wait()

@@ -44,6 +44,11 @@ func (e *Engine) choose(ctx context.Context, r backends.RuleStatus, in backends.
 		return nil, nil, nil, err
 	}
 	stuck := func(err error) *lack { return &lack{why: err.Error(), stuck: true} }
+	if !e.dry {
+		if have, err = e.resume(ctx, in, have); err != nil {
+			return nil, nil, nil, err
+		}
+	}
 	missing, err := e.l.Missing(r.Rule, have)
 	if err != nil {
 		return nil, nil, stuck(err), nil
@@ -211,6 +216,9 @@ func (e *Engine) removeBad(ctx context.Context, in backends.Info, have []backend
 		rse, known := e.l.RSE(r.RSE)
 		if !verified || !known || rse.ReadOnly || r.State != backends.Bad && r.State != backends.BeingDeleted {
 			continue
+		}
+		if wasGood(r) {
+			continue // all rules have to be looked at first
 		}
 		if err := e.removeOne(ctx, in, rse, r); err != nil {
 			return err

@@ -79,8 +79,8 @@ func TestCostOfAFileIsFlat(t *testing.T) {
 			r.Kick(more...)
 			all = append(all, more...)
 		}
-		r.awaitCopies(time.Minute, 2, all)
-		r.await(time.Minute)
+		r.awaitCopies(5*time.Minute, 2, all)
+		r.await(5 * time.Minute)
 		r.stop()
 		if c.states.Load() > int64(n/2+10) {
 			t.Errorf("the state of the rule was noted %d times for %d files", c.states.Load(), n)
@@ -88,10 +88,10 @@ func TestCostOfAFileIsFlat(t *testing.T) {
 		return float64(c.asked.Load()) / float64(n)
 	}
 	for _, coming := range []bool{false, true} {
-		few, many := cost(300, coming), cost(3000, coming)
-		t.Logf("coming %v: %.1f a file of 300, %.1f of 3000", coming, few, many)
+		few, many := cost(200, coming), cost(1200, coming)
+		t.Logf("coming %v: %.1f a file of 200, %.1f of 1200", coming, few, many)
 		if many > 1.3*few {
-			t.Errorf("coming %v: a file of 300 costs %.1f, and of 3000 %.1f", coming, few, many)
+			t.Errorf("coming %v: a file of 200 costs %.1f, and of 1200 %.1f", coming, few, many)
 		}
 	}
 }

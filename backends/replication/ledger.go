@@ -39,10 +39,7 @@ type ledger struct {
 	noting bool
 }
 
-const (
-	maxLacking = 100_000 // files that are remembered in all ledgers
-	maxLedgers = 20_000
-)
+const maxLedgers = 20_000
 
 // ledgerLocked gives that of a rule.
 func (e *Engine) ledgerLocked(r backends.RuleStatus) *ledger {
@@ -74,7 +71,7 @@ func (e *Engine) noteLocked(g *ledger, d backends.DID, l *lack) {
 			e.lackingAll--
 		}
 		return
-	case !was && e.lackingAll >= maxLacking:
+	case !was && e.lackingAll >= e.o.MaxLacking:
 		g.over, g.whole = true, false
 		return
 	case !was:

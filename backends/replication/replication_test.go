@@ -49,7 +49,7 @@ func inBubble(t *testing.T, f func(t *testing.T, r *rig), change ...func(*replic
 			log = slog.New(slog.NewTextHandler(t.Output(), nil))
 		}
 		var err error
-		r.l, err = lake.New(lake.Options{Catalogue: r.cat, Namespace: r.cat, Versions: r.cat, Rules: r.cat, RSEs: rses, Log: log})
+		r.l, err = lake.New(lake.Options{Catalogue: r.cat, Namespace: r.cat, Versions: r.cat, Rules: r.cat, Records: r.cat, RSEs: rses, Log: log})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -487,16 +487,24 @@ func TestStopAndStart(t *testing.T) {
 	})
 }
 
+// What is kicked beyond the bound is found all the same, though its rule is OK and no sweep is due.
 func TestKicksAreBounded(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		var dids []backends.DID
-		for i := range 5000 {
-			dids = append(dids, backends.DID{Scope: "s", Name: fmt.Sprintf("/s/none%d", i)})
-		}
-		a := r.file("a", "A")
-		id := r.rule(a.DID, 1, "B")
-		r.Kick(append(dids, a.DID)...)
+		top := r.dir(backends.DID{Scope: "s", Name: "/s/top"})
+		r.file("top/a", "A")
+		id := r.rule(top, 1, "B")
 		r.start()
 		r.isState(id, backends.RuleOK, "")
+		var dids []backends.DID
+		for i := range 1 << 17 {
+			dids = append(dids, backends.DID{Scope: "s", Name: fmt.Sprintf("/s/none%d", i)})
+		}
+		b := r.file("top/b", "A")
+		r.Kick(append(dids, b.DID)...)
+		pass(time.Minute)
+		r.isState(id, backends.RuleOK, "")
+		if got := r.at(b); got != "A B" {
+			t.Errorf("b is at %s", got)
+		}
 	})
 }

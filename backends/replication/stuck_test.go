@@ -2,6 +2,7 @@ package replication_test
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -147,4 +148,36 @@ func TestBadReplicaIsReplacedThenDeleted(t *testing.T) {
 			t.Errorf("u is at %s", r.at(u))
 		}
 	})
+}
+
+// More files lack copies than are remembered: nothing is forgotten.
+func TestMoreLackCopiesThanAreRemembered(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		top := r.dir(backends.DID{Scope: "s", Name: "/s/top"})
+		var all []backends.Info
+		for i := range 30 {
+			all = append(all, r.file(fmt.Sprintf("top/%02d", i), "A"))
+		}
+		r.disks["B"].Fail(func(op, _ string) error {
+			if op == "create" || op == "space" {
+				return laketest.ErrDown
+			}
+			return nil
+		})
+		id := r.rule(top, 1, "B")
+		r.start()
+		pass(time.Hour)
+		r.isState(id, backends.RuleStuck, "B is down")
+		late := r.file("top/late", "A")
+		r.Kick(late.DID)
+		pass(time.Minute)
+		r.disks["B"].Fail(nil)
+		pass(2 * time.Hour)
+		r.isState(id, backends.RuleOK, "")
+		for _, in := range append(all, late) {
+			if got := r.at(in); got != "A B" {
+				t.Errorf("%s is at %s", in.DID, got)
+			}
+		}
+	}, func(o *replication.Options) { o.MaxLacking, o.Queue = 10, 4 })
 }

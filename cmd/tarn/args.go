@@ -87,6 +87,11 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 			rest = append(rest, a)
 		default:
 			c := findCommand(cmds, a)
+			if sub := findCommand(cmds, defaults[strings.Join(path, " ")]); c == nil && sub != nil {
+				path = append(path, sub.Name)
+				own, leaf, rest = append(slices.Clone(own), sub.Flags...), true, append(rest, a)
+				continue
+			}
 			if c == nil {
 				if a == "help" && len(path) == 0 {
 					rest, leaf = append(rest, a), true
@@ -105,6 +110,9 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 	}
 	return append(out, rest...), nil
 }
+
+// defaults are the commands that are meant when what follows those above them is no command.
+var defaults = map[string]string{"replicas": "ls"}
 
 func findFlag(flags []cli.Flag, name string) cli.Flag {
 	for _, f := range flags {

@@ -19,24 +19,6 @@ func parseDuration(s string) (time.Duration, error) {
 	return d.D(), err
 }
 
-func (s *session) replicasCommand() *cli.Command {
-	return &cli.Command{
-		Name: "replicas", Category: groupMove, Usage: "the copies of files, and where they are", ArgsUsage: "PATH...",
-		Description: "Lists each copy of each file at and below PATH.\n\nExample:\n   tarn replicas /ctao/dl3/crab",
-		Action: func(c *cli.Context) error {
-			if err := want(c, 1, -1); err != nil {
-				return err
-			}
-			l := s.t.list("RSE", "state", "locality", "verified", "path", "")
-			err := call(c.Context, s, c.Args().Slice(), "replicas", func(ps []control.Text) any { return control.PathsRequest{Paths: ps} },
-				func(r control.ReplicaEntry) error {
-					return l.add(r, r.RSE, r.State, r.Locality, when(r.Verified), r.Path.Quote(), r.Error)
-				}, nil)
-			return errors.Join(err, l.end())
-		},
-	}
-}
-
 func (s *session) verifyCommand() *cli.Command {
 	return &cli.Command{
 		Name: "verify", Category: groupMove, Usage: "read every copy again and compare checksums", ArgsUsage: "PATH...",
@@ -86,7 +68,7 @@ Example:
 func (s *session) rseCommand() *cli.Command {
 	return &cli.Command{
 		Name: "rse", Category: groupMove, Usage: "the storages of the lake",
-		Subcommands: []*cli.Command{s.rseTestCommand(), {
+		Subcommands: []*cli.Command{s.rseTestCommand(), s.rseUsageCommand(), s.rseSetCommand(), s.rseDrainCommand(), {
 			Name: "ls", Usage: "list them, with attributes, naming and space",
 			Action: func(c *cli.Context) error {
 				if err := want(c, 0, 0); err != nil {
@@ -102,6 +84,9 @@ func (s *session) rseCommand() *cli.Command {
 						sort.Strings(attrs)
 						if r.Naming != naming.Unique {
 							attrs = append(attrs, "(naming "+r.Naming+")")
+						}
+						if r.Drain {
+							attrs = append(attrs, "(drained)")
 						}
 						if r.ReadOnly {
 							attrs = append(attrs, "(read-only)")

@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"tarn/backends"
+	"tarn/backends/replication"
 	"tarn/cmd/tarn/config"
 	"tarn/cmd/tarn/control"
 	"tarn/fs/vfs"
@@ -137,6 +138,11 @@ func (s *session) statusLines(l *listing, point string, st control.StatusReply) 
 			lines = append(lines, "   endpoint   "+s.endpointWord(e))
 		}
 	}
+	for _, c := range st.Care {
+		if words := careWords(c); len(words) > 0 {
+			lines = append(lines, "   storage    "+c.RSE+": "+strings.Join(words, "; "))
+		}
+	}
 	if st.Daemon.IOURing {
 		lines = append(lines, "   requests   over io_uring")
 	}
@@ -180,4 +186,21 @@ func recallsText(v *vfs.FS, now time.Time) []byte {
 		fmt.Fprintf(&b, "held pid=%d uid=%d comm=%s times=%d: %s\n", h.PID, h.UID, h.Comm, h.Count, h.Why)
 	}
 	return []byte(b.String())
+}
+
+// careWords tells what was done for an RSE and what is left to do.
+func careWords(c replication.CareStatus) (words []string) {
+	if c.Drain {
+		words = append(words, "drained: "+count(c.Left, "replica")+" left")
+	}
+	if c.Removed > 0 {
+		words = append(words, count(c.Removed, "replica")+" ("+human(c.RemovedBytes)+") deleted")
+	}
+	if c.Over > 0 {
+		words = append(words, human(c.Over)+" above its low mark")
+	}
+	if c.Why != "" {
+		words = append(words, c.Why)
+	}
+	return words
 }

@@ -342,7 +342,7 @@ func (f *fsck) storages(ctx context.Context) error {
 	if err := f.strangers(ctx, strange); err != nil {
 		return err
 	}
-	return f.lost()
+	return f.lost(ctx)
 }
 
 // temporaries counts uploads that nobody ended.

@@ -10,8 +10,9 @@ import (
 	"time"
 
 	"tarn/backends"
-	"tarn/backends/checksum"
+	"tarn/backends/compare"
 	"tarn/backends/lake"
+	"tarn/backends/replication"
 	"tarn/cmd/tarn/control"
 )
 
@@ -25,64 +26,39 @@ type stranger struct {
 
 // storage compares one RSE with the catalogue.
 func (f *fsck) storage(ctx context.Context, rse *lake.RSE, strange *[]stranger) error {
-	dirs := []string{""}
-	for len(dirs) > 0 {
-		dir := dirs[len(dirs)-1]
-		dirs = dirs[:len(dirs)-1]
-		for a, err := range rse.Storage.List(ctx, dir) {
-			switch {
-			case err != nil:
-				return err
-			case a.IsDir:
-				dirs = append(dirs, a.Path)
-				continue
-			}
-			at := place{rse.Name, path.Clean(a.Path)}
-			c := f.known[at]
-			if c == nil {
-				if !f.own[at] {
-					*strange = append(*strange, stranger{rse, a.Path, a.Size, a.MTime})
-				}
-				continue
-			}
-			c.seen = true
-			bad := ""
-			if a.Size != c.file.in.Size {
-				bad = fmt.Sprintf("%d bytes, and it should have %d", a.Size, c.file.in.Size)
-			} else if f.deep && rse.Tape == nil {
-				if err := f.compare(ctx, rse, a.Path, c.file.in.Checksums); errors.Is(err, backends.ErrCorrupt) {
-					bad = err.Error()
-				} else if err != nil {
-					return err
-				}
-			}
-			if bad == "" {
-				c.file.good++
-				continue
-			}
-			if err := f.bad(ctx, c, "replica_damaged", bad); err != nil {
-				return err
-			}
-			if rse.Naming != nil && f.sum.Backup != nil {
-				// The path may have been freed since the backup, and be that of a newer file.
+	return compare.Walk(ctx, rse, func(a backends.Attr) error {
+		at := place{rse.Name, a.Path}
+		c := f.known[at]
+		if c == nil {
+			if !f.own[at] {
 				*strange = append(*strange, stranger{rse, a.Path, a.Size, a.MTime})
 			}
+			return nil
 		}
-	}
-	return nil
-}
-
-func (f *fsck) compare(ctx context.Context, rse *lake.RSE, pfn string, want backends.Checksums) error {
-	o, err := rse.Storage.Open(ctx, pfn)
-	if err != nil {
-		return err
-	}
-	defer o.Close()
-	got, err := checksum.Object(ctx, o, checksum.Known(want)...)
-	if err != nil {
-		return err
-	}
-	return want.Match(got)
+		c.seen = true
+		bad := ""
+		if a.Size != c.file.in.Size {
+			bad = fmt.Sprintf("%d bytes, and it should have %d", a.Size, c.file.in.Size)
+		} else if f.deep && rse.Tape == nil {
+			if err := compare.Sums(ctx, rse, a.Path, c.file.in.Checksums, false); errors.Is(err, backends.ErrCorrupt) {
+				bad = err.Error()
+			} else if err != nil {
+				return err
+			}
+		}
+		if bad == "" {
+			c.file.good++
+			return nil
+		}
+		if err := f.bad(ctx, c, "replica_damaged", bad); err != nil {
+			return err
+		}
+		if rse.Naming != nil && f.sum.Backup != nil {
+			// The path may have been freed since the backup, and be that of a newer file.
+			*strange = append(*strange, stranger{rse, a.Path, a.Size, a.MTime})
+		}
+		return nil
+	})
 }
 
 // bad tells of a copy that is no good, and declares it so in the catalogue. Whether it
@@ -128,7 +104,7 @@ func (f *fsck) missing(ctx context.Context) error {
 
 // lost tells of the files of which no good copy is left. Those that wait in the journal for
 // their first one are none.
-func (f *fsck) lost() error {
+func (f *fsck) lost(ctx context.Context) error {
 	var lost []*fileOf
 	for _, file := range f.files {
 		if file.good == 0 && !f.unsent[file.in.DID.Name] {
@@ -137,6 +113,13 @@ func (f *fsck) lost() error {
 	}
 	sort.Slice(lost, func(i, j int) bool { return lost[i].in.DID.Name < lost[j].in.DID.Name })
 	for _, file := range lost {
+		if m, err := f.cat.Meta(ctx, file.in.DID); err == nil && m[replication.Expired] != nil {
+			x := finding{Kind: "note", What: "file_expired", Path: control.Text(file.in.DID.Name), Size: file.in.Size, Detail: fmt.Sprint("its last copy was let go: ", m[replication.Expired])}
+			if err := f.add(x); err != nil {
+				return err
+			}
+			continue
+		}
 		err := f.add(finding{Kind: "problem", What: "file_lost", Path: control.Text(file.in.DID.Name), Size: file.in.Size, Detail: "no good copy is left", Lost: true})
 		if err != nil {
 			return err

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"tarn/backends"
+	"tarn/backends/compare"
 	"tarn/backends/ingest"
 	"tarn/backends/ingest/metadata"
 )
@@ -51,6 +52,26 @@ func (o *opened) openIngests() error {
 	o.ingests = set
 	o.onClose(set.Close)
 	return nil
+}
+
+// ingestCopies are the copies that ingests have made or make, and have not registered yet.
+func (o *opened) ingestCopies() (out []compare.Place) {
+	for _, st := range o.ingests.List() {
+		for r, err := range o.ingests.Files(context.Background(), st.Name, ingest.Found, ingest.Sealed, ingest.Transferred, ingest.Verified) {
+			if err != nil {
+				o.log.Warn("the copies of an ingest are not known", "ingest", st.Name, "err", err)
+				break
+			}
+			if r.PFN == "" && len(r.Left) == 0 {
+				continue
+			}
+			out = append(out, compare.Place{RSE: r.RSE, PFN: path.Clean(r.PFN)})
+			for _, l := range r.Left {
+				out = append(out, compare.Place{RSE: l.RSE, PFN: path.Clean(l.PFN)})
+			}
+		}
+	}
+	return out
 }
 
 // runIngests works on all that are not paused until the lake is closed.

@@ -77,7 +77,7 @@ func openLake(cfg *config.Config, opt openOptions) (_ *opened, err error) {
 		return nil, err
 	}
 	lo := lake.Options{
-		Catalogue: cat, Namespace: cat, Versions: cat, Rules: cat, Places: cat, RSEs: rses, Algs: cfg.Checksums,
+		Catalogue: cat, Namespace: cat, Versions: cat, Rules: cat, Places: cat, Records: cat, RSEs: rses, Algs: cfg.Checksums,
 		ReadTimeout: cfg.Reads.Failover.D(), Patience: cfg.Reads.Patience.D(), Hedge: float64(cfg.Reads.Hedge),
 		HoldWindow: cfg.Recalls.Hold.D(), Log: o.log, Now: o.now,
 		// The tape libraries are in this process: asking them costs nothing.
@@ -175,7 +175,10 @@ func (o *opened) openRSEs(create bool) ([]*lake.RSE, error) {
 	doors := doorsOf(o.cfg, credentials, o.log)
 	for _, r := range o.cfg.RSEs {
 		r := o.cfg.Here(r)
-		rse := &lake.RSE{RSE: r.Backend(), LAN: o.cfg.LAN(r), Distance: r.Distance}
+		rse := &lake.RSE{RSE: r.Backend(), LAN: o.cfg.LAN(r), Distance: r.Distance, Care: careOf(r)}
+		if r.Marker != "" {
+			rse.Own = []string{r.Marker}
+		}
 		rse.Naming, _ = naming.ByName(r.Naming) // the lake file was judged
 		switch {
 		case r.Kind == config.TapeKind:
@@ -408,7 +411,7 @@ func policyOf(p config.Policy) vfs.Policy {
 
 // service shows the lake to the commands.
 func (o *opened) service() *control.Service {
-	s := &control.Service{FS: o.fs, Lake: o.lake, Cache: o.cache, Ingest: o.ingests, Name: o.cfg.Name, Folders: o.folders, Log: o.log, Now: o.now}
+	s := &control.Service{FS: o.fs, Lake: o.lake, Cache: o.cache, Ingest: o.ingests, Name: o.cfg.Name, Folders: o.folders, Scratch: o.cfg.Run, SetRSE: o.setRSE, Copies: o.ingestCopies, Log: o.log, Now: o.now}
 	if o.engine != nil {
 		s.Kick, s.Engine = o.engine.Kick, o.engine
 	}

@@ -39,10 +39,10 @@ func TestLooks(t *testing.T) {
 	}
 }
 
-// halting is a disk whose large reads from an offset on wait until their reader goes, while it halts.
+// halting is a disk whose large reads beyond an offset wait until their reader goes, while it halts.
 type halting struct {
 	backends.Storage
-	from int64
+	end  int64
 	halt *atomic.Bool
 }
 
@@ -60,7 +60,7 @@ type haltingObject struct {
 }
 
 func (o haltingObject) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
-	if o.s.halt.Load() && len(p) > 64<<10 && off >= o.s.from {
+	if o.s.halt.Load() && len(p) > 64<<10 && off+int64(len(p)) > o.s.end {
 		<-ctx.Done()
 		return 0, ctx.Err()
 	}
@@ -74,7 +74,7 @@ func TestTapeOnlyIsNotLookedInto(t *testing.T) {
 	w := (&world{t: t, dir: t.TempDir(), tune: func(_ *embedded.Options, o *lake.Options) {
 		for _, r := range o.RSEs {
 			if r.Kind == backends.DiskKind {
-				r.Storage = halting{r.Storage, 2 << 20, &halt}
+				r.Storage = halting{r.Storage, 1 << 20, &halt}
 			}
 		}
 	}}).start()

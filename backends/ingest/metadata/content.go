@@ -33,10 +33,10 @@ func (x *Extractor) fromContent(f io.ReaderAt, size int64) (backends.Meta, error
 		if err != nil {
 			return nil, err
 		}
-		limited := &io.LimitedReader{R: z, N: maxUnpacked}
+		limited := &io.LimitedReader{R: z, N: x.unpacked}
 		m, err := x.fromFITS(stream{limited})
 		if err != nil && limited.N <= 0 {
-			err = fmt.Errorf("there is no end of the headers within the first %d bytes", maxUnpacked)
+			err = fmt.Errorf("there is no end of the headers within the first %d bytes", x.unpacked)
 		}
 		return m, err
 	case string(magic) == "SIMPLE  =": // a .fz file too: its compressed extensions are tables

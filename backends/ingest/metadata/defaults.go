@@ -33,7 +33,7 @@ func Default() Rules {
 			},
 			{
 				// LST-1 on its own: LST-1.1.Run02968.0000.fits.fz (telescope, stream, run, subrun), dl1_LST-1.Run02968.0000.h5, dl3_LST-1.Run02968.fits.gz
-				Pattern: `(?:(?P<data_level>[a-zA-Z]+\d?)_)?(?P<telescope>LST-\d+)(?:\.(?P<stream>\d))?\.Run(?P<run>\d+)(?:\.(?P<subrun>\d+))?\..*`,
+				Pattern: `(?:(?P<data_level>(?:dl|DL|r|R)\d[ab]?)_|[A-Za-z_]+_)?(?P<telescope>LST-\d+)(?:\.(?P<stream>\d))?\.Run(?P<run>\d+)(?:\.(?P<subrun>\d+))?\..*`,
 				Types:   map[string]string{"stream": "int", "run": "int", "subrun": "int"},
 			},
 			{

@@ -72,6 +72,8 @@ type Extractor struct {
 	names []name
 	rules Rules
 	hdf5  Attributes
+
+	unpacked int64 // maxUnpacked, less in tests
 }
 
 type name struct {
@@ -82,7 +84,7 @@ type name struct {
 
 // Compile checks the rules, and tells of everything that is wrong with them (backends.ErrName).
 func (r Rules) Compile() (*Extractor, error) {
-	x := &Extractor{rules: r}
+	x := &Extractor{rules: r, unpacked: maxUnpacked}
 	var errs []error
 	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if len(r.Names) > maxRules || len(r.FITS) > maxRules || len(r.HDF5) > maxRules || len(r.Sides) > maxRules {

@@ -28,7 +28,7 @@ func TestWithoutLeasesAFileIsLeftAloneForLonger(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, nil)
 	r.w.leases = func(int) (bool, error) { return false, errNoLease }
-	r.w.unleased = 3 * settle
+	r.w.unleased = 3 * r.w.settle
 	r.write("old", "1")
 	begun := time.Now()
 	r.run()
@@ -96,6 +96,64 @@ func TestLeaseDisturbsNobody(t *testing.T) {
 	}
 	close(stop)
 	wg.Wait()
+}
+
+// A write between the first look and the end of the probe makes another version.
+func TestChangeDuringTheProbe(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	r.write("f", "1")
+	changes := 0
+	r.w.leases = func(fd int) (bool, error) {
+		if changes++; changes == 1 {
+			r.write("f", "22")
+		}
+		return lease(fd)
+	}
+	for r.scan() > 0 {
+	}
+	if r.count() != 1 || r.told[0].Size != 2 || changes != 2 {
+		t.Errorf("%+v, %d probes", r.told, changes)
+	}
+}
+
+// A file that was written a moment ago is left alone for a moment, also by a single look at everything.
+func TestScanLeavesAMoment(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	begun := time.Now()
+	r.write("f", "1")
+	r.scan()
+	if d := time.Since(begun); d < r.w.settle || r.count() != 1 {
+		t.Errorf("%q after %v", r.paths(), d)
+	}
+	begun = time.Now()
+	if r.scan(); time.Since(begun) > r.w.settle {
+		t.Errorf("a look at nothing new took %v", time.Since(begun))
+	}
+}
+
+// A file that is mapped for writing is open, also when its descriptor is closed.
+func TestMappedFileIsOpen(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	r.write("f", "1234")
+	f, err := os.OpenFile(filepath.Join(r.dir, "f"), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := unix.Mmap(int(f.Fd()), 0, 4, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	if n := r.scan(); n != 1 || r.count() != 0 {
+		t.Errorf("%d incomplete, told %q", n, r.paths())
+	}
+	if err := unix.Munmap(m); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "it is told", func() bool { return r.scan() == 0 && r.count() == 1 })
 }
 
 func TestTrigger(t *testing.T) {

@@ -67,7 +67,7 @@ func retry(call func() (int, error)) (int, error) {
 // fileOf is the version that a stat tells of.
 func fileOf(path string, st *unix.Stat_t) File {
 	return File{
-		Path: path, Dev: uint64(st.Dev), Ino: st.Ino, Size: st.Size, //nolint:unconvert // 32 bits elsewhere
+		Path: path, Dev: uint64(st.Dev), Ino: st.Ino, Size: st.Size,
 		MTime: time.Unix(st.Mtim.Unix()), CTime: time.Unix(st.Ctim.Unix()),
 		Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid,
 	}

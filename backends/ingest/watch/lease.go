@@ -27,7 +27,7 @@ var errNoLease = errors.New("the file system has no leases, or not for this file
 // action will be taken"), and lets the opener wait until the lease is back.
 func lease(fd int) (held bool, err error) {
 	var fs unix.Statfs_t
-	if _, err := retry(func() (int, error) { return 0, unix.Fstatfs(fd, &fs) }); err != nil || !local[int64(fs.Type)] { //nolint:unconvert // 32 bits elsewhere
+	if _, err := retry(func() (int, error) { return 0, unix.Fstatfs(fd, &fs) }); err != nil || !local[int64(fs.Type)] {
 		return false, errNoLease
 	}
 	_, err = retry(func() (int, error) { return unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_RDLCK) })

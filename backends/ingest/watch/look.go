@@ -74,7 +74,10 @@ func (w *Watcher) look(ctx context.Context, dir *os.File, folder, name string, s
 		return false, nil
 	}
 	w.forget(at)
-	if err := found(ctx, f); err != nil {
+	begun := w.mono()
+	err = found(ctx, f)
+	w.inFound += w.mono() - begun
+	if err != nil {
 		return false, err
 	}
 	w.remember(f)
@@ -147,8 +150,11 @@ func (w *Watcher) patience(tries int) time.Duration {
 func (w *Watcher) later(f File, v verdict) {
 	e := w.pending.of[f.Path]
 	if e == nil { // not seen before, and not by an event
-		if len(w.pending.of) >= w.o.Pending {
-			w.full = true
+		if v.trouble != "" {
+			w.trouble(f.Path, v.trouble)
+		}
+		// What waits for an event or the next scan needs no place, since both find it without.
+		if !w.room(v.again > 0) {
 			w.beyond.files++
 			w.beyond.bytes += f.Size
 			return
@@ -169,6 +175,31 @@ func (w *Watcher) later(f File, v verdict) {
 	} else {
 		w.pending.park(e)
 	}
+}
+
+// room tells whether one more may be pending. What has to be looked at again takes the place of
+// what waits for an event, if one is found soon, and otherwise calls for a scan later.
+func (w *Watcher) room(timed bool) bool {
+	if len(w.pending.of) < w.o.Pending {
+		return true
+	}
+	if !timed {
+		return false
+	}
+	tries := 0
+	for path, e := range w.pending.of {
+		if e.at < 0 {
+			w.beyond.files++
+			w.beyond.bytes += e.seen.Size
+			w.pending.remove(path)
+			return true
+		}
+		if tries++; tries == 16 {
+			break
+		}
+	}
+	w.full = true
+	return false
 }
 
 // forget drops what is known of a path: it is told, gone, or nothing of ours.

@@ -180,6 +180,7 @@ func TestStorm(t *testing.T) {
 			for len(missing()) > 0 && time.Now().Before(deadline) {
 				time.Sleep(10 * time.Millisecond)
 			}
+			until(t, "nothing is incomplete", func() bool { n, b := r.w.Incomplete(); return n == 0 && b == 0 })
 			cancel()
 			if err := <-ended; !errors.Is(err, context.Canceled) {
 				t.Error(err)

@@ -21,7 +21,7 @@ func (w *Watcher) Run(ctx context.Context, found Found) error {
 	w.startWatches()
 	defer w.stopWatches()
 
-	var next, ended, last time.Duration // when to scan, when the last scan ended and how long it took
+	var next, ended, last time.Duration // when to scan, when the last scan ended and how long it took without found
 	var checked time.Duration           // when the root was
 	for {
 		if now := w.mono(); now >= next {
@@ -30,12 +30,13 @@ func (w *Watcher) Run(ctx context.Context, found Found) error {
 				w.startWatches()
 				w.lost = false
 			}
+			inFound := w.inFound
 			if err := w.scan(ctx, found); err != nil {
 				return err
 			}
 			ended = w.mono()
-			last = ended - now
-			next = ended + w.o.Rescan
+			last = ended - now - (w.inFound - inFound)
+			next = ended + max(w.o.Rescan, 3*last)
 			checked = ended
 		}
 		// inotify tells nothing of a folder that is removed while somebody, and be it Root, has it open.
@@ -83,8 +84,7 @@ func (w *Watcher) touch(path string) {
 	}
 	e := w.pending.of[path]
 	if e == nil {
-		if len(w.pending.of) >= w.o.Pending {
-			w.full = true
+		if !w.room(true) {
 			return
 		}
 		e = &pending{path: path, gen: w.gen}

@@ -173,6 +173,7 @@ func (w *Watcher) lookAtDue(ctx context.Context, found Found) error {
 		if err := w.lookAgain(ctx, e, found); err != nil {
 			return err
 		}
+		w.drain()
 	}
 }
 

@@ -43,6 +43,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
+
 	"tarn/backends"
 )
 
@@ -79,7 +81,7 @@ type Options struct {
 	Pattern  []string      // globs of file names, as path.Match; none: every file
 	Hidden   bool          // take names that begin with "." as well
 	Complete Rule          // zero: closed
-	Rescan   time.Duration // from the end of a look at the whole folder to the next; 0: 1 min
+	Rescan   time.Duration // from the end of a look at the whole folder to the next, or three times what that took; 0: 1 min
 	Pending  int           // incomplete files in memory; later looks take what is beyond; 0: 100000
 	Watches  int           // folders with an inotify watch; the others are looked at; 0: 65536
 
@@ -120,11 +122,13 @@ type Watcher struct {
 	kick chan struct{}
 	busy atomic.Bool
 
-	// What the tests make shorter or smaller.
+	// What the tests make shorter, smaller or fail.
 	settle   time.Duration
 	unleased time.Duration
 	batch    int // names in memory of a folder
 	leases   func(fd int) (held bool, err error)
+	inotify  func(queue uint) (*fsnotify.Watcher, error)
+	addWatch func(n *fsnotify.Watcher, path string) error
 
 	// Of the goroutine of Run or Scan.
 	pending  pendings
@@ -135,6 +139,7 @@ type Watcher struct {
 	rescan   bool              // something was missed: look at everything soon
 	lost     bool              // events were missed: what is watched is not certain
 	scanning int               // walks under way, one within the other
+	inFound  time.Duration     // how long found took, in all
 	said     map[string]bool   // what was logged once
 	beyond   count             // of this scan: incomplete files that pending had no room for
 
@@ -166,6 +171,7 @@ func New(o Options) (*Watcher, error) {
 	w := &Watcher{
 		o: o, log: o.Log, now: o.Now, kick: make(chan struct{}, 1),
 		settle: settle, unleased: unleased, batch: 1 << 16, leases: lease,
+		inotify: fsnotify.NewBufferedWatcher, addWatch: (*fsnotify.Watcher).Add,
 		pending: pendings{of: map[string]*pending{}}, said: map[string]bool{}, troubles: map[string]Trouble{},
 	}
 	if w.log == nil {

@@ -39,6 +39,7 @@ func newRig(t *testing.T, change func(o *Options)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.settle = 50 * time.Millisecond // many tests wait for it
 	return &rig{t: t, dir: dir, w: w}
 }
 
@@ -198,7 +199,7 @@ func TestFileThatIsOpenIsIncomplete(t *testing.T) {
 		t.Fatal(err)
 	}
 	until(t, "it is counted", func() bool { n, b := r.w.Incomplete(); return n == 1 && b == 4 })
-	time.Sleep(3 * settle) // nothing to wait for: it must not be told
+	time.Sleep(3 * r.w.settle) // nothing to wait for: it must not be told
 	if r.count() != 0 {
 		t.Fatalf("told while it is open")
 	}

@@ -30,7 +30,7 @@ type watched struct {
 
 // startWatches begins to listen. Without, the scans do alone.
 func (w *Watcher) startWatches() {
-	n, err := fsnotify.NewBufferedWatcher(queue)
+	n, err := w.inotify(queue)
 	if err != nil {
 		w.once("watches", "no inotify: files are noticed by looking at the folder only", "error", err, "every", w.o.Rescan)
 		return
@@ -103,7 +103,7 @@ func (w *Watcher) watch(folder string) {
 		w.once("limit", "no more folders are watched: the rest is noticed by looking at it only", "watches", len(s.of), "every", w.o.Rescan)
 		return
 	}
-	switch err := s.n.Add(path); {
+	switch err := w.addWatch(s.n, path); {
 	case err == nil:
 		s.of[folder] = &watched{inode: id, gen: w.gen}
 		s.at[id] = folder
@@ -125,7 +125,7 @@ func inodeOf(path string) (id inode, ok bool) {
 	if err := unix.Lstat(path, &st); err != nil {
 		return inode{}, false
 	}
-	return inode{uint64(st.Dev), st.Ino}, true //nolint:unconvert // 32 bits elsewhere
+	return inode{uint64(st.Dev), st.Ino}, true
 }
 
 // remove takes a watch away.

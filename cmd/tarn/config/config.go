@@ -42,6 +42,8 @@ type Config struct {
 	Mount      Mount       `yaml:"mount"`       //
 	Log        Log         `yaml:"log"`         //
 
+	settings []Setting
+
 	file string // absolute path of the lake file; "" when made by hand
 	src  *source
 }
@@ -137,6 +139,14 @@ type RSE struct {
 	Protocols  []Protocol        `yaml:"protocols"`  // disk: ways to a storage elsewhere, in place of Path
 	Size       Size              `yaml:"size"`       // disk with protocols: what there is where the server does not tell; 1P
 	Tape       *Tape             `yaml:"tape"`
+
+	High    Mark     `yaml:"high"`     // disk: above it copies that no rule needs are deleted, until it is below Low; 0: none are
+	Low     Mark     `yaml:"low"`      // default: a tenth less
+	Grace   Duration `yaml:"grace"`    // least time since a copy was made or verified until High may delete it; 1h
+	Scratch bool     `yaml:"scratch"`  // last copies may go as well, when no rule is left on their file
+	Shared  bool     `yaml:"shared"`   // others keep files there, too
+	Drain   bool     `yaml:"drain"`    // it is being emptied
+	DrainTo string   `yaml:"drain_to"` // where to, beside where rules let copies be: an RSE expression
 }
 
 // Protocol is one way to an RSE. Its priorities are Rucio's: 1 is tried first, 0 is never used.

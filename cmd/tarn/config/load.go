@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"sort"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -36,8 +37,7 @@ func load(file string, more func(judge), settings []Setting) (*Config, error) {
 		return nil, fmt.Errorf("load lake file: %w", err)
 	}
 	docs := []document{{name: filepath.Base(abs), text: b}}
-	ext := filepath.Ext(abs)
-	local := strings.TrimSuffix(abs, ext) + ".local" + ext
+	local := localFile(abs)
 	switch b, err := os.ReadFile(local); {
 	case err == nil:
 		docs = append(docs, document{name: filepath.Base(local), text: b})
@@ -79,7 +79,7 @@ func parse(file string, docs []document, settings []Setting, more func(judge)) (
 		base = ""
 	}
 	c := Default(base)
-	c.file, c.src = file, src
+	c.file, c.src, c.settings = file, src, settings
 	if src.root != nil && len(bad.Faults) == 0 {
 		// Everything was checked leaf by leaf, so an error here is a fault of this package.
 		if err := src.root.Decode(c); err != nil {
@@ -195,6 +195,12 @@ func (c *Config) complete() {
 		r.Kind = strings.ToLower(r.Kind)
 		if r.Kind == "" {
 			r.Kind = Disk
+		}
+		if r.High > 0 && r.Low == 0 {
+			r.Low = r.High / 10 * 9
+		}
+		if r.Grace == 0 {
+			r.Grace = Duration(time.Hour)
 		}
 		if r.Naming == "" {
 			r.Naming = naming.Unique

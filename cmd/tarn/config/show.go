@@ -39,7 +39,7 @@ func Keys() []Key {
 
 // items are examples of what stands in lists, with the defaults that they get.
 var items = map[reflect.Type]any{
-	reflect.TypeFor[RSE]():        RSE{Kind: Disk, Naming: naming.Unique, Tape: ptr(DefaultTape())},
+	reflect.TypeFor[RSE]():        RSE{Kind: Disk, Naming: naming.Unique, Grace: Duration(time.Hour), Tape: ptr(DefaultTape())},
 	reflect.TypeFor[Protocol]():   Protocol{Read: ptr(1), Write: ptr(1), Delete: ptr(1), LAN: &Domain{}, WAN: &Domain{}},
 	reflect.TypeFor[Scope]():      Scope{Layout: "lfn", Mode: 0o755},
 	reflect.TypeFor[WriteRule]():  WriteRule{Copies: 1},

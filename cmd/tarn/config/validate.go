@@ -153,10 +153,34 @@ func (j judge) rses() {
 		case r.Kind == TapeKind:
 			j.tape(key+".tape", r.Tape)
 		}
+		j.care(key, r)
 		j.oneOf(key+".naming", cmp.Or(r.Naming, naming.Unique), naming.Words()...)
 		if a, _ := naming.ByName(r.Naming); a != nil && r.Kind == TapeKind {
 			j.fault(key+".naming", "%s is for disk RSEs: want unique", a)
 		}
+	}
+}
+
+// care judges what an RSE's owner wants beside copies.
+func (j judge) care(key string, r RSE) {
+	switch {
+	case r.High > 0 && r.Kind == TapeKind:
+		j.fault(key+".high", "is for disk RSEs: what is on tape is not deleted for space")
+	case r.High > 0 && r.High.IsPart() != r.Low.IsPart():
+		j.fault(key+".low", "want a part of the space as high is, or a size as high is, not %v and %v", r.High, r.Low)
+	case r.High > 0 && r.Low >= r.High:
+		j.fault(key+".low", "want less than high (%v), not %v", r.High, r.Low)
+	case r.High == 0 && r.Low > 0:
+		j.fault(key+".low", "wants a high, too")
+	}
+	if r.Scratch && r.Kind == TapeKind {
+		j.fault(key+".scratch", "is for disk RSEs")
+	}
+	if r.DrainTo == "" {
+		return
+	}
+	if _, err := rseexpr.Parse(r.DrainTo); err != nil {
+		j.fault(key+".drain_to", "%v", err)
 	}
 }
 

@@ -90,7 +90,7 @@ func (s *Service) eachFile(ctx context.Context, paths []Text, f func(p string, i
 // rses lists the storages of the lake.
 func (s *Service) rses(ctx context.Context, _ struct{}, out *stream) (any, error) {
 	for _, r := range s.Lake.RSEs() {
-		e := RSEEntry{Name: r.Name, Kind: r.Kind, Attributes: r.Attributes, Naming: r.Naming.String(), ReadOnly: r.ReadOnly, Distance: r.Distance, LAN: r.LAN, Speed: s.Lake.Speed(r.Name)}
+		e := RSEEntry{Name: r.Name, Kind: r.Kind, Attributes: r.Attributes, Naming: r.Naming.String(), ReadOnly: r.ReadOnly, Drain: r.Care.Drain, Distance: r.Distance, LAN: r.LAN, Speed: s.Lake.Speed(r.Name)}
 		own, cancel := context.WithTimeout(ctx, 10*time.Second)
 		var err error
 		if e.Total, e.Free, err = r.Storage.Space(own); err != nil {

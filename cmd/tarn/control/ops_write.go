@@ -15,6 +15,7 @@ import (
 
 	"tarn/backends"
 	"tarn/backends/ingest"
+	"tarn/backends/replication"
 	"tarn/cache/journal"
 	"tarn/fs/vfs"
 )
@@ -305,6 +306,8 @@ type StatusReply struct {
 	Recall any       `json:"recall"`
 	Jobs   int       `json:"jobs"`
 	Held   int       `json:"held"`
+	// Care is what was done for RSEs that are drained or have marks.
+	Care []replication.CareStatus `json:"care,omitempty"`
 	// Endpoints are the doors of servers, each once.
 	Endpoints []backends.EndpointState `json:"endpoints,omitempty"`
 	Ingests   []ingest.Status          `json:"ingests,omitempty"`
@@ -313,6 +316,9 @@ type StatusReply struct {
 func (s *Service) status(_ context.Context, _ struct{}, _ *stream) (any, error) {
 	r := StatusReply{Name: s.Name, Daemon: s.Daemon, FS: s.FS.Stats(), Recall: s.Lake.Stats(), Held: len(s.FS.Held())}
 	r.Files, r.Bytes = s.Lake.Catalogue().Usage()
+	if s.Engine != nil {
+		r.Care = s.Engine.Care()
+	}
 	seen := map[string]bool{}
 	for _, rse := range s.Lake.RSEs() {
 		if rse.Endpoints == nil {

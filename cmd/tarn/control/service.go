@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tarn/backends"
+	"tarn/backends/compare"
 	"tarn/backends/ingest"
 	"tarn/backends/lake"
 	"tarn/backends/replication"
@@ -34,6 +35,12 @@ type Service struct {
 	Leave   func()                                       // tells the daemon to leave unsent files in the journal when it ends; nil where there is none
 	Daemon  Daemon                                       // zero where there is none
 	Backup  func(ctx context.Context, w io.Writer) error // of the catalogue; may be nil
+
+	// SetRSE writes settings of an RSE into a file, whose name it gives, and puts them in force, but for what later tells
+	// of; may be nil.
+	SetRSE  func(name string, set map[string]string) (file, later string, err error)
+	Scratch string                 // a folder for what is sorted; "": the system's
+	Copies  func() []compare.Place // copies that are made by others than the journal and are on no record yet, as by ingests; may be nil
 
 	Log *slog.Logger
 	Now func() time.Time // default time.Now
@@ -109,6 +116,10 @@ func (s *Service) Handler() http.Handler {
 		"leave":              operation(s.leave),
 		"content":            s.content,
 		"put":                s.put,
+		"replicas/check":     operation(s.check),
+		"rse/usage":          operation(s.rseUsage),
+		"rse/set":            operation(s.rseSet),
+		"rse/drain":          operation(s.rseDrain),
 
 		"catalogue/backup": s.backup,
 	} {

@@ -91,6 +91,7 @@ type RSEEntry struct {
 	Attributes map[string]string `json:"attributes,omitempty"`
 	Naming     string            `json:"naming"` // of its new copies
 	ReadOnly   bool              `json:"read_only,omitempty"`
+	Drain      bool              `json:"drain,omitempty"` // it is being emptied
 	Distance   int               `json:"distance"`
 	Total      int64             `json:"total"` // bytes
 	Free       int64             `json:"free"`
