@@ -8,12 +8,15 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"tarn/backends"
 )
 
 // TestCrashAtEveryStep: wherever a pass ends, the next one carries it on: all files are stored once, registered and deleted.
 func TestCrashAtEveryStep(t *testing.T) {
 	for _, step := range []string{"seal", "send", "sent", "verified", "import", "imported", "reread", "safe", "delete", "hide", "hidden", "prove", "unlinked", "deleted"} {
 		t.Run(step, func(t *testing.T) {
+			t.Parallel()
 			r := newRig(t)
 			for i := range 5 {
 				r.write(fmt.Sprint("f", i), fmt.Sprint("content ", i))
@@ -52,5 +55,33 @@ func TestCrashAtEveryStep(t *testing.T) {
 				t.Errorf("%d files are at the RSE", n)
 			}
 		})
+	}
+}
+
+// TestRemoveUnhides: a file that has its hidden name when the ingest is removed is not left with it.
+func TestRemoveUnhides(t *testing.T) {
+	r := newRig(t)
+	r.write("f", "content")
+	s := r.open(nil)
+	s.o.hook = func(at, _ string) error {
+		if at == "prove" {
+			return errCrash
+		}
+		return nil
+	}
+	if _, err := s.Once(t.Context(), r.definition("A"), nil); !errors.Is(err, errCrash) {
+		t.Fatal(err)
+	}
+	if left := r.sources(); len(left) != 1 || left[0] == "f" {
+		t.Fatalf("sources: %q", left)
+	}
+	r.must(s.Close())
+	s = r.open(nil)
+	r.must(r.cat.DropReplica(t.Context(), s.links["dl0"].link.did("f"), "A")) // it is not safe any more
+	if err := s.Remove(t.Context(), "dl0", false); !errors.Is(err, backends.ErrNotEmpty) && err != nil {
+		t.Errorf("remove: %v", err)
+	}
+	if left := r.sources(); len(left) != 1 || left[0] != "f" {
+		t.Errorf("sources: %q", left)
 	}
 }

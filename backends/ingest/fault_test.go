@@ -39,6 +39,7 @@ func (r *rig) deleted(n int64) Status {
 func TestDestinationDown(t *testing.T) {
 	for name, why := range map[string]error{"down": fault.ErrTemporary, "full": backends.ErrNoSpace, "expired": fmt.Errorf("%w: %w", backends.ErrPermission, backends.ErrExpired)} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			r := newRig(t)
 			mend := r.disks["A"].On("Create", fault.Always(why))
 			for i := range 60 {
@@ -328,5 +329,23 @@ func TestEveryFaultOfADefinition(t *testing.T) {
 	}
 	if len(s.List()) != 0 {
 		t.Error("it was added")
+	}
+}
+
+// TestOnceTakesWhatIsFresh: a pass takes files that were written the moment before, and leaves those that are open.
+func TestOnceTakesWhatIsFresh(t *testing.T) {
+	r := newRig(t)
+	s := r.open(nil)
+	d := r.definition("A")
+	d.Name, d.Complete = "", "age:300ms"
+	r.write("f", "content")
+	heard := 0
+	st, err := s.Once(t.Context(), d, func(Status) { heard++ })
+	if err != nil || st.Deleted.Files != 1 || st.State != Done || heard == 0 {
+		t.Errorf("%+v, %v, heard %d", st, err, heard)
+	}
+	r.write("g", "content")
+	if st, err = s.Once(t.Context(), d, nil); err != nil || st.Deleted.Files != 2 {
+		t.Errorf("%+v, %v", st, err)
 	}
 }

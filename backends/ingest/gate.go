@@ -113,8 +113,8 @@ type chosen struct {
 }
 
 // choose gives the RSE for the first copy of a file of that size. probe says that no other file may go there before it is
-// known what became of this one. The error is a *closedError when waiting may help.
-func (k *link) choose(ctx context.Context, size int64) (rse *lake.RSE, probe bool, err error) {
+// known what became of this one; with well there is no such RSE. The error is a *closedError when waiting may help.
+func (k *link) choose(ctx context.Context, size int64, well bool) (rse *lake.RSE, probe bool, err error) {
 	class := int64(1)
 	for class < size {
 		class *= 2
@@ -141,6 +141,9 @@ func (k *link) choose(ctx context.Context, size int64) (rse *lake.RSE, probe boo
 	var first *closedError
 	for _, rse := range c.rses {
 		probe, closed := k.pass(rse.Name)
+		if probe && well {
+			closed = &closedError{rse.Name + " failed lately", k.clock()}
+		}
 		if closed == nil {
 			return rse, probe, nil
 		}

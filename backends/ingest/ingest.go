@@ -44,7 +44,8 @@ type Definition struct {
 	Created time.Time `json:"created,omitzero"`
 }
 
-// Stage is how far a file is. Each is noted durably before the next begins.
+// Stage is how far a file is. Each is noted durably before the next begins, but for Transferred, which is noted with Verified:
+// of a copy that was not proved nothing is known, and it is looked at again.
 type Stage string
 
 // The stages of a file, in their order.

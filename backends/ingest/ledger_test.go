@@ -116,7 +116,7 @@ func TestLedgerRevisions(t *testing.T) {
 // TestLedgerGroups: many writers at once share transactions, and scans that page through see all.
 func TestLedgerGroups(t *testing.T) {
 	l := newLedger(t, t.TempDir())
-	const writers, each = 20, 150
+	const writers, each = 20, 50
 	var wg sync.WaitGroup
 	for w := range writers {
 		wg.Go(func() {
@@ -150,7 +150,7 @@ func TestLedgerGroups(t *testing.T) {
 	if c := l.count(); n != writers*each || m != n || c.Of[Found] != (Count{int64(n), 2 * int64(n)}) {
 		t.Errorf("%d records, %d in the queue, counted %+v", n, m, c.Of[Found])
 	}
-	big := make([]*change, 5000)
+	big := make([]*change, 3000)
 	for i := range big {
 		p := fmt.Sprint("big", i)
 		big[i] = &change{path: p, to: &Record{Path: p, Stage: Found}}

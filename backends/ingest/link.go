@@ -47,9 +47,9 @@ type link struct {
 
 	mu      sync.Mutex // guards the rest; never held across I/O
 	gates   map[string]*gate
-	choices map[int64]chosen // RSEs that were chosen lately
-	reasons []Lagging        // why the first registered files are not safe
-	trouble string           // that all of it has
+	choices map[int64]chosen  // RSEs that were chosen lately
+	reasons []Lagging         // why the first registered files are not safe
+	trouble map[string]string // that all of it has, by the part that has it
 }
 
 // The wakes.
@@ -82,7 +82,7 @@ func (k *link) did(rel string) backends.DID {
 
 // newLink makes one from a definition that was checked.
 func newLink(o Options, d Definition, l *ledger) (*link, error) {
-	k := &link{o: o, lake: o.Lake, d: d, ledger: l, hook: o.hook, log: o.Log.With("ingest", d.Name), keep: -2, clock: time.Now, patient: sleep, tick: tick, meters: newMeters(o.Now), gates: map[string]*gate{}, choices: map[int64]chosen{}}
+	k := &link{o: o, lake: o.Lake, d: d, ledger: l, hook: o.hook, log: o.Log.With("ingest", d.Name), keep: -2, clock: time.Now, patient: sleep, tick: tick, meters: newMeters(o.Now), gates: map[string]*gate{}, trouble: map[string]string{}, choices: map[int64]chosen{}}
 	k.inbox.init()
 	for i := range k.wakes {
 		k.wakes[i] = make(chan struct{}, 1)
@@ -218,18 +218,20 @@ func (k *link) commitOne(c *change) error {
 	return c.err
 }
 
-// setTrouble notes what the whole ingest suffers from; nil: nothing any more.
-func (k *link) setTrouble(err error) {
+// setTrouble notes what a part of the ingest suffers from; nil: nothing any more.
+func (k *link) setTrouble(part string, err error) {
 	s := ""
 	if err != nil {
 		s = err.Error()
 	}
 	k.mu.Lock()
-	was := k.trouble
-	k.trouble = s
+	was := k.trouble[part]
+	if k.trouble[part] = s; s == "" {
+		delete(k.trouble, part)
+	}
 	k.mu.Unlock()
 	if s != "" && s != was {
-		k.log.Warn("ingest waits", "err", s)
+		k.log.Warn("ingest waits", "part", part, "err", s)
 	}
 }
 

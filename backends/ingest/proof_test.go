@@ -26,8 +26,8 @@ import (
 
 var (
 	proofSeed  = flag.Uint64("proof.seed", 0, "run the proof with this seed only")
-	proofSeeds = flag.Int("proof.seeds", 20, "how many random histories the proof runs")
-	proofSteps = flag.Int("proof.steps", 120, "steps of each")
+	proofSeeds = flag.Int("proof.seeds", 10, "how many random histories the proof runs")
+	proofSteps = flag.Int("proof.steps", 100, "steps of each")
 )
 
 // TestProof runs random histories: every step of the ingest, in any order, with crashes at every point between them, while files are

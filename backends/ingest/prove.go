@@ -148,9 +148,7 @@ func (k *link) prover(ctx context.Context) error {
 		if err != nil && fatal(ctx, err) {
 			return err
 		}
-		if err != nil {
-			k.setTrouble(err)
-		}
+		k.setTrouble("prove", err)
 		took := time.Since(began)
 		if all {
 			whole = time.Now().Add(max(most, 9*took))
@@ -203,14 +201,13 @@ func (k *link) proveAll(ctx context.Context, all bool) (n int, err error) {
 // proveSome proves files, and notes those that are safe, and those that will not be by themselves.
 func (k *link) proveSome(ctx context.Context, rs []*Record) (n int, why []Lagging, err error) {
 	t := k.onTape(ctx, rs)
-	var done []*Record
 	var changes []*change
 	for _, r := range rs {
 		copies, err := k.prove(ctx, r, t)
 		switch {
 		case err == nil:
 			r.Stage, r.SafeAt, r.Copies, r.Error, r.Attempts, r.NextTry = Safe, k.o.Now(), copies, "", 0, time.Time{}
-			done, changes = append(done, r), append(changes, &change{path: r.Path, rev: r.Rev, to: r})
+			changes = append(changes, &change{path: r.Path, rev: r.Rev, to: r})
 		case fatal(ctx, err):
 			return n, why, err
 		case errors.Is(err, errNotThere):
@@ -235,12 +232,15 @@ func (k *link) proveSome(ctx context.Context, rs []*Record) (n int, why []Laggin
 	if err := k.note(ctx, changes); err != nil {
 		return 0, why, err
 	}
-	for _, r := range done {
-		k.meters.safe(r)
+	for _, c := range changes {
+		if c.err == nil && c.to.Stage == Safe {
+			k.meters.safe(c.to)
+			n++
+		}
 	}
 	k.kick(wakeRemover)
 	k.kick(wakeSender)
-	return len(done), why, nil
+	return n, why, nil
 }
 
 // restart is the change that lets a registered file begin from the start, with the same content.

@@ -69,6 +69,7 @@ func (k *link) register(ctx context.Context, rs []*Record) error {
 	for wait := 1; ; wait++ {
 		err := k.enter(ctx, rs)
 		if err == nil {
+			k.setTrouble("register", nil)
 			break
 		}
 		if fatal(ctx, err) {
@@ -82,7 +83,7 @@ func (k *link) register(ctx context.Context, rs []*Record) error {
 				return err
 			}
 		}
-		k.setTrouble(fmt.Errorf("register %d files: %w", len(rs), err))
+		k.setTrouble("register", fmt.Errorf("register %d files: %w", len(rs), err))
 		if !k.patient(ctx, min(patience(wait), 10*time.Second)) {
 			return ctx.Err()
 		}
@@ -97,12 +98,15 @@ func (k *link) register(ctx context.Context, rs []*Record) error {
 func (k *link) note(ctx context.Context, changes []*change) error {
 	for wait := 1; ; wait++ {
 		err := k.ledger.commit(changes...)
+		if err == nil {
+			k.setTrouble("ledger", nil)
+		}
 		if err == nil || fatal(ctx, err) {
 			return err
 		}
 		// Of those that were written before the error this will say that they are stale: their records are right, and
 		// are looked at when the ingest starts again.
-		k.setTrouble(err)
+		k.setTrouble("ledger", err)
 		if !k.patient(ctx, min(patience(wait), 10*time.Second)) {
 			return ctx.Err()
 		}
@@ -228,6 +232,7 @@ func (k *link) enterEach(ctx context.Context, rs []*Record) (good []*Record, err
 func (k *link) confirm(ctx context.Context, rs []*Record) error {
 	var changes []*change
 	var good []*Record
+	defer k.setTrouble("register", nil)
 	for _, r := range rs {
 		err := k.reread(ctx, r)
 		if fatal(ctx, err) {
@@ -275,7 +280,7 @@ func (k *link) reread(ctx context.Context, r *Record) error {
 		if err == nil || fatal(ctx, err) || !outage(err) {
 			return err
 		}
-		k.setTrouble(err)
+		k.setTrouble("register", err)
 		if !k.patient(ctx, min(patience(wait), 10*time.Second)) {
 			return ctx.Err()
 		}

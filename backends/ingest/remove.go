@@ -43,8 +43,7 @@ func (k *link) remover(ctx context.Context) error {
 			return err
 		}
 		rest := 100 * time.Millisecond
-		if err != nil {
-			k.setTrouble(err)
+		if k.setTrouble("delete", err); err != nil {
 			rest = 5 * time.Second
 		}
 		if n == 0 {
@@ -212,6 +211,19 @@ func (k *link) resumeRemovals(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// unhide does that when the ingest does not run: what is to be deleted has another name until then.
+func (k *link) unhide(ctx context.Context) error {
+	rs, _, err := k.ledger.next(deleting, nil, 1)
+	if err != nil || len(rs) == 0 {
+		return err
+	}
+	if err := k.enterFolder(); err != nil {
+		return err
+	}
+	defer k.leaveFolder()
+	return k.resumeRemovals(ctx)
 }
 
 // finish goes on from the record of step 1.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -106,8 +107,17 @@ var errDone = errors.New("all is done")
 
 // onePass looks at the folder and waits until all that was complete there is safe, and deleted.
 func (k *link) onePass(ctx context.Context) error {
-	if _, err := k.watcher.Scan(ctx, k.found); err != nil {
-		return err
+	for began := time.Now(); ; { // what was written a moment ago may be complete in another one
+		incomplete, err := k.watcher.Scan(ctx, k.found)
+		if err != nil {
+			return err
+		}
+		if incomplete == 0 || time.Since(began) > k.ripens() {
+			break
+		}
+		if !sleep(ctx, 250*time.Millisecond) {
+			return ctx.Err()
+		}
 	}
 	if err := k.settled(ctx); err != nil {
 		return err
@@ -124,6 +134,18 @@ func (k *link) onePass(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// ripens is how long a file that nobody writes to any more may be incomplete.
+func (k *link) ripens() time.Duration {
+	word, arg, _ := strings.Cut(k.rule.String(), ":")
+	switch age, err := time.ParseDuration(arg); {
+	case word == "age" && err == nil:
+		return age + 2*time.Second
+	case word == "trigger":
+		return time.Second
+	}
+	return 11 * time.Second // without leases
 }
 
 // finished tells whether nothing is left to be done but for files that failed again and again.

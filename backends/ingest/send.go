@@ -108,13 +108,21 @@ func (k *link) made(rs []*Record, changes []*change) (out []*Record) {
 func (k *link) route(ctx context.Context, r *Record) error {
 	r.held, r.tries, r.probe = k.lake.NewHolder(), false, false
 	if rse, ok := k.lake.RSE(r.RSE); ok && r.PFN != "" && !rse.ReadOnly {
-		if probe, closed := k.pass(r.RSE); closed == nil && k.own(ctx, r) {
+		probe, closed := k.pass(r.RSE)
+		if probe { // where it failed before: rather to one that is well
+			if rse, _, err := k.choose(ctx, r.Size, true); err == nil {
+				r.Left = r.left()
+				r.RSE, r.PFN = rse.Name, ""
+				return nil
+			}
+		}
+		if closed == nil && k.own(ctx, r) {
 			r.tries = true
 			k.take(r, probe)
 			return nil
 		}
 	}
-	rse, probe, err := k.choose(ctx, r.Size)
+	rse, probe, err := k.choose(ctx, r.Size, false)
 	if err != nil {
 		return err
 	}
@@ -426,18 +434,18 @@ func (k *link) sender(ctx context.Context, resumed []*Record, out chan<- *Record
 				var closed *closedError
 				switch {
 				case errors.As(err, &closed):
-					k.setTrouble(err)
+					k.setTrouble("send", err)
 					k.await(ctx, max(closed.until.Sub(k.clock()), 10*time.Millisecond))
 					continue
 				case fatal(ctx, err):
 					return err
 				}
-				k.setTrouble(err)
+				k.setTrouble("send", err)
 				k.await(ctx, time.Second)
 				continue
 			}
 			if len(batch) > 0 {
-				k.setTrouble(nil)
+				k.setTrouble("send", nil)
 			}
 		}
 		if len(batch) == 0 {

@@ -351,7 +351,7 @@ func (s *Set) Retry(name string, paths ...string) (n int, err error) {
 
 // Remove ends an ingest; its ledger is put aside. ErrNotEmpty while files that were found are not safe, unless force. Its
 // rules stay.
-func (s *Set) Remove(_ context.Context, name string, force bool) error {
+func (s *Set) Remove(ctx context.Context, name string, force bool) error {
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	e, err := s.entry(name)
@@ -374,6 +374,9 @@ func (s *Set) Remove(_ context.Context, name string, force bool) error {
 	c := e.link.ledger.count()
 	if left := c.Of[Found].Files - c.Of[Safe].Files; left > 0 && !force {
 		return back(fmt.Errorf("%d files are not safe: %w", left, backends.ErrNotEmpty))
+	}
+	if err := e.link.unhide(ctx); err != nil && !force {
+		return back(err)
 	}
 	if rs, _, err := e.link.ledger.next(deleting, nil, 1); err != nil || len(rs) > 0 && !force {
 		return back(errors.Join(err, fmt.Errorf("files are being deleted: %w", backends.ErrNotEmpty)))

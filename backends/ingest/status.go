@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -129,7 +130,12 @@ func (k *link) status() Status {
 	}
 	s.Rate, s.FileRate = k.meters.rates()
 	k.mu.Lock()
-	s.Error = k.trouble
+	for _, part := range slices.Sorted(maps.Keys(k.trouble)) {
+		if s.Error != "" {
+			s.Error += "; "
+		}
+		s.Error += k.trouble[part]
+	}
 	reasons := k.reasons
 	w := k.watcher
 	k.mu.Unlock()
