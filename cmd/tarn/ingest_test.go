@@ -139,6 +139,11 @@ func TestIngestBadInput(t *testing.T) {
 		{control.CodeUsage, nil, add("n", append(good, "--pattern", "[")...)},
 		{control.CodeUsage, nil, add("n", append(good, "--order", "random")...)},
 		{control.CodeUsage, nil, add("bad/name", good...)},
+		{control.CodeUsage, []string{"NOWHERE", "does not exist", "schedule"}, add("n", "--watch", filepath.Join(src, "not there"), "--to", "/ctao/dl0/x", "--rule", "rse=NOWHERE", "--schedule", "at night")}, // all at once
+		{control.CodeUsage, []string{"scope"}, add("n", "--watch", src, "--to", "/", "--rule", "rse=PIC-DISK")},
+		{control.CodeUsage, []string{"NOWHERE", "not there"}, []string{"ingest", "run", "--once", filepath.Join(src, "not there"), "/ctao/dl0/x", "--rule", "rse=NOWHERE"}},
+		{control.CodeUsage, []string{"lake's own"}, []string{"ingest", "run", "--once", filepath.Join(c.lake, "rse/PIC-DISK"), "/ctao/dl0/x", "--rule", "rse=PIC-DISK"}},
+		{control.CodeUsage, []string{"--rule"}, []string{"ingest", "run", "--once", src, "/ctao/dl0/x"}},
 		{control.CodeUsage, []string{"--once"}, []string{"ingest", "run", "--rule", "rse=PIC-DISK"}},
 		{control.CodeNoFile, []string{`no ingest "n"`}, []string{"ingest", "show", "n"}},
 		{control.CodeNoFile, []string{`no ingest "n"`}, []string{"ingest", "pause", "n"}},
@@ -159,11 +164,42 @@ func TestIngestBadInput(t *testing.T) {
 	if out := c.ok("ingest", "ls"); !strings.Contains(out, "PAUSED") {
 		t.Errorf("ls says %q", out)
 	}
-	c.ok("ingest", "resume", "one")
-	c.ok("ingest", "pause", "one")
+	// Nobody works on it here: it is stopped, and who follows it is not kept, nor keeps the lake.
+	if out, said, err := c.run("ingest", "resume", "one"); err != nil || !strings.Contains(out, "one is stopped") || !strings.Contains(said, "tarn ingest run") {
+		t.Errorf("resume says %q, %q, %v", out, said, err)
+	}
+	if out := c.ok("ingest", "ls"); !strings.Contains(out, "STOPPED") {
+		t.Errorf("ls says %q", out)
+	}
+	if out := c.ok("ingest", "show", "one", "--follow"); !strings.Contains(out, "one: stopped") || !strings.Contains(out, "found ") {
+		t.Errorf("show --follow says %q", out)
+	}
+	if out := c.ok("ingest", "pause", "one"); !strings.Contains(out, "one is paused") {
+		t.Errorf("pause says %q", out)
+	}
 	c.ok("ingest", "rm", "one", "--force")
 	if out := c.ok("ingest", "ls"); strings.Contains(out, "one") {
 		t.Errorf("after rm ls says %q", out)
+	}
+}
+
+func TestIngestRedraw(t *testing.T) {
+	var b bytes.Buffer
+	n, err := redraw(&b, 0, 10, []string{"short", "är är är är"})
+	if err != nil || n != 2 || b.String() != "short\när är är \n" {
+		t.Errorf("%d lines, %q, %v", n, b.String(), err)
+	}
+	b.Reset()
+	if n, err = redraw(&b, n, 10, []string{"one"}); err != nil || n != 1 || b.String() != "\x1b[2A\x1b[Jone\n" {
+		t.Errorf("%d lines, %q, %v", n, b.String(), err)
+	}
+}
+
+func TestIngestLine(t *testing.T) {
+	st := ingest.Status{State: ingest.Failed, Error: "a\nb", Found: ingest.Count{Files: 3, Bytes: 2048}, ETA: time.Minute}
+	st.Name = "n"
+	if got, want := ingestLine(st), "n: failed, 0 of 3 files safe, 0 B of 2.0 KiB, 0 transferred, 0 registered, 0 deleted, 0 stuck, 0 B/s, 1 min left: a; b"; got != want {
+		t.Errorf("it is %q, want %q", got, want)
 	}
 }
 
@@ -221,6 +257,10 @@ func TestIngestInAMount(t *testing.T) {
 	look()
 	if out := m.ok("status"); !strings.Contains(out, "ingest     live: running, 10 of 10 files safe, 10 deleted") {
 		t.Errorf("status says\n%s", out)
+	}
+	var stats struct{ Ingests []ingest.Status }
+	if b, err := os.ReadFile(filepath.Join(m.point, ".tarn/stats")); err != nil || json.Unmarshal(b, &stats) != nil || len(stats.Ingests) != 1 || stats.Ingests[0].Deleted.Files != 10 {
+		t.Errorf(".tarn/stats: %+v, %v", stats, err)
 	}
 
 	d, err := control.ReadDaemon(m.cfg.Run)
