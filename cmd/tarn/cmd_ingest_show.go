@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -88,15 +89,22 @@ Example:
 			if c.Bool("files") || c.IsSet("stage") {
 				return s.ingestFiles(c, client, name)
 			}
-			drawn := 0
+			drawn, lost := 0, 0
 			for first := true; ; first = false {
 				var st ingest.Status
 				if err := control.Call[struct{}](c.Context, client, "ingest/show", control.IngestRequest{Name: name}, nil, nil, &st); err != nil {
 					if c.Context.Err() != nil && !first {
 						return nil // it was asked to end
 					}
-					return err
+					if lost++; first || lost > followPatience || !errors.Is(err, control.ErrCutShort) {
+						return err
+					}
+					if !second(c.Context) { // the daemon is started anew
+						return nil
+					}
+					continue
 				}
+				lost = 0
 				switch {
 				case c.Bool("metrics"):
 					err = ingestMetrics(s.t.out, st)
@@ -113,13 +121,24 @@ Example:
 				if err != nil || !follow {
 					return err
 				}
-				select {
-				case <-c.Context.Done():
+				if !second(c.Context) {
 					return nil
-				case <-time.After(time.Second):
 				}
 			}
 		},
+	}
+}
+
+// followPatience is how many seconds --follow waits for a daemon that has ended.
+const followPatience = 30
+
+// second waits for one; false: it was asked to end.
+func second(ctx context.Context) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(time.Second):
+		return true
 	}
 }
 

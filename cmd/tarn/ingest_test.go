@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"tarn/backends/ingest"
+	"tarn/cmd/tarn/config"
 	"tarn/cmd/tarn/control"
 )
 
@@ -182,6 +185,70 @@ func TestIngestBadInput(t *testing.T) {
 		t.Errorf("after rm ls says %q", out)
 	}
 }
+
+// Where the lake is not mounted `ingest run` works on the ingests, the commands find it, and it writes its page when it ends.
+func TestIngestRun(t *testing.T) {
+	c := newDemoLake(t)
+	src := t.TempDir()
+	page := filepath.Join(t.TempDir(), "night.html")
+	ctx, end := context.WithCancel(t.Context())
+	defer end()
+	ended := make(chan error, 1)
+	go func() {
+		ended <- run(ctx, []string{"tarn", "--lake", c.lake, "ingest", "run", "--report", page}, strings.NewReader(""), io.Discard, io.Discard)
+	}()
+	cfg, err := config.Load(filepath.Join(c.lake, "lake.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for give := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		client, _, err := control.Dial(ctx, cfg.Run)
+		if err == nil {
+			client.Close()
+			break
+		}
+		if time.Now().After(give) {
+			t.Fatal(err)
+		}
+	}
+	nightOf(t, src, 5)
+	c.ok("ingest", "add", "n", "--watch", src, "--to", "/ctao/dl0/n", "--delete-source", "after-rules", "--rule", "rse=PIC-DISK")
+
+	// A view of it: an object a second, until it is interrupted, which is no error.
+	watch, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	seen := 0
+	out := writerFunc(func(p []byte) (int, error) {
+		var st ingest.Status
+		if err := json.Unmarshal(p, &st); err != nil || st.Name != "n" {
+			t.Errorf("%q: %v", p, err)
+		}
+		if seen++; st.Deleted.Files == 5 || seen > 60 {
+			interrupt()
+		}
+		return len(p), nil
+	})
+	if err := run(watch, []string{"tarn", "--lake", c.lake, "--json", "ingest", "show", "n", "--follow"}, strings.NewReader(""), out, io.Discard); err != nil {
+		t.Error(err)
+	}
+	if left := filesBelow(t, src); len(left) != 0 || seen > 60 {
+		t.Errorf("after %d objects there are at the source %q", seen, left)
+	}
+	end()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if b, err := os.ReadFile(page); err != nil || !bytes.Contains(b, []byte("<svg")) {
+		t.Errorf("report: %v, %d bytes", err, len(b))
+	}
+	if out := c.ok("ingest", "audit", "n"); !strings.Contains(out, "5 deletions proved, 0 not") {
+		t.Errorf("audit says %q", out)
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 func TestIngestRedraw(t *testing.T) {
 	var b bytes.Buffer
