@@ -296,7 +296,7 @@ func TestWhileFilesChange(t *testing.T) {
 		}
 	})
 	o := compare.Options{Unsent: unsent, Repair: true, DeleteDark: true, Deep: true}
-	for range 12 {
+	for range 5 {
 		if got, _ := r.run(o, "A"); len(got) > 0 {
 			t.Errorf("found %q", got)
 		}

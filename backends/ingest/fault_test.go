@@ -52,7 +52,7 @@ func TestDestinationDown(t *testing.T) {
 				return st.Error != "" && st.Failures > 0
 			})
 			time.Sleep(300 * time.Millisecond) // it must be left alone meanwhile
-			if st, _ := s.Status("dl0"); st.Failures > 30 || st.StuckAll > 0 || st.Deleted.Files > 0 {
+			if st, _ := s.Status("dl0"); st.Failures > 50 || st.StuckAll > 0 || st.Deleted.Files > 0 {
 				t.Errorf("%d failures, %d stuck, %d deleted", st.Failures, st.StuckAll, st.Deleted.Files)
 			}
 			mend()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -355,7 +356,7 @@ func (k *link) there(ctx context.Context, r *Record, f io.ReaderAt) (bool, error
 	}
 	algs := checksum.Known(in.Checksums)
 	for _, a := range k.lake.Algs() {
-		if !contains(algs, a) {
+		if !slices.Contains(algs, a) {
 			algs = append(algs, a)
 		}
 	}
@@ -393,22 +394,8 @@ func (k *link) there(ctx context.Context, r *Record, f io.ReaderAt) (bool, error
 	return true, nil
 }
 
-func contains(all []string, s string) bool {
-	for _, a := range all {
-		if a == s {
-			return true
-		}
-	}
-	return false
-}
-
 func hasSpot(rs []backends.Replica, s Spot) bool {
-	for _, x := range rs {
-		if x.RSE == s.RSE && x.PFN == s.PFN {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(rs, func(x backends.Replica) bool { return x.RSE == s.RSE && x.PFN == s.PFN })
 }
 
 // sender sends files until ctx ends, those first that were sealed when this process began. How many at a time follows

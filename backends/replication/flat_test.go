@@ -88,10 +88,10 @@ func TestCostOfAFileIsFlat(t *testing.T) {
 		return float64(c.asked.Load()) / float64(n)
 	}
 	for _, coming := range []bool{false, true} {
-		few, many := cost(200, coming), cost(1600, coming)
-		t.Logf("coming %v: %.1f a file of 200, %.1f of 1600", coming, few, many)
+		few, many := cost(200, coming), cost(1200, coming)
+		t.Logf("coming %v: %.1f a file of 200, %.1f of 1200", coming, few, many)
 		if many > 1.3*few {
-			t.Errorf("coming %v: a file of 200 costs %.1f, and of 1600 %.1f", coming, few, many)
+			t.Errorf("coming %v: a file of 200 costs %.1f, and of 1200 %.1f", coming, few, many)
 		}
 	}
 }

@@ -142,7 +142,7 @@ func (e *Engine) admit(ctx context.Context, m *move, have []backends.Replica, wa
 	if !wait {
 		limit *= 2
 	}
-	for d.waiting(m.class) >= limit {
+	for d.waiting(m.class) >= limit && !m.given {
 		if !wait || d.sick > 2 || ctx.Err() != nil {
 			e.dropLocked(m)
 			return waited, !wait
@@ -156,9 +156,9 @@ func (e *Engine) admit(ctx context.Context, m *move, have []backends.Replica, wa
 		}
 		waited += time.Since(began)
 		e.mu.Lock()
-		if m.given {
-			return waited, false // and it was forgotten
-		}
+	}
+	if m.given {
+		return waited, false // and it was forgotten
 	}
 	d.put(m)
 	if tape, only := e.onTapeOnly(have, m); only && m.in.Size > 0 {

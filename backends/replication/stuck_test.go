@@ -155,7 +155,7 @@ func TestMoreLackCopiesThanAreRemembered(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		top := r.dir(backends.DID{Scope: "s", Name: "/s/top"})
 		var all []backends.Info
-		for i := range 60 {
+		for i := range 30 {
 			all = append(all, r.file(fmt.Sprintf("top/%02d", i), "A"))
 		}
 		r.disks["B"].Fail(func(op, _ string) error {
