@@ -75,7 +75,16 @@ func newDotTree(r *rawFS) *dotTree {
 	kids[1].names = func() []*dotNode { return nil }
 	kids[1].find = t.query
 	kids[2].text = text(r.o.Recalls)
-	kids[3].text = func() []byte { return asJSON(r.vfs.Stats()) }
+	kids[3].text = func() []byte {
+		s := struct {
+			vfs.Stats
+			Ingests any `json:"ingests,omitempty"`
+		}{Stats: r.vfs.Stats()}
+		if r.o.Ingests != nil {
+			s.Ingests = r.o.Ingests()
+		}
+		return asJSON(s)
+	}
 	kids[4].text = func() []byte { return asJSON(r.vfs.Uploads()) }
 	t.root = t.node(dotName, fuse.S_IFDIR|0o555)
 	t.root.names = func() []*dotNode { return kids }

@@ -49,6 +49,7 @@ type Options struct {
 	// Config and Recalls are the texts of .tarn/config and .tarn/recalls.
 	Config  func() []byte
 	Recalls func() []byte
+	Ingests func() any // becomes JSON in .tarn/stats; may be nil, and give nil
 
 	Log *slog.Logger
 }

@@ -133,7 +133,8 @@ Example:
 				return err
 			}
 			return s.t.object(st, func() {
-				s.t.say("%s is watched, its files go to %s; `tarn ingest show %s --follow` tells how far they are", st.Dir, st.Target, st.Name)
+				s.t.say("%s is watched, its files go to %s; `tarn ingest show %s --follow` tells how far they are", control.Text(st.Dir).Quote(), control.Text(st.Target).Quote(), st.Name)
+				s.noteStopped(st)
 			})
 		},
 	}
@@ -149,7 +150,10 @@ func (s *session) ingestSwitch(op string) cli.ActionFunc {
 		if err != nil {
 			return err
 		}
-		return s.t.object(st, func() { s.t.say("%s is %s", st.Name, strings.ToLower(st.State)) })
+		return s.t.object(st, func() {
+			s.t.say("%s is %s", st.Name, strings.ToLower(ingestState(st)))
+			s.noteStopped(st)
+		})
 	}
 }
 

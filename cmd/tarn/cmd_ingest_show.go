@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -23,11 +24,29 @@ func (s *session) ingestListCommand() *cli.Command {
 			}
 			l := s.t.list("name", "state", ">found", ">safe", ">deleted", ">stuck", ">rate", "from", "to", "")
 			err := call(c.Context, s, nil, "ingest/ls", func([]control.Text) any { return struct{}{} }, func(st ingest.Status) error {
-				return l.add(st, st.Name, st.State, num(st.Found.Files), num(st.Safe.Files), num(st.Deleted.Files), num(st.StuckAll),
+				return l.add(st, st.Name, ingestState(st), num(st.Found.Files), num(st.Safe.Files), num(st.Deleted.Files), num(st.StuckAll),
 					s.t.size(int64(st.Rate))+"/s", control.Text(st.Dir).Quote(), control.Text(st.Target).Quote(), st.Error)
 			}, nil)
 			return errors.Join(err, l.end())
 		},
+	}
+}
+
+// stopped is what people see of an ingest that is not paused while no process works on it.
+const stopped = "STOPPED"
+
+// ingestState is the state for people: who did not pause an ingest is not told that it is paused.
+func ingestState(st ingest.Status) string {
+	if st.State == ingest.Paused && !st.Paused {
+		return stopped
+	}
+	return st.State
+}
+
+// noteStopped tells how an ingest that nobody works on goes on.
+func (s *session) noteStopped(st ingest.Status) {
+	if ingestState(st) == stopped {
+		s.t.note("nothing is done until the lake is mounted, or `tarn ingest run` works on it")
 	}
 }
 
@@ -39,7 +58,8 @@ func (s *session) ingestShowCommand() *cli.Command {
 		Description: `Shows files and bytes that were found, sealed (complete, and on record), transferred to the first RSE, verified there,
 registered, safe (every rule is fulfilled by verified copies) and deleted; the rate, the time that is left, the file
 that waits longest, and what is stuck with the reason. --follow shows it again every second until
-it is interrupted (with --json an object each time). --metrics prints it in the text format of Prometheus, for
+it is interrupted: in its place on a terminal, a line each time elsewhere, with --json an object. Where no process
+works on the ingests it shows it once. --metrics prints it in the text format of Prometheus, for
 node_exporter's textfile collector.
 
 Example:
@@ -55,7 +75,13 @@ Example:
 				return err
 			}
 			name := c.Args().First()
-			client, _, err := s.connect(c.Context)
+			follow := c.Bool("follow")
+			client, _, err := s.needDaemon(c.Context)
+			if errors.Is(err, control.ErrNoDaemon) {
+				// Who went on would keep the lake from being mounted, and see nothing move.
+				follow = false
+				client, _, err = s.connect(c.Context)
+			}
 			if err != nil {
 				return err
 			}
@@ -63,38 +89,56 @@ Example:
 			if c.Bool("files") || c.IsSet("stage") {
 				return s.ingestFiles(c, client, name)
 			}
-			drawn := 0
-			for {
+			drawn, lost := 0, 0
+			for first := true; ; first = false {
 				var st ingest.Status
 				if err := control.Call[struct{}](c.Context, client, "ingest/show", control.IngestRequest{Name: name}, nil, nil, &st); err != nil {
-					if c.Context.Err() != nil && drawn > 0 {
+					if c.Context.Err() != nil && !first {
 						return nil // it was asked to end
 					}
-					return err
+					if lost++; first || lost > followPatience || !errors.Is(err, control.ErrCutShort) {
+						return err
+					}
+					if !second(c.Context) { // the daemon is started anew
+						return nil
+					}
+					continue
 				}
+				lost = 0
 				switch {
 				case c.Bool("metrics"):
 					err = ingestMetrics(s.t.out, st)
 				case s.t.json:
 					err = s.t.object(st, nil)
+				case follow && isTerminal(s.t.out):
+					drawn, err = redraw(s.t.out, drawn, width(s.t.out), s.ingestLines(st))
+				case follow:
+					_, err = fmt.Fprintln(s.t.out, ingestLine(st))
 				default:
-					lines := s.ingestLines(st)
-					if drawn > 0 && isTerminal(s.t.out) {
-						fmt.Fprintf(s.t.out, "\x1b[%dA\x1b[J", drawn)
-					}
-					drawn = len(lines)
-					_, err = fmt.Fprintln(s.t.out, strings.Join(lines, "\n"))
+					_, err = fmt.Fprintln(s.t.out, strings.Join(s.ingestLines(st), "\n"))
+					s.noteStopped(st)
 				}
-				if err != nil || !c.Bool("follow") {
+				if err != nil || !follow {
 					return err
 				}
-				select {
-				case <-c.Context.Done():
+				if !second(c.Context) {
 					return nil
-				case <-time.After(time.Second):
 				}
 			}
 		},
+	}
+}
+
+// followPatience is how many seconds --follow waits for a daemon that has ended.
+const followPatience = 30
+
+// second waits for one; false: it was asked to end.
+func second(ctx context.Context) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(time.Second):
+		return true
 	}
 }
 
@@ -119,15 +163,45 @@ func (s *session) ingestFiles(c *cli.Context, client *control.Client, name strin
 	return errors.Join(err, l.end())
 }
 
+// redraw writes lines over the ones that it wrote last, and gives how many there are now. A line that is longer than the
+// terminal is wide is cut: it would take two rows, and the next redraw would begin in the wrong one.
+func redraw(w io.Writer, drawn, columns int, lines []string) (int, error) {
+	var b strings.Builder
+	if drawn > 0 {
+		fmt.Fprintf(&b, "\x1b[%dA\x1b[J", drawn)
+	}
+	for _, l := range lines {
+		if r := []rune(l); len(r) > columns-1 {
+			l = string(r[:columns-1])
+		}
+		b.WriteString(l + "\n")
+	}
+	_, err := io.WriteString(w, b.String())
+	return len(lines), err
+}
+
+// ingestLine is the view of one ingest in a log: one line.
+func ingestLine(st ingest.Status) string {
+	s := fmt.Sprintf("%s: %s, %d of %s safe, %s of %s, %d transferred, %d registered, %d deleted, %d stuck, %s/s", st.Name, strings.ToLower(ingestState(st)),
+		st.Safe.Files, count(st.Found.Files, "file"), human(st.Safe.Bytes), human(st.Found.Bytes), st.Transferred.Files, st.Registered.Files, st.Deleted.Files, st.StuckAll, human(int64(st.Rate)))
+	if st.ETA > 0 {
+		s += ", " + span(st.ETA) + " left"
+	}
+	if st.Error != "" {
+		s += ": " + strings.ReplaceAll(st.Error, "\n", "; ")
+	}
+	return s
+}
+
 // stuckShown is how many stuck files the view names.
 const stuckShown = 5
 
 // ingestLines is the view of one ingest.
 func (s *session) ingestLines(st ingest.Status) []string {
-	out := []string{fmt.Sprintf("%s: %s, %s to %s", st.Name, strings.ToLower(st.State), control.Text(st.Dir).Quote(), control.Text(st.Target).Quote())}
+	out := []string{fmt.Sprintf("%s: %s, %s to %s", st.Name, strings.ToLower(ingestState(st)), control.Text(st.Dir).Quote(), control.Text(st.Target).Quote())}
 	add := func(format string, args ...any) { out = append(out, "   "+fmt.Sprintf(format, args...)) }
 	if st.Error != "" {
-		add("%s", st.Error)
+		add("%s", strings.ReplaceAll(st.Error, "\n", "; "))
 	}
 	for _, c := range []struct {
 		word string

@@ -286,6 +286,12 @@ func (o *mountOptions) fsOptions(lk *opened, log *slog.Logger) tarnfs.Options {
 			return b
 		},
 		Recalls: func() []byte { return recallsText(lk.fs, lk.now()) },
+		Ingests: func() any {
+			if l := lk.ingests.List(); len(l) > 0 {
+				return l
+			}
+			return nil
+		},
 	}
 	if m.Umask != nil {
 		f.Umask = uint32(*m.Umask)

@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"tarn/backends/ingest"
+	"tarn/cmd/tarn/config"
 	"tarn/cmd/tarn/control"
 )
 
@@ -139,6 +142,11 @@ func TestIngestBadInput(t *testing.T) {
 		{control.CodeUsage, nil, add("n", append(good, "--pattern", "[")...)},
 		{control.CodeUsage, nil, add("n", append(good, "--order", "random")...)},
 		{control.CodeUsage, nil, add("bad/name", good...)},
+		{control.CodeUsage, []string{"NOWHERE", "does not exist", "schedule"}, add("n", "--watch", filepath.Join(src, "not there"), "--to", "/ctao/dl0/x", "--rule", "rse=NOWHERE", "--schedule", "at night")}, // all at once
+		{control.CodeUsage, []string{"scope"}, add("n", "--watch", src, "--to", "/", "--rule", "rse=PIC-DISK")},
+		{control.CodeUsage, []string{"NOWHERE", "not there"}, []string{"ingest", "run", "--once", filepath.Join(src, "not there"), "/ctao/dl0/x", "--rule", "rse=NOWHERE"}},
+		{control.CodeUsage, []string{"lake's own"}, []string{"ingest", "run", "--once", filepath.Join(c.lake, "rse/PIC-DISK"), "/ctao/dl0/x", "--rule", "rse=PIC-DISK"}},
+		{control.CodeUsage, []string{"--rule"}, []string{"ingest", "run", "--once", src, "/ctao/dl0/x"}},
 		{control.CodeUsage, []string{"--once"}, []string{"ingest", "run", "--rule", "rse=PIC-DISK"}},
 		{control.CodeNoFile, []string{`no ingest "n"`}, []string{"ingest", "show", "n"}},
 		{control.CodeNoFile, []string{`no ingest "n"`}, []string{"ingest", "pause", "n"}},
@@ -159,11 +167,106 @@ func TestIngestBadInput(t *testing.T) {
 	if out := c.ok("ingest", "ls"); !strings.Contains(out, "PAUSED") {
 		t.Errorf("ls says %q", out)
 	}
-	c.ok("ingest", "resume", "one")
-	c.ok("ingest", "pause", "one")
+	// Nobody works on it here: it is stopped, and who follows it is not kept, nor keeps the lake.
+	if out, said, err := c.run("ingest", "resume", "one"); err != nil || !strings.Contains(out, "one is stopped") || !strings.Contains(said, "tarn ingest run") {
+		t.Errorf("resume says %q, %q, %v", out, said, err)
+	}
+	if out := c.ok("ingest", "ls"); !strings.Contains(out, "STOPPED") {
+		t.Errorf("ls says %q", out)
+	}
+	if out := c.ok("ingest", "show", "one", "--follow"); !strings.Contains(out, "one: stopped") || !strings.Contains(out, "found ") {
+		t.Errorf("show --follow says %q", out)
+	}
+	if out := c.ok("ingest", "pause", "one"); !strings.Contains(out, "one is paused") {
+		t.Errorf("pause says %q", out)
+	}
 	c.ok("ingest", "rm", "one", "--force")
 	if out := c.ok("ingest", "ls"); strings.Contains(out, "one") {
 		t.Errorf("after rm ls says %q", out)
+	}
+}
+
+// Where the lake is not mounted `ingest run` works on the ingests, the commands find it, and it writes its page when it ends.
+func TestIngestRun(t *testing.T) {
+	c := newDemoLake(t)
+	src := t.TempDir()
+	page := filepath.Join(t.TempDir(), "night.html")
+	ctx, end := context.WithCancel(t.Context())
+	defer end()
+	ended := make(chan error, 1)
+	go func() {
+		ended <- run(ctx, []string{"tarn", "--lake", c.lake, "ingest", "run", "--report", page}, strings.NewReader(""), io.Discard, io.Discard)
+	}()
+	cfg, err := config.Load(filepath.Join(c.lake, "lake.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for give := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		client, _, err := control.Dial(ctx, cfg.Run)
+		if err == nil {
+			client.Close()
+			break
+		}
+		if time.Now().After(give) {
+			t.Fatal(err)
+		}
+	}
+	nightOf(t, src, 5)
+	c.ok("ingest", "add", "n", "--watch", src, "--to", "/ctao/dl0/n", "--delete-source", "after-rules", "--rule", "rse=PIC-DISK")
+
+	// A view of it: an object a second, until it is interrupted, which is no error.
+	watch, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	seen := 0
+	out := writerFunc(func(p []byte) (int, error) {
+		var st ingest.Status
+		if err := json.Unmarshal(p, &st); err != nil || st.Name != "n" {
+			t.Errorf("%q: %v", p, err)
+		}
+		if seen++; st.Deleted.Files == 5 || seen > 60 {
+			interrupt()
+		}
+		return len(p), nil
+	})
+	if err := run(watch, []string{"tarn", "--lake", c.lake, "--json", "ingest", "show", "n", "--follow"}, strings.NewReader(""), out, io.Discard); err != nil {
+		t.Error(err)
+	}
+	if left := filesBelow(t, src); len(left) != 0 || seen > 60 {
+		t.Errorf("after %d objects there are at the source %q", seen, left)
+	}
+	end()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if b, err := os.ReadFile(page); err != nil || !bytes.Contains(b, []byte("<svg")) {
+		t.Errorf("report: %v, %d bytes", err, len(b))
+	}
+	if out := c.ok("ingest", "audit", "n"); !strings.Contains(out, "5 deletions proved, 0 not") {
+		t.Errorf("audit says %q", out)
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+func TestIngestRedraw(t *testing.T) {
+	var b bytes.Buffer
+	n, err := redraw(&b, 0, 10, []string{"short", "är är är är"})
+	if err != nil || n != 2 || b.String() != "short\när är är \n" {
+		t.Errorf("%d lines, %q, %v", n, b.String(), err)
+	}
+	b.Reset()
+	if n, err = redraw(&b, n, 10, []string{"one"}); err != nil || n != 1 || b.String() != "\x1b[2A\x1b[Jone\n" {
+		t.Errorf("%d lines, %q, %v", n, b.String(), err)
+	}
+}
+
+func TestIngestLine(t *testing.T) {
+	st := ingest.Status{State: ingest.Failed, Error: "a\nb", Found: ingest.Count{Files: 3, Bytes: 2048}, ETA: time.Minute}
+	st.Name = "n"
+	if got, want := ingestLine(st), "n: failed, 0 of 3 files safe, 0 B of 2.0 KiB, 0 transferred, 0 registered, 0 deleted, 0 stuck, 0 B/s, 1 min left: a; b"; got != want {
+		t.Errorf("it is %q, want %q", got, want)
 	}
 }
 
@@ -221,6 +324,10 @@ func TestIngestInAMount(t *testing.T) {
 	look()
 	if out := m.ok("status"); !strings.Contains(out, "ingest     live: running, 10 of 10 files safe, 10 deleted") {
 		t.Errorf("status says\n%s", out)
+	}
+	var stats struct{ Ingests []ingest.Status }
+	if b, err := os.ReadFile(filepath.Join(m.point, ".tarn/stats")); err != nil || json.Unmarshal(b, &stats) != nil || len(stats.Ingests) != 1 || stats.Ingests[0].Deleted.Files != 10 {
+		t.Errorf(".tarn/stats: %+v, %v", stats, err)
 	}
 
 	d, err := control.ReadDaemon(m.cfg.Run)

@@ -78,7 +78,7 @@ func (s *Service) ingestAdd(ctx context.Context, req IngestAddRequest, _ *stream
 
 // wrong makes a fault of a definition wrong usage, unless it is that something does not answer.
 func wrong(err error) error {
-	if backends.IsTemporary(err) || errors.Is(err, backends.ErrExist) {
+	if backends.IsTemporary(err) || errors.Is(err, backends.ErrExist) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
 	return Fail(ErrUsage, "`tarn ingest add --help` explains the flags, `tarn rse ls` shows the RSEs", "%v", err)
@@ -268,7 +268,10 @@ func (s *Service) ingestOnce(ctx context.Context, req IngestAddRequest, out *str
 	began := s.Now()
 	st, err := set.Once(ctx, d, func(st ingest.Status) { _ = out.item(st) }) // a client that has gone ends ctx
 	s.changed(ctx, d.Target)
-	if err != nil && !errors.Is(err, ingest.ErrStuck) { // these are in the status
+	switch {
+	case err != nil && st.Name == "": // nothing was begun
+		return nil, wrong(err)
+	case err != nil && !errors.Is(err, ingest.ErrStuck): // these are in the status
 		return nil, err
 	}
 	r := IngestOnceResult{IngestReport: IngestReport{Status: st, Samples: set.Samples(st.Name)}, Took: s.Now().Sub(began)}
