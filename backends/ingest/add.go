@@ -64,6 +64,9 @@ func (s *Set) add(ctx context.Context, d Definition) (*entry, error) {
 	if err := s.Check(ctx, d); err != nil {
 		return nil, err
 	}
+	if err := s.own(); err != nil {
+		return nil, fmt.Errorf("ingest %s: %w", d.Name, err)
+	}
 	d.Created = s.o.Now()
 	if err := s.o.prepare(ctx, d); err != nil {
 		return nil, fmt.Errorf("ingest %s: %w", d.Name, err)

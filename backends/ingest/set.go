@@ -23,7 +23,7 @@ import (
 // Set is the ingests of one lake on this machine. All methods may be called in parallel.
 type Set struct {
 	o    Options
-	lock *os.File // of the folder
+	lock *os.File // of the folder, once it is there; guarded by changing
 
 	changing sync.Mutex // held while the ingests there are change; before mu
 
@@ -69,15 +69,32 @@ func Open(o Options) (*Set, error) {
 	return s, nil
 }
 
-func (s *Set) open() (err error) {
+// own makes the folder, and keeps other processes from it.
+func (s *Set) own() (err error) {
+	if s.lock != nil {
+		return nil
+	}
 	if err := os.MkdirAll(s.o.Dir, 0o700); err != nil {
 		return err
 	}
-	if s.lock, err = os.OpenFile(filepath.Join(s.o.Dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+	lock, err := os.OpenFile(filepath.Join(s.o.Dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
 		return err
 	}
-	if err := unix.Flock(int(s.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		lock.Close()
 		return fmt.Errorf("%s is another process's: %w", s.o.Dir, backends.ErrBusy)
+	}
+	s.lock = lock
+	return nil
+}
+
+func (s *Set) open() (err error) {
+	if _, err := os.Stat(s.o.Dir); errors.Is(err, os.ErrNotExist) {
+		return nil // the first ingest makes it
+	}
+	if err := s.own(); err != nil {
+		return err
 	}
 	found, err := os.ReadDir(s.o.Dir)
 	if err != nil {

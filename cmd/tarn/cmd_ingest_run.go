@@ -160,6 +160,9 @@ func (s *session) ingestRun(ctx context.Context, page string) (err error) {
 		return err
 	}
 	defer closeClient(client, &err)
+	if o.ingests == nil {
+		return o.noIngests
+	}
 	// The commands are clients of this process, as they are of a mount's daemon.
 	d := control.Daemon{PID: os.Getpid(), Lake: o.cfg.File(), Started: s.t.now(), Version: versionString()}
 	svc := o.service()

@@ -287,10 +287,10 @@ func (o *mountOptions) fsOptions(lk *opened, log *slog.Logger) tarnfs.Options {
 		},
 		Recalls: func() []byte { return recallsText(lk.fs, lk.now()) },
 		Ingests: func() any {
-			if l := lk.ingests.List(); len(l) > 0 {
-				return l
+			if lk.ingests == nil || len(lk.ingests.List()) == 0 {
+				return nil
 			}
-			return nil
+			return lk.ingests.List()
 		},
 	}
 	if m.Umask != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path"
 	"sync"
@@ -46,8 +47,13 @@ func (o *opened) openIngests() error {
 	}
 	tell := &newNames{o: o, seen: map[string]bool{}}
 	set, err := ingest.Open(ingest.Options{Dir: c.Ingest.Path, Lake: o.lake, Kick: tell.registered, Metadata: rules, Avoid: avoid, Log: o.log, Now: o.now})
-	if err != nil {
-		return o.folderFault("ingest.path", fmt.Errorf("open the ingests in %s: %w", c.Ingest.Path, err))
+	switch {
+	case errors.Is(err, backends.ErrBusy):
+		return fmt.Errorf("open the ingests in %s: %w", c.Ingest.Path, err)
+	case err != nil: // the lake is of use without them
+		o.noIngests = o.folderFault("ingest.path", fmt.Errorf("open the ingests in %s: %w", c.Ingest.Path, err))
+		o.log.Error("ingests do not run", "err", err)
+		return nil
 	}
 	o.ingests = set
 	o.onClose(set.Close)
@@ -56,6 +62,9 @@ func (o *opened) openIngests() error {
 
 // ingestCopies are the copies that ingests have made or make, and have not registered yet.
 func (o *opened) ingestCopies() (out []compare.Place) {
+	if o.ingests == nil {
+		return nil
+	}
 	for _, st := range o.ingests.List() {
 		for r, err := range o.ingests.Files(context.Background(), st.Name, ingest.Found, ingest.Sealed, ingest.Transferred, ingest.Verified) {
 			if err != nil {
@@ -76,6 +85,9 @@ func (o *opened) ingestCopies() (out []compare.Place) {
 
 // runIngests works on all that are not paused until the lake is closed.
 func (o *opened) runIngests() {
+	if o.ingests == nil {
+		return
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {

@@ -115,6 +115,27 @@ func TestIngestAuditFindsWhatWasLost(t *testing.T) {
 	c.fails(control.CodeCorrupt, []string{"1 deletion", "cannot be proved"}, "ingest", "audit", "n", "--deep")
 }
 
+// A lake is of use when the ledger of an ingest is damaged, and says so.
+func TestIngestDamagedLedger(t *testing.T) {
+	c := newDemoLake(t)
+	src, at := t.TempDir(), filepath.Join(c.lake, "ingest")
+	if _, err := os.Stat(at); !os.IsNotExist(err) {
+		t.Errorf("a lake without ingests has their folder (%v)", err)
+	}
+	nightOf(t, src, 2)
+	c.ok("ingest", "run", "--once", src, "/ctao/dl0/n", "--name", "n", "--rule", "rse=PIC-DISK")
+	if err := os.WriteFile(filepath.Join(at, "n", "ledger", "MANIFEST"), []byte("nothing of badger's"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out := c.ok("ls", "-R", "/ctao/dl0/n"); !strings.Contains(out, "Run00001") {
+		t.Errorf("ls says %q", out)
+	}
+	_, _, err := c.run("ingest", "ls")
+	if err == nil || !strings.Contains(err.Error(), at) {
+		t.Errorf("ingest ls: %v, want it to name %s", err, at)
+	}
+}
+
 func TestIngestBadInput(t *testing.T) {
 	c := newDemoLake(t)
 	src := t.TempDir()

@@ -54,7 +54,9 @@ type opened struct {
 	fs      *vfs.FS
 	engine  *replication.Engine // nil without Replicate
 	ingests *ingest.Set
-	folders map[string]string // of the disk RSEs
+
+	noIngests error             // why these could not be opened
+	folders   map[string]string // of the disk RSEs
 
 	closers []func() error // in the order of opening
 }
@@ -411,7 +413,7 @@ func policyOf(p config.Policy) vfs.Policy {
 
 // service shows the lake to the commands.
 func (o *opened) service() *control.Service {
-	s := &control.Service{FS: o.fs, Lake: o.lake, Cache: o.cache, Ingest: o.ingests, Name: o.cfg.Name, Folders: o.folders, Scratch: o.cfg.Run, SetRSE: o.setRSE, Copies: o.ingestCopies, Log: o.log, Now: o.now}
+	s := &control.Service{FS: o.fs, Lake: o.lake, Cache: o.cache, Ingest: o.ingests, NoIngest: o.noIngests, Name: o.cfg.Name, Folders: o.folders, Scratch: o.cfg.Run, SetRSE: o.setRSE, Copies: o.ingestCopies, Log: o.log, Now: o.now}
 	if o.engine != nil {
 		s.Kick, s.Engine = o.engine.Kick, o.engine
 	}

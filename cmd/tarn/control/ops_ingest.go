@@ -12,6 +12,9 @@ import (
 
 // ingests gives the set, or says why there is none.
 func (s *Service) ingests() (*ingest.Set, error) {
+	if s.Ingest == nil && s.NoIngest != nil {
+		return nil, s.NoIngest
+	}
 	if s.Ingest == nil {
 		return nil, Fail(backends.ErrNotSupported, "", "this lake takes in nothing by itself")
 	}

@@ -27,14 +27,15 @@ type Service struct {
 	Lake  *lake.Lake
 	Cache *cache.Cache
 
-	Name    string                                       // of the lake
-	Folders map[string]string                            // of the RSEs that are plain folders, for imports that register what lies there
-	Ingest  *ingest.Set                                  // folders that are taken in; may be nil
-	Engine  *replication.Engine                          // makes copies; nil where none does
-	Kick    func(...backends.DID)                        // makes the replication look at the rules on these, or at all; may be nil
-	Leave   func()                                       // tells the daemon to leave unsent files in the journal when it ends; nil where there is none
-	Daemon  Daemon                                       // zero where there is none
-	Backup  func(ctx context.Context, w io.Writer) error // of the catalogue; may be nil
+	Name     string                                       // of the lake
+	Folders  map[string]string                            // of the RSEs that are plain folders, for imports that register what lies there
+	Ingest   *ingest.Set                                  // folders that are taken in; may be nil
+	NoIngest error                                        // why Ingest is nil
+	Engine   *replication.Engine                          // makes copies; nil where none does
+	Kick     func(...backends.DID)                        // makes the replication look at the rules on these, or at all; may be nil
+	Leave    func()                                       // tells the daemon to leave unsent files in the journal when it ends; nil where there is none
+	Daemon   Daemon                                       // zero where there is none
+	Backup   func(ctx context.Context, w io.Writer) error // of the catalogue; may be nil
 
 	// SetRSE writes settings of an RSE into a file, whose name it gives, and puts them in force, but for what later tells
 	// of; may be nil.
