@@ -77,6 +77,9 @@ type Options struct {
 	// the first one to give the bytes being read from then on. At least a second passes, and a third of ReadTimeout
 	// where nothing is known yet. There are eight at a time, and none for Copy. Default 0: never.
 	Hedge float64
+	// ThirdParty is how large a file must be for two servers to send it between themselves: what they do before
+	// and after takes longer than carrying a small one. Default 0: every file.
+	ThirdParty int64
 	// Recall tunes what happens after the hold window.
 	Recall RecallOptions
 

@@ -24,7 +24,7 @@ type pair struct{ from, to string }
 // A replica that its own server proves to have another content is declared BAD, and the next one is taken; what
 // the servers do not prove shows when the bytes are carried.
 func (l *Lake) CopyByServers(ctx context.Context, in backends.Info, to *RSE, pfn string, allow From, progress func(int64)) (r backends.Replica, done bool, err error) {
-	if in.Size == 0 || in.Checksums.IsZero() || to.ReadOnly {
+	if in.Size == 0 || in.Size < l.o.ThirdParty || in.Checksums.IsZero() || to.ReadOnly {
 		return r, false, nil
 	}
 	from, err := l.senders(ctx, in, to, allow)

@@ -23,7 +23,7 @@ type servers struct {
 	dThird              *lake.RSE
 }
 
-func newServers(t *testing.T) *servers {
+func newServers(t *testing.T, more ...func(*lake.Options)) *servers {
 	s := &servers{third: laketest.NewStorage()}
 	s.pThird = &backendstest.Party{Storage: s.third}
 	s.dThird = &lake.RSE{RSE: backends.RSE{Name: "THIRD", Kind: backends.DiskKind}, Storage: s.pThird, Distance: 9}
@@ -31,6 +31,9 @@ func newServers(t *testing.T) *servers {
 		s.pNear, s.pFar = &backendstest.Party{Storage: o.RSEs[0].Storage}, &backendstest.Party{Storage: o.RSEs[1].Storage}
 		o.RSEs[0].Storage, o.RSEs[1].Storage = s.pNear, s.pFar
 		o.RSEs = append(o.RSEs, s.dThird)
+		for _, f := range more {
+			f(o)
+		}
 	})
 	return s
 }
@@ -65,6 +68,21 @@ func TestCopyByServers(t *testing.T) {
 	}
 	if again, err := s.Copy(ctx, in, s.dThird, nil); err != nil || again != rep || s.pNear.Sent() != 1 {
 		t.Errorf("again: %+v, %v", again, err)
+	}
+}
+
+// A small file is carried: what servers do around a copy takes longer.
+func TestSmallFileIsCarried(t *testing.T) {
+	size := int64(len(content("a")))
+	for _, c := range []struct {
+		least int64
+		sent  int64
+	}{{size, 1}, {size + 1, 0}} {
+		s := newServers(t, func(o *lake.Options) { o.ThirdParty = c.least })
+		s.copied(s.file("a", "NEAR"), "a")
+		if s.pNear.Sent() != c.sent {
+			t.Errorf("with %d bytes at least, NEAR sent %d of a file of %d", c.least, s.pNear.Sent(), size)
+		}
 	}
 }
 

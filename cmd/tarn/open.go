@@ -81,7 +81,7 @@ func openLake(cfg *config.Config, opt openOptions) (_ *opened, err error) {
 	lo := lake.Options{
 		Catalogue: cat, Namespace: cat, Versions: cat, Rules: cat, Places: cat, Records: cat, RSEs: rses, Algs: cfg.Checksums,
 		ReadTimeout: cfg.Reads.Failover.D(), Patience: cfg.Reads.Patience.D(), Hedge: float64(cfg.Reads.Hedge),
-		HoldWindow: cfg.Recalls.Hold.D(), Log: o.log, Now: o.now,
+		ThirdParty: int64(cfg.Transfers.ThirdParty), HoldWindow: cfg.Recalls.Hold.D(), Log: o.log, Now: o.now,
 		// The tape libraries are in this process: asking them costs nothing.
 		Recall: lake.RecallOptions{PollMin: 20 * time.Millisecond, PollMax: time.Second},
 	}

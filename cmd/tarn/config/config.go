@@ -243,10 +243,11 @@ type WriteRule struct {
 
 // Transfers governs the copies that rules want.
 type Transfers struct {
-	AtATime    int        `yaml:"at_a_time"`  // to one RSE; 0: as many as bring most, 2 to 32
-	PerLink    int        `yaml:"per_link"`   // from one RSE to another; 0: no bound
-	Activities []Activity `yaml:"activities"` // whose share is not 1
-	Links      []Link     `yaml:"links"`      // the first that names both RSEs counts, and before per_link
+	AtATime    int        `yaml:"at_a_time"`   // to one RSE; 0: as many as bring most, 2 to 32
+	PerLink    int        `yaml:"per_link"`    // from one RSE to another; 0: no bound
+	ThirdParty Size       `yaml:"third_party"` // smaller files are carried, also between servers that could send them to one another
+	Activities []Activity `yaml:"activities"`  // whose share is not 1
+	Links      []Link     `yaml:"links"`       // the first that names both RSEs counts, and before per_link
 }
 
 // Activity is what rules name with --activity.
@@ -350,6 +351,7 @@ func Default(base string) *Config {
 		},
 		Journal:   Journal{Path: below("journal"), Delay: Duration(time.Second), Drain: Duration(2 * time.Minute), Close: CloseLocal, Sync: Duration(time.Second)},
 		Ingest:    Ingest{Path: below("ingest")},
+		Transfers: Transfers{ThirdParty: 1 * MiB},
 		Checksums: []string{"adler32", "sha256"},
 		Reads:     Reads{Failover: Duration(15 * time.Second), Hedge: 4, Patience: Duration(time.Minute)},
 		Recalls: Recalls{

@@ -313,11 +313,11 @@ func writeLake(t *testing.T, text string) string {
 
 func TestTransfers(t *testing.T) {
 	const lake = "rses: [{name: A, path: a, attributes: {site: X}}, {name: B, path: b}]\nscopes: [{name: s}]\n"
-	c, err := Parse("/srv/lake/lake.yaml", []byte(lake+"transfers: {at_a_time: 4, per_link: 2, activities: [{name: raw data, share: 3}], links: [{from: site=X, to: B, copies: -1}, {from: A, to: '*'}]}\n"))
+	c, err := Parse("/srv/lake/lake.yaml", []byte(lake+"transfers: {at_a_time: 4, per_link: 2, third_party: 2MiB, activities: [{name: raw data, share: 3}], links: [{from: site=X, to: B, copies: -1}, {from: A, to: '*'}]}\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Transfers{4, 2, []Activity{{"raw data", 3}}, []Link{{"site=X", "B", -1}, {"A", "*", 0}}}
+	want := Transfers{4, 2, 2 * MiB, []Activity{{"raw data", 3}}, []Link{{"site=X", "B", -1}, {"A", "*", 0}}}
 	if !reflect.DeepEqual(c.Transfers, want) {
 		t.Errorf("%+v", c.Transfers)
 	}
