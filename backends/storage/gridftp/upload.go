@@ -261,12 +261,10 @@ func (u *upload) verify(ctx context.Context, want backends.Checksums) (none back
 	if u.size >= 0 && n != u.size {
 		return none, at, fmt.Errorf("%d bytes of the announced %d came: %w", n, u.size, backends.ErrCorrupt)
 	}
-	err = u.data.end()
-	u.data = nil
-	if err != nil {
-		u.ss.bad = true
-		return none, at, network("data channel", err)
+	if err = u.data.end(); err != nil {
+		return none, at, u.reason(err)
 	}
+	u.data = nil
 	if err := u.ss.finish(ctx, u.s.patience(n)); err != nil {
 		return none, at, err
 	}

@@ -370,7 +370,7 @@ func TestCopiesThatLie(t *testing.T) {
 		}, backends.ErrUnavailable},
 		{"stripes without end", func(m *memory, w http.ResponseWriter, r *http.Request) {
 			repeat(w, 0, func(i int64) string { return fmt.Sprintf("Stripe Index: %d\nStripe Bytes Transferred: 0\nEnd\n", i) })
-		}, backends.ErrUnavailable},
+		}, backends.ErrTemporary},
 		{"success, and other bytes", func(m *memory, w http.ResponseWriter, r *http.Request) {
 			m.put(r.URL.Path, backendstest.Bytes(2, len(data)))
 			io.WriteString(w, "success: Created\n")
