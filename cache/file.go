@@ -26,6 +26,13 @@ type Source interface {
 	Close() error
 }
 
+// Blamed is a Source that is told when all that it gave is proved not to be the content's, before it is closed and
+// also when no reader is left by then.
+type Blamed interface {
+	Source
+	Blame(why error)
+}
+
 // Fetch opens a Source for the whole content. It is called on the cache's own context,
 // cancelled when nobody wants the content any more, at most one at a time per content,
 // and may wait for hours (tape). bad is non-nil when the previous Source failed, or gave

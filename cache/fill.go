@@ -292,6 +292,9 @@ func (fl *fill) fetchAll() error {
 				// When a second fetch disagrees with block checksums held for proved, it is
 				// their turn to be doubted.
 				fl.reset(rotten > 1)
+				if b, ok := src.(Blamed); ok && !again {
+					b.Blame(err)
+				}
 			}
 		}
 		closeErr := src.Close()

@@ -112,7 +112,9 @@ type remote struct {
 	bytes   atomic.Int64
 	mu      sync.Mutex
 	bads    []error
+	blamed  []error
 	ranges  [][2]int64
+	onClose func()
 	onFetch func(ctx context.Context, n int, bad error) error                  // n counts from 0
 	onRead  func(ctx context.Context, n int, p []byte, off int64) (int, error) // replaces reading when not nil; n is the Source's
 }
@@ -153,6 +155,12 @@ func (s *remoteSource) ReadAt(ctx context.Context, p []byte, off int64) (int, er
 	return s.r.plain(p, off)
 }
 
+func (s *remoteSource) Blame(why error) {
+	s.r.mu.Lock()
+	defer s.r.mu.Unlock()
+	s.r.blamed = append(s.r.blamed, why)
+}
+
 func (r *remote) plain(p []byte, off int64) (int, error) {
 	n, err := bytes.NewReader(r.data).ReadAt(p, off)
 	r.bytes.Add(int64(n))
@@ -179,6 +187,9 @@ func (s *remoteSource) Close() error {
 		panic("source closed twice")
 	}
 	s.r.closed.Add(1)
+	if s.r.onClose != nil {
+		s.r.onClose()
+	}
 	return nil
 }
 

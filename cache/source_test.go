@@ -488,3 +488,24 @@ func TestBadSourceIsToldToItsGiver(t *testing.T) {
 		t.Error("nobody was told")
 	}
 }
+
+// A Source that was bad hears of it also when its reader has got the error, and is gone, before the next is asked for.
+func TestBadSourceIsToldWithoutReaders(t *testing.T) {
+	data := random(29, 40*kb4)
+	c := open(t, options(t))
+	r := &remote{data: data}
+	r.onRead = func(_ context.Context, _ int, p []byte, off int64) (int, error) {
+		return bytes.NewReader(flipped(data, 5000)).ReadAt(p, off)
+	}
+	f := mustOpen(t, c, contentOf(data), r)
+	r.onClose = func() { f.Close() }
+	if err := f.Fill(t.Context()); err == nil {
+		t.Error("a content that is not right was filled")
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	if len(r.blamed) == 0 || !errors.Is(r.blamed[0], ErrCorrupt) {
+		t.Errorf("blamed for %v", r.blamed)
+	}
+}

@@ -257,14 +257,14 @@ func TestCorruptedOnTheWay(t *testing.T) {
 	for _, verify := range []string{"normal", "strict"} {
 		t.Run(verify, func(t *testing.T) {
 			t.Setenv("TARN_CACHE_VERIFY", verify)
-			p, _, at := webdavPair(t, "reads: {hedge: 0}") // of bytes from two copies none can be blamed
+			p, _, at := webdavPair(t, "reads: {hedge: 0, failover: 5m}") // of bytes from two copies none can be blamed
 			p.expect("checksum mismatch", "corrupt")
 			at.poison("corrupt", map[string]any{"after": 4000})
 			got, err := os.ReadFile(p.file)
 			if right := bytes.Equal(got, p.data); err == nil && !right || err != nil && verify == "strict" {
 				t.Errorf("read: %d bytes, right %v, %v", len(got), right, err)
 			}
-			for end := time.Now().Add(30 * time.Second); p.state("ONE") != "BAD" && time.Now().Before(end); {
+			for end := time.Now().Add(90 * time.Second); p.state("ONE") != "BAD" && time.Now().Before(end); {
 				time.Sleep(100 * time.Millisecond)
 			}
 			if one, two := p.state("ONE"), p.state("TWO"); one != "BAD" || two != "AVAILABLE" {

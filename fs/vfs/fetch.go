@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"tarn/backends"
@@ -62,16 +63,8 @@ func (v *FS) onTapeOnly(in backends.Info) bool {
 func (v *FS) fetcher(n *Node, in backends.Info) cache.Fetch {
 	var last *source
 	return func(ctx context.Context, bad error) (cache.Source, error) {
-		if bad != nil && last != nil && (errors.Is(bad, cache.ErrCorrupt) || errors.Is(bad, backends.ErrCorrupt)) {
-			v.stats.corrupt.Add(1)
-			// The kernel's pages of it go too. Not here: it waits for pages that are being
-			// read, and those wait for this fetch.
-			go v.notifyContent(n.ino)
-			if served := last.Served(); len(served) == 1 {
-				if err := v.lake.DeclareBad(ctx, v.current(n, in), served[0], bad); err != nil {
-					v.log.Error("declare a replica bad", "did", in.DID.String(), "rse", served[0], "err", err)
-				}
-			}
+		if last != nil && errors.Is(bad, backends.ErrCorrupt) { // it says so itself
+			last.Blame(bad)
 		}
 		open := v.lake.Open
 		if failed := last; bad != nil && failed != nil { // its patience is that of the whole fetch
@@ -83,17 +76,42 @@ func (v *FS) fetcher(n *Node, in backends.Info) cache.Fetch {
 		if err != nil {
 			return nil, err
 		}
+		src.blame = func(why error) { v.blame(n, in, src.Served(), why) }
 		last = src
 		v.stats.fetches.Add(1)
 		return src, nil
 	}
 }
 
+// blame declares the replica BAD that gave wrong bytes alone.
+func (v *FS) blame(n *Node, in backends.Info, served []string, why error) {
+	v.stats.corrupt.Add(1)
+	// The kernel's pages of it go too. Not here: it waits for pages that are being
+	// read, and those wait for the fetch that is told this.
+	go v.notifyContent(n.ino)
+	if len(served) != 1 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(v.ctx, blameTime)
+	defer cancel()
+	if err := v.lake.DeclareBad(ctx, v.current(n, in), served[0], why); err != nil {
+		v.log.Error("declare a replica bad", "did", in.DID.String(), "rse", served[0], "err", err)
+	}
+}
+
+// blameTime is how long the catalogue may take to note that a replica is BAD; who finds that again notes it then.
+const blameTime = 30 * time.Second
+
 // source is a content being read, and the recall that keeps it online.
 type source struct {
 	*lake.Object
 	ticket *lake.Ticket
+	blame  func(why error)
+	blamed sync.Once
 }
+
+// Blame is told once what the whole turned out to be.
+func (s *source) Blame(why error) { s.blamed.Do(func() { s.blame(why) }) }
 
 func (s *source) Close() error {
 	err := s.Object.Close()
@@ -129,7 +147,7 @@ func (v *FS) openSource(ctx context.Context, n *Node, in backends.Info, open fun
 		o, err := open(ctx, in)
 		open = v.lake.Open
 		if err == nil {
-			return &source{o, ticket}, nil
+			return &source{Object: o, ticket: ticket}, nil
 		}
 		if ticket != nil {
 			ticket.Close()
