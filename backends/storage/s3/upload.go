@@ -424,12 +424,16 @@ func (s *Storage) tagged(ctx context.Context, p, etag string) (c backends.Checks
 // abortTime is how long Abort may take to remove what was sent.
 const abortTime = 15 * time.Second
 
+// lateParts is how long a server may be at a part whose request was cut.
+const lateParts = 300 * time.Millisecond
+
 // Abort ends what is being sent and removes the parts, unless Commit has made an object of them.
 func (u *upload) Abort() error {
 	if u.done {
 		return nil
 	}
 	u.done = true
+	cut := len(u.slots) > 0
 	u.cancel()
 	if u.cur != nil {
 		close(u.cur.queue)
@@ -445,6 +449,13 @@ func (u *upload) Abort() error {
 	ctx, cancel := context.WithTimeout(u.s.ctx, abortTime) // the caller's may be what has ended
 	defer cancel()
 	err := u.s.abort(ctx, u.key(), u.id)
+	if cut && err == nil { // a server that still had a part of those in hand makes the upload anew with it
+		select {
+		case <-time.After(lateParts):
+			err = u.s.abort(ctx, u.key(), u.id)
+		case <-ctx.Done():
+		}
+	}
 	if err != nil && u.s.ctx.Err() == nil {
 		return u.s.edge("abort", u.path, fmt.Errorf("its parts stay on the server for a day: %w", err))
 	}
