@@ -184,6 +184,9 @@ func (c *Config) complete() {
 	for _, p := range []*string{&c.Run, &c.Catalogue.Path, &c.Cache.Path, &c.Journal.Path, &c.Ingest.Path, &c.Log.File} {
 		abs(p)
 	}
+	for _, p := range c.Catalogue.files() {
+		abs(p)
+	}
 	for i := range c.RSEs {
 		r := &c.RSEs[i]
 		abs(&r.Path)
