@@ -194,11 +194,12 @@ class Instance:
                  'RUCIO_SLASHES': self.o.slashes or ('fold' if self.o.policy == 'ctao' else 'keep'),
                  'RUCIO_BIND': f'127.0.0.1:{ports["http"]}',
                  'RUCIO_CERT': tls[0] if tls else '', 'RUCIO_KEY': tls[1] if tls else '', 'RUCIO_CA': tls[2] if tls else ''}
+        unset = 'unset RUCIO_CONFIG RUCIO_ACCOUNT RUCIO_AUTH_TYPE RUCIO_CLIENT_MODE RUCIO_VO\n'  # a client's
         python = f'exec {self.venv}/bin/python -W ignore'
         # With LISTEN_FDS in its environment it serves there, in systemd's way (sd_listen_fds(3)).
-        self.write('bin/serve', '#!/bin/sh\n[ -z "$LISTEN_FDS" ] || export LISTEN_PID=$$\n' + ''.join(f"export {k}='{v}'\n" for k, v in serve.items()) +
+        self.write('bin/serve', '#!/bin/sh\n[ -z "$LISTEN_FDS" ] || export LISTEN_PID=$$\n' + unset + ''.join(f"export {k}='{v}'\n" for k, v in serve.items()) +
                    f'cd {HERE} && {python} {self.venv}/bin/gunicorn -c {HERE}/gunicorn.conf.py app:application\n', 0o755)
-        self.write('bin/rucio-daemons', f"#!/bin/sh\nexport RUCIO_HOME='{self.root}/server'\n{python} {HERE}/daemons.py \"$@\"\n", 0o755)
+        self.write('bin/rucio-daemons', f"#!/bin/sh\n{unset}export RUCIO_HOME='{self.root}/server'\n{python} {HERE}/daemons.py \"$@\"\n", 0o755)
 
     # What runs.
 
@@ -255,7 +256,7 @@ class Instance:
         until(30, 'memcached', lambda: accepts(port), p, f'{self.root}/log/memcached')
 
     def gunicorn(self):
-        return self.spawn('gunicorn', [f'{self.root}/bin/serve'], env={k: v for k, v in os.environ.items() if k not in ('LISTEN_FDS', 'RUCIO_CONFIG', 'RUCIO_ACCOUNT', 'RUCIO_AUTH_TYPE')})
+        return self.spawn('gunicorn', [f'{self.root}/bin/serve'], env={k: v for k, v in os.environ.items() if k != 'LISTEN_FDS'})
 
     def answers(self):
         context = None
@@ -409,7 +410,7 @@ def main():
     p.add_argument('--dir', default=f'/tmp/tarn-rucio-{os.geteuid()}', help='where all of it lives (%(default)s)')
     p.add_argument('--prefix', help='where virtual environments are kept (~/.cache/tarn/servers)')
     p.add_argument('--slashes', choices=('fold', 'keep'), help='what becomes of // in URLs: fold, as by Apache in front of Rucio, is for ctao, keep for generic')
-    p.add_argument('--rses', type=int, default=2, help='disk RSEs below DIR/rse to begin with: DISK-1, DISK-2 … (2)')
+    p.add_argument('--rses', type=int, default=2, help='disk RSEs below DIR/rse to begin with: SITE1_USERDISK, SITE2_USERDISK … (2)')
     p.add_argument('--user', default='tarn', help='an account beside root, with the scope user.NAME (tarn)')
     p.add_argument('--password', default='secret', help='of both (secret)')
     p.add_argument('--tls', action='store_true', help='HTTPS, where users may also come with certificates and proxies (x509, x509_proxy)')
