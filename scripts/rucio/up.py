@@ -28,6 +28,10 @@ class Failed(Exception):
     """What the user is told, without a traceback."""
 
 
+class Missing(Failed):
+    """A program is not installed: exit status 3."""
+
+
 def began(pid):
     """When a process began, in clock ticks since boot (proc_pid_stat(5)); None when it is gone. With the pid it names one process."""
     try:
@@ -82,7 +86,7 @@ def program(name, package, *places):
             return found[-1]
     found = shutil.which(name)
     if not found:
-        raise Failed(f'{name} is not installed (Debian: package {package})')
+        raise Missing(f'{name} is not installed (Debian: package {package})')
     return found
 
 
@@ -212,6 +216,7 @@ class Instance:
                 ctypes.CDLL(None).prctl(1, die)  # PR_SET_PDEATHSIG; after the change of user, which would clear it
                 if os.getppid() != me:
                     os._exit(1)
+        kw['env'] = dict(kw.get('env', os.environ), RUCIO_ROOT=self.root)  # by which one sees whose it is
         if user:
             kw.update(user=user.pw_uid, group=user.pw_gid, extra_groups=[])
         with open(log or f'{self.root}/log/{name}', 'ab') as out:
@@ -323,7 +328,7 @@ def certificates(etc):
             f.write('subjectAltName=DNS:localhost,IP:127.0.0.1\n')
         run('x509', '-req', '-in', f'{etc}/host.csr', '-CA', f'{etc}/ca.pem', '-CAkey', f'{etc}/cakey.pem', '-CAcreateserial', '-days', '30', '-extfile', f'{etc}/host.ext', '-out', f'{etc}/hostcert.pem')
     except FileNotFoundError:
-        raise Failed('openssl is not installed: give --cert, --key and --ca') from None
+        raise Missing('openssl is not installed: give --cert, --key and --ca') from None
     except subprocess.CalledProcessError as e:
         raise Failed(f'openssl: {e.stderr.decode()}') from None
     os.chmod(f'{etc}/hostkey.pem', 0o600)
@@ -435,6 +440,6 @@ if __name__ == '__main__':
         main()
     except Failed as e:
         print(f'rucio: {e}', file=sys.stderr)
-        sys.exit(1)
+        sys.exit(3 if isinstance(e, Missing) else 1)
     except KeyboardInterrupt:
         sys.exit(130)
