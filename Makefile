@@ -33,7 +33,7 @@ demo: setup-demo build ## the main job, step by step: DATA=DIR your own files, K
 
 test: setup lint race fuzz ## everything that must pass: lint, tests with -race, short fuzzing; SHORT=1: without servers
 
-test-long: ## the same, longer: MinIO too (its build takes minutes), 60 kills a test, 30 s a fuzz target
+test-long: ## the same, longer: MinIO (its build takes minutes) and Rucio 41 too, 60 kills a test, 30 s a fuzz target
 	@LONG=1 scripts/setup.sh
 	LONG=1 TARN_CRASH_ROUNDS=60 $(GO) test -race -timeout 90m $(PKGS)
 	@GO="$(GO)" FUZZTIME=30s scripts/fuzz.sh

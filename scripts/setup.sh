@@ -8,8 +8,10 @@ declare -A package=(
   [openssl]=openssl [strace]=strace [setpriv]=util-linux [flock]=util-linux [python3]=python3 [mkfs.ext4]=e2fsprogs [vim]=vim [fuser]=psmisc [make]=make
 )
 # The servers that storage clients are tested against, and what the client of root:// is built with, by a file of each package.
-# Apache's package is that of its programs alone: the one named apache2 would start it as a service.
+# Apache's package is that of its programs alone: the one named apache2 would start it as a service. PostgreSQL, memcached and
+# Python's venv are for a Rucio server.
 lib=/usr/lib/$(uname -m)-linux-gnu
+first() { [ ! -e "$1" ] || echo "$1"; } # of what a pattern gave
 server=(
   nginx-light:/usr/sbin/nginx libnginx-mod-http-dav-ext:/usr/lib/nginx/modules/ngx_http_dav_ext_module.so apache2-bin:/usr/sbin/apache2
   xrootd-voms-plugins:"$lib/libXrdVoms-5.so"
@@ -17,6 +19,7 @@ server=(
   xrootd-server:/usr/bin/xrootd xrootd-server-plugins:"$lib/libXrdHttp-5.so" xrootd-scitokens-plugins:"$lib/libXrdAccSciTokens-5.so"
   globus-gridftp-server-progs:/usr/sbin/globus-gridftp-server globus-gass-copy-progs:/usr/bin/globus-url-copy
   voms-clients:/usr/bin/voms-proxy-fake
+  postgresql:"$(first /usr/lib/postgresql/*/bin/postgres)" memcached:/usr/bin/memcached python3-venv:"$(first /usr/lib/python3.*/ensurepip/__init__.py)"
   gfal2-util-scripts:/usr/bin/gfal-copy python3-gfal2-util:/usr/lib/python3/dist-packages/gfal2_util/__init__.py
   gfal2-plugin-file:"$lib/gfal2-plugins/libgfal_plugin_file.so" gfal2-plugin-gridftp:"$lib/gfal2-plugins/libgfal_plugin_gridftp.so"
   gfal2-plugin-http:"$lib/gfal2-plugins/libgfal_plugin_http.so" gfal2-plugin-xrootd:"$lib/gfal2-plugins/libgfal_plugin_xrootd.so"
@@ -44,6 +47,13 @@ if [ ${#missing[@]} -gt 0 ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "setup: installing $packages"
     export DEBIAN_FRONTEND=noninteractive
+    # No service is started: the tests start their own.
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e $policy ]; then
+      trap "rm -f $policy" EXIT
+      printf '#!/bin/sh\nexit 101\n' >$policy
+      chmod +x $policy
+    fi
     apt-get update -qq
     # shellcheck disable=SC2086
     apt-get install -y -qq --no-install-recommends $packages >/dev/null
@@ -86,6 +96,13 @@ build() { # NAME PACKAGE VERSION
 }
 [ -n "${SHORT:-}" ] || build versitygw github.com/versity/versitygw/cmd/versitygw v1.8.0
 [ -z "${LONG:-}" ] || build minio github.com/minio/minio v0.0.0-20260212201848-7aac2a2c5b7c
+
+# Rucio, from PyPI in environments of its own beside them, which scripts/rucio-up and the tests use.
+rucio() {
+  "$(dirname "$0")/rucio/venv.sh" "$1" >/dev/null || echo "setup: without Rucio $1 the tests of it are skipped" >&2
+}
+[ -n "${SHORT:-}" ] || rucio 38
+[ -z "${LONG:-}" ] || rucio 41
 
 if [ ! -e /dev/fuse ]; then
   echo "setup: there is no /dev/fuse: load the module with 'modprobe fuse', or give the container --device /dev/fuse --cap-add SYS_ADMIN" >&2

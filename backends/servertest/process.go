@@ -1,6 +1,7 @@
 package servertest
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"os"
@@ -58,12 +59,13 @@ type Server struct {
 	// Log is the file of its messages.
 	Log string
 
-	t       testing.TB
-	name    string
-	addrs   []string // that it listens at, in the order of the sockets it gets
-	ready   func() bool
-	command func() *exec.Cmd
-	certify func(*Identity)
+	t        testing.TB
+	name     string
+	addrs    []string // that it listens at, in the order of the sockets it gets
+	ready    func() bool
+	command  func() *exec.Cmd
+	certify  func(*Identity)
+	patience time.Duration // how long it may take to serve; 0 is half a minute
 
 	mu    sync.Mutex // guards the rest
 	cmd   *exec.Cmd
@@ -125,7 +127,7 @@ func (s *Server) start(ls []*net.TCPListener) {
 	s.mu.Lock()
 	s.cmd, s.ended = cmd, ended
 	s.mu.Unlock()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(cmp.Or(s.patience, 30*time.Second))
 	for !s.ready() {
 		select {
 		case <-ended:

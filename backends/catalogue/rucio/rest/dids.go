@@ -1,0 +1,285 @@
+package rest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"tarn/backends"
+)
+
+// The DID types as Rucio writes them.
+const (
+	TypeFile      = "FILE"
+	TypeDataset   = "DATASET"
+	TypeContainer = "CONTAINER"
+)
+
+// Child is one row of a collection's content: scope, name, type, size in bytes, checksums.
+type Child struct {
+	Scope   string `json:"scope"`
+	Name    string `json:"name"`
+	Type    string `json:"type"`
+	Bytes   Int    `json:"bytes"`
+	Adler32 string `json:"adler32"`
+	MD5     string `json:"md5"`
+}
+
+// DID names the row.
+func (c Child) DID() backends.DID { return backends.DID{Scope: c.Scope, Name: c.Name} }
+
+// Meta is the row of one DID as its columns have it.
+type Meta struct {
+	Scope   string `json:"scope"`
+	Name    string `json:"name"`
+	Type    string `json:"did_type"`
+	Bytes   Int    `json:"bytes"`
+	Length  Int    `json:"length"` // files of a dataset that is closed
+	Adler32 string `json:"adler32"`
+	MD5     string `json:"md5"`
+	GUID    string `json:"guid"`
+	Account string `json:"account"`
+	Open    *bool  `json:"is_open"`
+	Hidden  *bool  `json:"hidden"`
+	Created Time   `json:"created_at"`
+	Updated Time   `json:"updated_at"`
+	Expires Time   `json:"expired_at"`
+}
+
+// DID names the row.
+func (m Meta) DID() backends.DID { return backends.DID{Scope: m.Scope, Name: m.Name} }
+
+// Scopes lists the names of all scopes (GET /scopes/).
+func (c *Client) Scopes(ctx context.Context) (names []string, err error) {
+	err = c.ask(ctx, call{method: http.MethodGet, route: "/scopes/", path: "/scopes/"}, &names)
+	slices.Sort(names)
+	return names, err
+}
+
+// AddScope makes a scope of an account (POST /scopes/ACCOUNT/SCOPE). ErrExist.
+func (c *Client) AddScope(ctx context.Context, account, scope string) error {
+	return c.ask(ctx, call{method: http.MethodPost, route: "/scopes/ACCOUNT/SCOPE", path: "/scopes/" + segment(account) + "/" + segment(scope)}, nil)
+}
+
+// Orphans streams the DIDs of a scope that have no parent (GET /dids/SCOPE/).
+func (c *Client) Orphans(ctx context.Context, scope string, f func(Child) error) error {
+	return rows(ctx, c, call{method: http.MethodGet, route: "/dids/SCOPE/", path: "/dids/" + segment(scope) + "/"}, f)
+}
+
+// Content streams the children of a collection, in no order (GET /dids/SCOPE/NAME/dids). ErrNotExist.
+func (c *Client) Content(ctx context.Context, d backends.DID, f func(Child) error) error {
+	return rows(ctx, c, call{method: http.MethodGet, route: "/dids/SCOPE/NAME/dids", path: didPath(d, "/dids")}, f)
+}
+
+// Parents lists the collections that d is attached to (GET /dids/SCOPE/NAME/parents).
+func (c *Client) Parents(ctx context.Context, d backends.DID) (out []backends.DID, err error) {
+	err = rows(ctx, c, call{method: http.MethodGet, route: "/dids/SCOPE/NAME/parents", path: didPath(d, "/parents")}, func(r Child) error {
+		out = append(out, r.DID())
+		return nil
+	})
+	return out, err
+}
+
+// parallel is how many calls of one list are made at a time.
+const parallel = 4
+
+// pages calls f for each part of at most Page of a list, a few at a time; the first error ends all.
+func pages[T any](ctx context.Context, all []T, f func(ctx context.Context, part []T) error) error {
+	if len(all) <= Page {
+		if len(all) == 0 {
+			return nil
+		}
+		return f(ctx, all)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallel)
+	for part := range slices.Chunk(all, Page) {
+		g.Go(func() error { return f(ctx, part) })
+	}
+	return g.Wait()
+}
+
+// BulkMeta gives the rows of those of the DIDs that exist (POST /dids/bulkmeta), in ceil(n/Page) calls. What is
+// missing in the answer does not exist.
+func (c *Client) BulkMeta(ctx context.Context, dids []backends.DID) (map[backends.DID]Meta, error) {
+	var mu sync.Mutex
+	out := make(map[backends.DID]Meta, len(dids))
+	err := pages(ctx, dids, func(ctx context.Context, part []backends.DID) error {
+		k := call{method: http.MethodPost, route: "/dids/bulkmeta", path: "/dids/bulkmeta", body: map[string]any{"dids": part, "inherit": false, "plugin": "DID_COLUMN"}}
+		return rows(ctx, c, k, func(m Meta) error {
+			mu.Lock()
+			defer mu.Unlock()
+			out[m.DID()] = m
+			return nil
+		})
+	})
+	return out, err
+}
+
+// columns are the keys of a DID's row that are no metadata of a user's; the others of it are (did_column_meta.py).
+var columns = map[string]bool{
+	"scope": true, "name": true, "did_type": true, "bytes": true, "length": true, "adler32": true, "md5": true, "account": true, "is_open": true, "hidden": true,
+	"created_at": true, "updated_at": true, "expired_at": true, "deleted_at": true, "closed_at": true, "accessed_at": true, "is_new": true, "monotonic": true,
+	"obsolete": true, "complete": true, "availability": true, "suppressed": true, "access_cnt": true, "is_archive": true, "constituent": true, "purge_replicas": true,
+	"eol_at": true, "transient": true, "events": false, "guid": true,
+}
+
+// UserMeta gives a DID's metadata (GET /dids/SCOPE/NAME/meta?plugin=ALL): what users have set, in columns or as JSON.
+func (c *Client) UserMeta(ctx context.Context, d backends.DID) (backends.Meta, error) {
+	all := map[string]any{}
+	k := call{method: http.MethodGet, route: "/dids/SCOPE/NAME/meta", path: didPath(d, "/meta"), query: url.Values{"plugin": {"ALL"}}}
+	if err := c.ask(ctx, k, &all); err != nil {
+		return nil, err
+	}
+	out := backends.Meta{}
+	for key, v := range all {
+		if v != nil && !columns[key] {
+			out[key] = v
+		}
+	}
+	return out, nil
+}
+
+// SetMeta sets metadata of one DID (POST /dids/SCOPE/NAME/meta).
+func (c *Client) SetMeta(ctx context.Context, d backends.DID, m map[string]any) error {
+	return c.ask(ctx, call{method: http.MethodPost, route: "/dids/SCOPE/NAME/meta", path: didPath(d, "/meta"), body: map[string]any{"meta": m, "recursive": false}}, nil)
+}
+
+// DeleteMeta deletes one key of JSON metadata (DELETE /dids/SCOPE/NAME/meta); that it is not there is success.
+func (c *Client) DeleteMeta(ctx context.Context, d backends.DID, key string) error {
+	err := c.ask(ctx, call{method: http.MethodDelete, route: "/dids/SCOPE/NAME/meta", path: didPath(d, "/meta"), query: url.Values{"key": {key}}}, nil)
+	if Is(err, "KeyNotFound") {
+		return nil
+	}
+	return err
+}
+
+// DIDMeta is the metadata of one DID.
+type DIDMeta struct {
+	Scope string         `json:"scope"`
+	Name  string         `json:"name"`
+	Meta  map[string]any `json:"meta"`
+}
+
+// BulkSetMeta sets the metadata of many (POST /dids/bulkdidsmeta), in transactions of Page.
+func (c *Client) BulkSetMeta(ctx context.Context, all []DIDMeta) error {
+	for part := range slices.Chunk(all, Page) {
+		k := call{method: http.MethodPost, route: "/dids/bulkdidsmeta", path: "/dids/bulkdidsmeta", body: map[string]any{"dids": part}}
+		if err := c.ask(ctx, k, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// NewDID is a collection to be made.
+type NewDID struct {
+	Scope string         `json:"scope"`
+	Name  string         `json:"name"`
+	Type  string         `json:"type"`
+	Meta  map[string]any `json:"meta,omitempty"`
+}
+
+// AddDIDs makes collections in one transaction (POST /dids). ErrExist when one of them exists: then none is made.
+func (c *Client) AddDIDs(ctx context.Context, all []NewDID) error {
+	return c.ask(ctx, call{method: http.MethodPost, route: "/dids", path: "/dids", body: all}, nil)
+}
+
+// Attachment is children for one collection.
+type Attachment struct {
+	Scope string         `json:"scope"`
+	Name  string         `json:"name"`
+	DIDs  []backends.DID `json:"dids"`
+}
+
+// Attach puts children into collections (POST /dids/attachments with ignore_duplicate): what is there already is success.
+func (c *Client) Attach(ctx context.Context, all []Attachment) error {
+	return c.ask(ctx, call{method: http.MethodPost, route: "/dids/attachments", path: "/dids/attachments", body: map[string]any{"attachments": all, "ignore_duplicate": true}}, nil)
+}
+
+// Detach takes children out of a collection (DELETE /dids/SCOPE/NAME/dids). ErrNotExist when one is not in it.
+func (c *Client) Detach(ctx context.Context, parent backends.DID, children []backends.DID) error {
+	return c.ask(ctx, call{method: http.MethodDelete, route: "/dids/SCOPE/NAME/dids", path: didPath(parent, "/dids"), body: map[string]any{"dids": children}}, nil)
+}
+
+// Search streams the names of a scope's DIDs for which the filters hold (GET /dids/SCOPE/dids/search): an OR of ANDs, keys
+// with an operator as suffix (.gt .lt .gte .lte .ne). typ is all, collection, dataset, container or file; the server
+// does not heed it where keys are JSON metadata. There is no order.
+func (c *Client) Search(ctx context.Context, scope, typ string, filters []map[string]any, f func(name string) error) error {
+	text, err := pythonFilters(filters)
+	if err != nil {
+		return err
+	}
+	k := call{method: http.MethodGet, route: "/dids/SCOPE/dids/search", path: "/dids/" + segment(scope) + "/dids/search", query: url.Values{"type": {typ}, "filters": {text}}}
+	return c.stream(ctx, k, func(line []byte) error {
+		var name string
+		if err := json.Unmarshal(line, &name); err != nil {
+			return c.fault(k, fmt.Errorf("a line of the answer is no name: %w", backends.ErrUnavailable))
+		}
+		return f(name)
+	})
+}
+
+// pythonFilters writes filters as the Python literal that the server evaluates (ast.literal_eval).
+func pythonFilters(filters []map[string]any) (string, error) {
+	var b strings.Builder
+	b.WriteByte('[')
+	for i, m := range filters {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteByte('{')
+		keys := make([]string, 0, len(m))
+		for k := range m {
+			keys = append(keys, k)
+		}
+		slices.Sort(keys)
+		for j, k := range keys {
+			if j > 0 {
+				b.WriteString(", ")
+			}
+			b.WriteString(pythonString(k) + ": ")
+			switch v := m[k].(type) {
+			case nil:
+				b.WriteString("None")
+			case bool:
+				b.WriteString(map[bool]string{true: "True", false: "False"}[v])
+			case string:
+				b.WriteString(pythonString(v))
+			case int, int64, float64, json.Number:
+				fmt.Fprint(&b, v)
+			default:
+				return "", fmt.Errorf("a filter of type %T: %w", v, backends.ErrNotSupported)
+			}
+		}
+		b.WriteByte('}')
+	}
+	b.WriteByte(']')
+	return b.String(), nil
+}
+
+// pythonString writes a string literal of Python in ASCII.
+func pythonString(s string) string {
+	var b strings.Builder
+	b.WriteByte('\'')
+	for _, r := range s {
+		switch {
+		case r == '\'' || r == '\\':
+			b.WriteByte('\\')
+			b.WriteRune(r)
+		case r >= ' ' && r < 0x7f:
+			b.WriteRune(r)
+		default:
+			fmt.Fprintf(&b, `\U%08x`, r)
+		}
+	}
+	b.WriteByte('\'')
+	return b.String()
+}

@@ -1,0 +1,181 @@
+package rest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"tarn/backends"
+)
+
+// Error is a refusal by the server. It unwraps to one of backends' errors, by the ExceptionClass: statuses are not
+// reliable (a refusal may be a 500).
+type Error struct {
+	Status  int
+	Class   string // Rucio's exception; "" when the server, or a proxy before it, gave none
+	Message string // without what databases say
+	Method  string
+	Route   string
+	is      error
+}
+
+// Error gives the route, and what the server said.
+func (e *Error) Error() string {
+	said := e.Class
+	if e.Message != "" {
+		said = strings.TrimPrefix(e.Class+": "+e.Message, ": ")
+	}
+	if said == "" {
+		said = http.StatusText(e.Status)
+	}
+	return fmt.Sprintf("%s %s: %d %s: %v", e.Method, e.Route, e.Status, said, e.is)
+}
+
+// Unwrap gives the class of the error in tarn's words.
+func (e *Error) Unwrap() error { return e.is }
+
+// Is tells whether an error is a refusal of one of these exception classes.
+func Is(err error, classes ...string) bool {
+	var e *Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	for _, c := range classes {
+		if e.Class == c {
+			return true
+		}
+	}
+	return false
+}
+
+var (
+	errDown      = fmt.Errorf("%w: %w", backends.ErrUnavailable, backends.ErrTemporary)
+	errBadAnswer = fmt.Errorf("the server fails: %w", backends.ErrUnavailable)
+)
+
+// classes is what exceptions of lib/rucio/common/exception.py mean.
+var classes = map[string]error{
+	"DataIdentifierNotFound":       backends.ErrNotExist,
+	"ScopeNotFound":                backends.ErrNotExist,
+	"ReplicaNotFound":              backends.ErrNotExist,
+	"RSENotFound":                  backends.ErrNotExist,
+	"RuleNotFound":                 backends.ErrNotExist,
+	"RequestNotFound":              backends.ErrNotExist,
+	"AccountNotFound":              backends.ErrNotExist,
+	"KeyNotFound":                  backends.ErrNotExist,
+	"AccessDenied":                 backends.ErrPermission,
+	"CannotAuthenticate":           backends.ErrPermission,
+	"CannotAuthorize":              backends.ErrPermission,
+	"MissingClientParameter":       backends.ErrPermission,
+	"IdentityError":                backends.ErrPermission,
+	"DataIdentifierAlreadyExists":  backends.ErrExist,
+	"FileAlreadyExists":            backends.ErrExist,
+	"DuplicateContent":             backends.ErrExist,
+	"DuplicateRule":                backends.ErrExist,
+	"Duplicate":                    backends.ErrExist,
+	"DuplicateScope":               backends.ErrExist,
+	"FileReplicaAlreadyExists":     backends.ErrExist,
+	"UnsupportedOperation":         backends.ErrNotSupported,
+	"UnsupportedStatus":            backends.ErrNotSupported,
+	"ScopeAccessDenied":            backends.ErrPermission,
+	"InsufficientAccountLimit":     backends.ErrQuota,
+	"RSEOverQuota":                 backends.ErrNoSpace,
+	"InsufficientTargetRSEs":       backends.ErrNotSupported,
+	"InvalidRSEExpression":         backends.ErrNotSupported,
+	"ReplicaIsLocked":              backends.ErrBusy,
+	"InvalidObject":                backends.ErrName,
+	"InvalidMetadata":              backends.ErrNotSupported,
+	"InputValidationError":         backends.ErrName,
+	"InvalidValueForKey":           backends.ErrName,
+	"FileConsistencyMismatch":      backends.ErrExist, // the name has another content
+	"ResourceTemporaryUnavailable": errDown,
+	"DatabaseException":            errDown,
+	"ServerConnectionException":    errDown,
+	"RSEBlacklisted":               backends.ErrReadOnly,
+	"RSEWriteBlocked":              backends.ErrReadOnly,
+}
+
+// refusal makes an error of an answer that is none of success.
+func (c *Client) refusal(k call, r *http.Response) error {
+	b, _ := io.ReadAll(io.LimitReader(r.Body, 1<<20))
+	e := &Error{Status: r.StatusCode, Method: k.method, Route: k.route, Class: r.Header.Get("ExceptionClass"), Message: r.Header.Get("ExceptionMessage")}
+	var body struct{ ExceptionClass, ExceptionMessage string }
+	if json.Unmarshal(b, &body) == nil && body.ExceptionClass != "" {
+		e.Class, e.Message = body.ExceptionClass, body.ExceptionMessage
+	}
+	e.Message = clean(e.Message)
+	after := retryAfter(r.Header.Get("Retry-After"), c.o.Now())
+	is, known := classes[e.Class]
+	switch {
+	case known:
+		e.is = is
+	case r.StatusCode == http.StatusBadGateway, r.StatusCode == http.StatusServiceUnavailable, r.StatusCode == http.StatusGatewayTimeout, r.StatusCode == http.StatusTooManyRequests:
+		e.is = errDown
+	case r.StatusCode == http.StatusUnauthorized, r.StatusCode == http.StatusForbidden:
+		e.is = backends.ErrPermission
+	case e.Class != "": // it is what it is, also the next time
+		e.is = errBadAnswer
+	case r.StatusCode == http.StatusNotFound, r.StatusCode == http.StatusMethodNotAllowed:
+		// No exception: it is the route that is not there, which says nothing of a file.
+		e.is = fmt.Errorf("the server has no such route; is %s the right address, and does a proxy before it keep encoded slashes? %w", c.o.Config.Host, backends.ErrUnavailable)
+	case r.StatusCode >= 500:
+		e.is = errDown
+	default:
+		e.is = errBadAnswer
+	}
+	if after > 0 && backends.IsTemporary(e) {
+		return &backends.LaterError{After: after, Err: e}
+	}
+	return e
+}
+
+// clean takes away what databases tell of themselves.
+func clean(msg string) string {
+	for _, mark := range []string{"[SQL:", "(psycopg", "(sqlite3", "(cx_Oracle", "(oracledb", "(Background on this error"} {
+		if i := strings.Index(msg, mark); i >= 0 {
+			msg = msg[:i]
+		}
+	}
+	msg = strings.Join(strings.Fields(msg), " ")
+	if len(msg) > 500 {
+		msg = msg[:500] + "…"
+	}
+	return msg
+}
+
+// broken is for a request whose answer did not come, or not whole.
+func (c *Client) broken(k call, err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%s %s: %w", k.method, k.route, err)
+	}
+	var u *url.Error // its text has the whole URL
+	if errors.As(err, &u) {
+		err = u.Err
+	}
+	return c.fault(k, fmt.Errorf("%s: %w: %w", c.o.Config.Host, err, errDown))
+}
+
+func (c *Client) fault(k call, err error) error {
+	return fmt.Errorf("%s %s: %w", k.method, k.route, err)
+}
+
+// maxAfter bounds what a server may ask for.
+const maxAfter = 5 * time.Minute
+
+// retryAfter reads the header (RFC 9110, 10.2.3): seconds, or a date.
+func retryAfter(v string, now time.Time) time.Duration {
+	if n, err := strconv.Atoi(strings.TrimSpace(v)); err == nil && n > 0 {
+		return min(time.Duration(min(n, 3600))*time.Second, maxAfter)
+	}
+	if t, err := http.ParseTime(v); err == nil && t.After(now) {
+		return min(t.Sub(now), maxAfter)
+	}
+	return 0
+}
