@@ -133,7 +133,7 @@ type RSE struct {
 	Kind       string            `yaml:"kind"` // disk, tape
 	Path       string            `yaml:"path"`
 	Attributes map[string]string `yaml:"attributes"`
-	Naming     string            `yaml:"naming"` // disk: of new copies; unique, or one of Rucio's: hash, identity, belleii
+	Naming     string            `yaml:"naming"` // disk: of new copies; unique, or one of Rucio's: hash, identity, belleii, ctao_bdms
 	ReadOnly   bool              `yaml:"read_only"`
 	Distance   int               `yaml:"distance"`   // smaller is nearer; the nearest replica is read
 	Marker     string            `yaml:"marker"`     // disk: a file that stands in Path when its file system is mounted

@@ -45,6 +45,7 @@ type Rucio struct {
 
 	RuleLifetime Duration `yaml:"rule_lifetime"` // of the rules that new files get; 0: for ever
 	PinLifetime  Duration `yaml:"pin_lifetime"`  // of those that recall from tape
+	PinTo        string   `yaml:"pin_to"`        // the RSE expression they recall to where the tape has no staging area; default rse_type=DISK
 	Activity     string   `yaml:"activity"`      // of both
 	Comment      string   `yaml:"comment"`       //
 	Remove       string   `yaml:"remove"`        // detach: rm takes a file out of its collection; expire: and lets it go when it is in no other
@@ -86,7 +87,7 @@ func (j judge) catalogue() {
 	}
 	for key, v := range map[string]string{
 		"url": c.URL, "auth_url": c.AuthURL, "client_config": c.Client, "account": c.Account, "vo": c.VO, "auth": c.Auth, "username": c.Username, "password": c.Password,
-		"cert": c.Cert, "key": c.Key, "proxy": c.Proxy, "token": c.Token, "ca": c.CA, "scope_algorithm": c.ScopeOf, "activity": c.Activity, "comment": c.Comment,
+		"cert": c.Cert, "key": c.Key, "proxy": c.Proxy, "token": c.Token, "ca": c.CA, "scope_algorithm": c.ScopeOf, "activity": c.Activity, "comment": c.Comment, "pin_to": c.PinTo,
 	} {
 		if v != "" {
 			j.fault("catalogue."+key, "is for type: rucio only")
@@ -157,6 +158,11 @@ func (j judge) rucio() {
 	}{{"ttl", c.TTL, 0}, {"negative_ttl", c.Negative, 0}, {"stale", c.Stale, 0}, {"rule_lifetime", c.RuleLifetime, 0}, {"pin_lifetime", c.PinLifetime, time.Minute}} {
 		if d.v.D() < d.least {
 			j.fault("catalogue."+d.key, "want %v and more, not %v", Duration(d.least), d.v)
+		}
+	}
+	if c.PinTo != "" {
+		if _, err := rseexpr.Parse(c.PinTo); err != nil {
+			j.fault("catalogue.pin_to", "%v", err)
 		}
 	}
 	j.oneOf("catalogue.remove", c.Remove, RemoveDetach, RemoveExpire)
