@@ -46,6 +46,8 @@ type RSE struct {
 	Counters  func() any // what its machinery counts, for people; nil: nothing
 	Care      Care       // how full it may become, and whether it is to be emptied
 	Own       []string   // files at its top that are nobody's copies: a marker
+	// Fixed says that a copy is at the path of the Naming or nowhere: others find it by that, as at Rucio's deterministic RSEs.
+	Fixed bool
 }
 
 // Options is what a Lake stands on. Catalogue and Namespace are needed; zero values of
@@ -58,6 +60,12 @@ type Options struct {
 	Places    backends.Places  // needed where an RSE has a Naming; keeps the paths at these
 	Records   backends.Records // needed by who looks after whole storages; nil: none does
 	RSEs      []*RSE
+
+	// ScopeOf gives the scope of a path in a lake of layout lfn whose scopes do not stand in the tree: the names of all
+	// DIDs are paths, and Namespace.Scopes gives what stands at the root. Nil: a path begins with its scope.
+	ScopeOf func(path string) string
+	// MadeElsewhere says that others make the copies that rules want, as Rucio does: of a new file one is made here.
+	MadeElsewhere bool
 
 	// WriteRules are the templates (DID empty) of the rules that a new file gets; the
 	// copies of the first are made first.
@@ -205,6 +213,9 @@ func (l *Lake) Rules() backends.Rules { return l.o.Rules }
 
 // WriteRules are the templates for new files.
 func (l *Lake) WriteRules() []backends.Rule { return slices.Clone(l.o.WriteRules) }
+
+// MadeElsewhere tells whether others make the copies that rules want.
+func (l *Lake) MadeElsewhere() bool { return l.o.MadeElsewhere }
 
 // Algs are the checksums computed for new files.
 func (l *Lake) Algs() []string { return slices.Clone(l.o.Algs) }

@@ -128,7 +128,8 @@ func (l *Lake) RemoveAt(ctx context.Context, rse *RSE, pfn string, own int) erro
 
 // Place chooses the path of a new copy of in at the RSE: that of the RSE's naming when it
 // is proved to be free, which h has from then on until LetGo; else one of its own, as
-// NewPFN makes it. With adopt a file that lies there and is what in is, in size and all
+// NewPFN makes it. At a Fixed RSE there is no other: ErrExist when the path is on record, ErrBusy when another holder has it, ErrName
+// where no path can say the name; a file that nobody has on record there is replaced. With adopt a file that lies there and is what in is, in size and all
 // checksums, is no hindrance, and found tells of it: it is not the caller's to delete. An
 // error is that nobody can tell.
 func (l *Lake) Place(ctx context.Context, rse *RSE, in backends.Info, h Holder, salt string, adopt bool) (pfn string, found bool, err error) {
@@ -137,10 +138,19 @@ func (l *Lake) Place(ctx context.Context, rse *RSE, in backends.Info, h Holder, 
 		return own, false, nil
 	}
 	p, ok := rse.Naming.Path(in.DID)
+	if !ok && rse.Fixed {
+		return "", false, fmt.Errorf("no path at %s can say %s: %w", rse.Name, in.DID, backends.ErrName)
+	}
 	if !ok {
 		return own, false, nil
 	}
 	had, err := l.hold(h, rse.Name, p)
+	if rse.Fixed {
+		if err == nil {
+			err = l.recorded(ctx, rse, p, in)
+		}
+		return p, false, err
+	}
 	if err != nil {
 		return own, false, nil
 	}
@@ -153,6 +163,25 @@ func (l *Lake) Place(ctx context.Context, rse *RSE, in backends.Info, h Holder, 
 		return "", false, fmt.Errorf("look whether %s at %s is free: %w", p, rse.Name, err)
 	}
 	return own, false, nil
+}
+
+// recorded refuses a path of a Fixed RSE that is on record as another content's. A name has one content there, so what is of this one is
+// no hindrance: the copy is made again, or found.
+func (l *Lake) recorded(ctx context.Context, rse *RSE, p string, in backends.Info) error {
+	n, err := l.o.Places.Holders(ctx, rse.Name, p)
+	if err != nil || n == 0 {
+		return err
+	}
+	have, err := l.o.Catalogue.Stat(ctx, in.DID)
+	switch {
+	case errors.Is(err, backends.ErrNotExist):
+		return fmt.Errorf("path %s at %s is on record of another name: %w", p, rse.Name, backends.ErrExist)
+	case err != nil:
+		return err
+	case have.Size != in.Size || have.Checksums.Match(in.Checksums) != nil:
+		return fmt.Errorf("%s has another content, at %s too: %w", in.DID, rse.Name, backends.ErrExist)
+	}
+	return nil
 }
 
 // free tells whether nothing is on record of the path and nothing lies there.

@@ -30,6 +30,9 @@ func isRoot(in backends.Info) bool { return in.DID.IsZero() && in.Inode == 1 }
 
 // layoutOf gives the layout of a scope; ErrNotExist when there is no such scope.
 func (l *Lake) layoutOf(ctx context.Context, scope string) (backends.Layout, error) {
+	if l.o.ScopeOf != nil {
+		return backends.LayoutLFN, nil
+	}
 	l.mu.Lock()
 	layout, ok := l.layouts[scope]
 	l.mu.Unlock()
@@ -67,6 +70,52 @@ func (l *Lake) forgetLayout(scope string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.layouts, scope)
+}
+
+// topOf is the Info of what stands at the root under a name: a scope's directory or, with Options.ScopeOf, a root.
+func (l *Lake) topOf(ctx context.Context, name string) (backends.Info, error) {
+	if l.o.ScopeOf == nil {
+		return l.scopeInfo(ctx, name)
+	}
+	for in, err := range l.o.Namespace.Scopes(ctx) {
+		if err != nil {
+			return backends.Info{}, fmt.Errorf("list the roots: %w", err)
+		}
+		if in.DID.Name == "/"+name {
+			return in, nil
+		}
+	}
+	return backends.Info{}, fmt.Errorf("root /%s: %w", name, backends.ErrNotExist)
+}
+
+// lfnDID is the DID of a path in layout lfn.
+func (l *Lake) lfnDID(p string) backends.DID {
+	if l.o.ScopeOf != nil {
+		return backends.DID{Scope: l.o.ScopeOf(p), Name: p}
+	}
+	scope, _, _ := strings.Cut(strings.TrimPrefix(p, "/"), "/")
+	return backends.DID{Scope: scope, Name: p}
+}
+
+// PathDID is the DID that what stands at a lake path has, or will have when it is made there. It asks nobody: the
+// layout of a scope that was not met yet is taken for lfn.
+func (l *Lake) PathDID(p string) backends.DID {
+	elems := strings.Split(strings.Trim(p, "/"), "/")
+	l.mu.Lock()
+	layout := l.layouts[elems[0]]
+	l.mu.Unlock()
+	if l.o.ScopeOf != nil || layout != backends.LayoutContents {
+		return l.lfnDID(p)
+	}
+	d := backends.DID{Scope: elems[0]}
+	for _, e := range elems[1:] {
+		next, err := DecodeName(d.Scope, e)
+		if err != nil { // a name that was cut: only a listing tells
+			next = backends.DID{Scope: d.Scope, Name: e}
+		}
+		d = next
+	}
+	return d
 }
 
 // scopeInfo is the Info of a scope's directory.
@@ -109,12 +158,12 @@ func (l *Lake) Resolve(ctx context.Context, p string) (backends.Info, error) {
 		return l.Root(), nil
 	}
 	elems := strings.Split(p[1:], "/")
-	in, err := l.scopeInfo(ctx, elems[0])
+	in, err := l.topOf(ctx, elems[0])
 	if err == nil && len(elems) > 1 {
 		if in.Layout == backends.LayoutContents {
 			in, err = l.walk(ctx, in, elems[1:])
 		} else {
-			in, err = l.o.Catalogue.Stat(ctx, backends.DID{Scope: elems[0], Name: p})
+			in, err = l.o.Catalogue.Stat(ctx, l.lfnDID(p))
 		}
 	}
 	if err != nil {
@@ -150,7 +199,7 @@ func (l *Lake) Lookup(ctx context.Context, dir backends.Info, name string) (back
 		return backends.Info{}, fmt.Errorf("look up: %w", err)
 	}
 	if isRoot(dir) {
-		in, err := l.scopeInfo(ctx, name)
+		in, err := l.topOf(ctx, name)
 		if err != nil {
 			return backends.Info{}, fmt.Errorf("look up: %w", err)
 		}
@@ -166,7 +215,22 @@ func (l *Lake) Lookup(ctx context.Context, dir backends.Info, name string) (back
 	if layout == backends.LayoutContents {
 		return l.lookupAttached(ctx, dir, name)
 	}
-	return l.o.Catalogue.Stat(ctx, backends.DID{Scope: dir.DID.Scope, Name: dir.DID.Name + "/" + name})
+	return l.o.Catalogue.Stat(ctx, l.below(dir, name))
+}
+
+// below is the DID of a name in a directory of layout lfn.
+func (l *Lake) below(dir backends.Info, name string) backends.DID {
+	d := backends.DID{Scope: dir.DID.Scope, Name: dir.DID.Name + "/" + name}
+	if l.o.ScopeOf != nil {
+		d.Scope = l.o.ScopeOf(d.Name)
+	}
+	return d
+}
+
+// member is a catalogue that answers at once whether a DID is in a collection.
+type member interface {
+	// Member gives the Info of child if it is in the collection dir, else ErrNotExist.
+	Member(ctx context.Context, dir, child backends.DID) (backends.Info, error)
 }
 
 func (l *Lake) lookupAttached(ctx context.Context, dir backends.Info, name string) (backends.Info, error) {
@@ -177,6 +241,13 @@ func (l *Lake) lookupAttached(ctx context.Context, dir backends.Info, name strin
 	d, err := DecodeName(dir.DID.Scope, name)
 	if err != nil {
 		return backends.Info{}, notThere
+	}
+	if m, ok := l.o.Catalogue.(member); ok {
+		in, err := m.Member(ctx, dir.DID, d)
+		if errors.Is(err, backends.ErrNotExist) {
+			err = notThere
+		}
+		return in, err
 	}
 	if dir.DID.Name == "" { // a scope's virtual collection is nobody's parent on record
 		for in, err := range l.o.Catalogue.Contents(ctx, dir.DID, before(d.String())) {
@@ -257,7 +328,7 @@ func (l *Lake) List(ctx context.Context, dir backends.Info, after string) iter.S
 				fail(err)
 				return
 			}
-			name, ok := lfnName(dir.DID, in.DID)
+			name, ok := l.lfnName(dir.DID, in.DID)
 			if !ok {
 				l.log.Debug("not shown: the name does not stand below the directory", "did", in.DID, "dir", dir.DID)
 				continue
@@ -275,10 +346,17 @@ func (l *Lake) listScopes(ctx context.Context, after string, yield func(Named, e
 			yield(Named{}, fmt.Errorf("list scopes: %w", err))
 			return
 		}
-		if in.DID.Scope <= after || backends.CheckScope(in.DID.Scope) != nil {
+		name := in.DID.Scope
+		if l.o.ScopeOf != nil {
+			name = strings.TrimPrefix(in.DID.Name, "/")
+		}
+		if name <= after || l.o.ScopeOf == nil && backends.CheckScope(name) != nil || checkElement(name) != nil {
 			continue
 		}
-		if !yield(Named{in.DID.Scope, l.remember(in)}, nil) {
+		if l.o.ScopeOf == nil {
+			in = l.remember(in)
+		}
+		if !yield(Named{name, in}, nil) {
 			return
 		}
 	}
@@ -344,6 +422,9 @@ func (l *Lake) ChildDID(dir backends.Info, name string) (backends.DID, error) {
 	if err := checkElement(name); err != nil {
 		return backends.DID{}, err
 	}
+	if isRoot(dir) && l.o.ScopeOf != nil {
+		return l.lfnDID("/" + name), nil
+	}
 	if isRoot(dir) {
 		if err := backends.CheckScope(name); err != nil {
 			return backends.DID{}, err
@@ -355,6 +436,9 @@ func (l *Lake) ChildDID(dir backends.Info, name string) (backends.DID, error) {
 	l.mu.Unlock()
 	if dir.Layout != "" {
 		layout = dir.Layout
+	}
+	if l.o.ScopeOf != nil {
+		return l.below(dir, name), nil
 	}
 	// Without a word on the layout the name tells: a path begins with its scope.
 	if layout == backends.LayoutContents || layout == "" && !strings.HasPrefix(dir.DID.Name+"/", "/"+dir.DID.Scope+"/") {

@@ -138,4 +138,6 @@ func notRucio(cfg *config.Config, what string) error {
 const asks = 20 * time.Second
 
 // withinAsks gives a context for it.
-func withinAsks(ctx context.Context) (context.Context, context.CancelFunc) { return context.WithTimeout(ctx, asks) }
+func withinAsks(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, asks)
+}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tarn/backends"
+	"tarn/backends/catalogue/rucio"
 	"tarn/backends/catalogue/rucio/rest"
 	"tarn/backends/credential"
 	"tarn/backends/lake"
@@ -139,6 +140,7 @@ func (o *opened) openRucioRSEs(cred *credential.Source) ([]*lake.RSE, error) {
 			tapes.tapes[r.Name] = true
 		} else {
 			rse.Naming, _ = naming.ByName(r.Naming)
+			rse.Fixed = rse.Naming != nil
 		}
 		out = append(out, rse)
 	}
@@ -203,5 +205,9 @@ func (o *opened) followOnce(ctx context.Context) {
 
 // lakeOfRucio is what a lake of Rucio's has of its own.
 func (o *opened) lakeOfRucio(lo *lake.Options) {
+	lo.MadeElsewhere = true
+	if f, ok := rucio.ScopeAlgorithm(o.cfg.Catalogue.ScopeOf); ok {
+		lo.ScopeOf = f
+	}
 	lo.Recall = lake.RecallOptions{PollMin: time.Second, PollMax: 15 * time.Second} // a recall is a rule, which Rucio's daemons serve in their time
 }

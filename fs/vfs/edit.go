@@ -213,10 +213,11 @@ func (v *FS) addName(ctx context.Context, dir *Node, name string, in backends.In
 		if ns == nil {
 			return fmt.Errorf("scopes are made by the catalogue's administrators: %w", backends.ErrPermission)
 		}
-		if err := backends.CheckScope(name); err != nil {
+		did, err := v.lake.ChildDID(dir.Info(), name)
+		if err != nil {
 			return err
 		}
-		in.DID = backends.DID{Scope: name, Name: "/" + name}
+		in.DID = did
 		in.Layout = backends.LayoutLFN
 		return ns.AddScope(ctx, in)
 	}

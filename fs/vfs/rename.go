@@ -300,14 +300,8 @@ func (v *FS) reposition(from, to *spot) {
 	for i, n := range all {
 		n.mu.Lock()
 		if n.info.DID.Scope != "" && strings.HasPrefix(n.info.DID.Name, "/") {
-			n.info.DID = backends.DID{Scope: scopeOf(paths[i]), Name: paths[i]}
+			n.info.DID = v.lake.PathDID(paths[i])
 		}
 		n.mu.Unlock()
 	}
-}
-
-// scopeOf is the first element of a lake path.
-func scopeOf(p string) string {
-	s, _, _ := strings.Cut(strings.TrimPrefix(p, "/"), "/")
-	return s
 }

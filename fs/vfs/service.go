@@ -135,9 +135,9 @@ func (u *unsent) lookup(key string) (any, bool) {
 	case "name":
 		return path.Base(p), true
 	case "scope":
-		return scopeOf(p), true
+		return u.fs.lake.PathDID(p).Scope, true
 	case "did":
-		return scopeOf(p) + ":" + p, true
+		return u.fs.lake.PathDID(p).String(), true
 	case "type":
 		return in.Type.String(), true
 	case "size":

@@ -128,7 +128,7 @@ func (up *uploader) clean(ctx context.Context, u *unsent) bool {
 // of a path, by RSE and PFN. It deletes those of the past after the grace period.
 func (v *FS) copiesAt(ctx context.Context, p string) (map[[2]string]bool, error) {
 	known := map[[2]string]bool{}
-	did := backends.DID{Scope: scopeOf(p), Name: p}
+	did := v.lake.PathDID(p)
 	reps, err := v.lake.Catalogue().Replicas(ctx, did)
 	if err != nil && !isNotExist(err) {
 		return nil, err

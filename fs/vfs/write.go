@@ -205,7 +205,7 @@ func (u *unsent) published() backends.Info {
 	}
 	r := u.entry.Record()
 	in := backends.Info{Type: backends.File, Inode: u.inode, Size: r.Size, Checksums: checksum.FromMap(r.Sums)}
-	in.DID = backends.DID{Scope: scopeOf(string(r.Path)), Name: string(r.Path)}
+	in.DID = u.fs.lake.PathDID(string(r.Path))
 	in.Generation = backends.GenerationOf(in.DID, in.Size, in.Checksums)
 	return in
 }

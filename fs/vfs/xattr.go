@@ -99,8 +99,7 @@ func (v *FS) fixedAttr(ctx context.Context, n *Node, name string) (string, error
 			return "", nil
 		}
 		if in.DID.Scope == "" { // not registered yet
-			p := n.Path()
-			return backends.DID{Scope: scopeOf(p), Name: p}.String(), nil
+			return v.lake.PathDID(n.Path()).String(), nil
 		}
 		return in.DID.String(), nil
 	case "type":
