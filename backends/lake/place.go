@@ -175,7 +175,7 @@ func (l *Lake) recorded(ctx context.Context, rse *RSE, p string, in backends.Inf
 	have, err := l.o.Catalogue.Stat(ctx, in.DID)
 	switch {
 	case errors.Is(err, backends.ErrNotExist):
-		return fmt.Errorf("path %s at %s is on record of another name: %w", p, rse.Name, backends.ErrExist)
+		return fmt.Errorf("path %s at %s is on record: a file that was removed had the name, and it never gets another content there; use another name: %w", p, rse.Name, backends.ErrExist)
 	case err != nil:
 		return err
 	case have.Size != in.Size || have.Checksums.Match(in.Checksums) != nil:

@@ -118,6 +118,41 @@ func (l *Lake) PathDID(p string) backends.DID {
 	return d
 }
 
+// PathOf is a lake path at which d stands: its name in layout lfn, and else the first way up through the collections that it is in,
+// which the catalogue is asked for and known keeps. ErrNotExist when it stands nowhere.
+func (l *Lake) PathOf(ctx context.Context, d backends.DID, known map[backends.DID]string) (string, error) {
+	if strings.HasPrefix(d.Name, "/") && l.PathDID(d.Name) == d {
+		return d.Name, nil
+	}
+	var below []backends.DID // d and those above it, so far without a path
+	for at := d; ; {
+		if p, ok := known[at]; ok || at.Name == "" {
+			if at.Name == "" {
+				p = "/" + at.Scope
+			}
+			up := at
+			for _, x := range slices.Backward(below) {
+				p += "/" + EncodeName(up.Scope, x)
+				known[x], up = p, x
+			}
+			return p, nil
+		}
+		if len(below) > maxDepth {
+			return "", fmt.Errorf("path of %s: %w", d, backends.ErrLoop)
+		}
+		below = append(below, at)
+		parent := backends.DID{Scope: at.Scope} // who is in no collection stands below its scope
+		for p, err := range l.o.Catalogue.Parents(ctx, at) {
+			if err != nil {
+				return "", fmt.Errorf("path of %s: %w", d, err)
+			}
+			parent = p
+			break
+		}
+		at = parent
+	}
+}
+
 // scopeInfo is the Info of a scope's directory.
 func (l *Lake) scopeInfo(ctx context.Context, scope string) (backends.Info, error) {
 	if err := backends.CheckScope(scope); err != nil {

@@ -170,6 +170,7 @@ func (s *session) serve(ctx context.Context, o mountOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, lk.Close()) }()
+	defer lk.refreshOnHangUp()()
 	o.later = false
 	if err := checkMount(ctx, &o); err != nil {
 		return err

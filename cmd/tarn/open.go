@@ -449,6 +449,9 @@ func policyOf(p config.Policy) vfs.Policy {
 // service shows the lake to the commands.
 func (o *opened) service() *control.Service {
 	s := &control.Service{FS: o.fs, Lake: o.lake, Cache: o.cache, Ingest: o.ingests, NoIngest: o.noIngests, Name: o.cfg.Name, Folders: o.folders, Scratch: o.cfg.Run, SetRSE: o.setRSE, Copies: o.ingestCopies, Log: o.log, Now: o.now}
+	if o.rucio != nil {
+		s.Remote = remote{o}
+	}
 	if o.engine != nil {
 		s.Kick, s.Engine = o.engine.Kick, o.engine
 	}

@@ -95,14 +95,21 @@ func (v *FS) Find(ctx context.Context, root string, q query.Expr) iter.Seq2[Walk
 		}
 		did := n.did()
 		n.Forget(1)
+		known := map[backends.DID]string{}
 		for in, err := range v.lake.Catalogue().Find(ctx, did, q) {
+			var p string
+			if err == nil {
+				p, err = v.lake.PathOf(ctx, in.DID, known)
+			}
+			if isNotExist(err) {
+				continue // removed meanwhile
+			}
 			if err != nil {
 				yield(Walked{}, err)
 				return
 			}
-			p := in.DID.Name
-			if !strings.HasPrefix(p, "/") {
-				p = path.Join("/", in.DID.Scope, lake.EncodeName(in.DID.Scope, in.DID))
+			if len(known) > maxKnown {
+				clear(known)
 			}
 			if !yield(Walked{p, in}, nil) {
 				return
@@ -119,6 +126,9 @@ func (v *FS) Find(ctx context.Context, root string, q query.Expr) iter.Seq2[Walk
 		}
 	}
 }
+
+// maxKnown bounds the paths of collections that a Find keeps.
+const maxKnown = 100_000
 
 // aside tells whether u is an unfinished file that a crash left: not in the tree.
 func (u *unsent) aside() bool {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"sort"
 	"strings"
+	"time"
 
 	"tarn/backends"
 	"tarn/cache"
@@ -22,7 +23,7 @@ const (
 )
 
 // fixedAttrs are the attributes that every node has, or may have.
-var fixedAttrs = []string{"did", "type", "locality", "replicas", "checksum", "generation", "state", "durability", "error", "explain"}
+var fixedAttrs = []string{"did", "type", "asof", "locality", "replicas", "checksum", "generation", "state", "durability", "error", "explain"}
 
 // GetXattr gives an extended attribute: user.tarn.* from what tarn knows, user.status,
 // and any other user.* from the catalogue's metadata. Everything else is
@@ -104,6 +105,13 @@ func (v *FS) fixedAttr(ctx context.Context, n *Node, name string) (string, error
 		return in.DID.String(), nil
 	case "type":
 		return in.Type.String(), nil
+	case "asof": // of a catalogue that cannot be asked now, and of which older answers are shown
+		if c, ok := v.lake.Catalogue().(interface{ AsOf(backends.DID) time.Time }); ok && n != v.root {
+			if at := c.AsOf(in.DID); !at.IsZero() {
+				return at.UTC().Format(time.RFC3339), nil
+			}
+		}
+		return "", nil
 	case "error":
 		n.mu.Lock()
 		why, u := n.lastErr, n.work
@@ -354,6 +362,10 @@ func (v *FS) ListXattr(ctx context.Context, n *Node) ([]string, error) {
 	for _, a := range fixedAttrs {
 		switch {
 		case a == "did", a == "type":
+		case a == "asof":
+			if s, err := v.fixedAttr(ctx, n, a); err != nil || s == "" {
+				continue
+			}
 		case n.isDir || n.isLink:
 			continue
 		case a == "error", a == "checksum", a == "generation":
