@@ -16,6 +16,12 @@ import (
 	"tarn/integration/needed"
 )
 
+func TestMain(m *testing.M) {
+	code := m.Run()
+	StopRucio() // they would end by themselves, but a little later
+	os.Exit(code)
+}
+
 // processes are those of a Rucio server: what has its folder in its arguments or works for it.
 func processes(t *testing.T, dir string) (found []string) {
 	t.Helper()
@@ -127,9 +133,13 @@ func TestRucioWithCertificates(t *testing.T) {
 	}
 }
 
-// TestRucioOfCTAO makes a tree of names that begin with a slash.
-func TestRucioOfCTAO(t *testing.T) {
-	r := Rucio(t, RucioOptions{CTAO: true})
+func TestRucioOfCTAO(t *testing.T) { testRucioOfCTAO(t, RucioOptions{CTAO: true}) }
+
+func TestRucio41OfCTAO(t *testing.T) { testRucioOfCTAO(t, RucioOptions{CTAO: true, Version: "41"}) }
+
+// testRucioOfCTAO registers a file under a name that begins with a slash.
+func testRucioOfCTAO(t *testing.T, o RucioOptions) {
+	r := Rucio(t, o)
 	scope := strings.ReplaceAll(r.Unique("dl"), "-", "")
 	r.AddScope(RucioRoot, scope)
 	dir := t.TempDir()
@@ -173,7 +183,7 @@ func TestRucioPauses(t *testing.T) {
 	}
 }
 
-// TestRucioEnds wants nothing left of a server, neither processes nor its folder; not of one whose test was killed either.
+// TestRucioEnds wants nothing left of a server, neither processes nor its folder.
 func TestRucioEnds(t *testing.T) {
 	var dir string
 	t.Run("one", func(t *testing.T) {

@@ -78,7 +78,7 @@ def move(t):
     errors = []
     for source in t.sources:
         try:
-            with tempfile.TemporaryDirectory(prefix='tarn-mover-') as tmp:
+            with tempfile.TemporaryDirectory(prefix='mover-', dir=os.path.dirname(os.environ['RUCIO_HOME']) + '/run') as tmp:
                 local = os.path.join(tmp, 'file')
                 fetch(t.source_url(source), local)  # from a tape system this brings it back
                 verify(local, t.rws)
