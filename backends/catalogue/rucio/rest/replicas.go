@@ -2,9 +2,11 @@ package rest
 
 import (
 	"context"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"sync"
+	"time"
 
 	"tarn/backends"
 )
@@ -65,12 +67,20 @@ type NewReplica struct {
 func (c *Client) AddReplicas(ctx context.Context, rse string, all []NewReplica) error {
 	for part := range slices.Chunk(all, Page) {
 		k := call{method: http.MethodPost, route: "/replicas", path: "/replicas", body: map[string]any{"rse": rse, "files": part, "ignore_availability": false}}
-		err := c.ask(ctx, k, nil)
-		if Is(err, "RucioException", "DatabaseException") { // two who register the same at a moment: the database refuses one of them
-			err = c.ask(ctx, k, nil)
-		}
-		if err != nil {
-			return err
+		for try := 1; ; try++ {
+			err := c.ask(ctx, k, nil)
+			if err == nil {
+				break
+			}
+			// Of those who register the same file at a moment the database refuses all but one.
+			if !Is(err, "RucioException", "DatabaseException") || try == 5 {
+				return err
+			}
+			select {
+			case <-time.After(time.Duration(try)*50*time.Millisecond + rand.N(100*time.Millisecond)):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
 		}
 	}
 	return nil
