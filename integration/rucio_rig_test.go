@@ -42,7 +42,6 @@ func newRucio(t *testing.T, o servertest.RucioOptions) *rucioRig {
 			t.Fatal(err)
 		}
 	}
-	t.Setenv("XDG_CACHE_HOME", t.TempDir())
 	return g
 }
 
@@ -218,6 +217,16 @@ func (g *rucioRig) state(p string) (state, why string) {
 		}
 	}
 	return "", ""
+}
+
+// retry lets all uploads go on now.
+func (g *rucioRig) retry() {
+	g.t.Helper()
+	for _, u := range g.rows("uploads", "ls") {
+		if r := g.try("uploads", "retry", fmt.Sprint(u["id"])); r.code != 0 && r.code != 4 { // 4: it has gone on by itself
+			g.t.Fatalf("uploads retry: exit %d\n%s", r.code, r.err)
+		}
+	}
 }
 
 func portOfURL(t testing.TB, u string) int {
