@@ -138,13 +138,36 @@ func (c *Client) UserMeta(ctx context.Context, d backends.DID) (backends.Meta, e
 	if err := c.ask(ctx, k, &all); err != nil {
 		return nil, err
 	}
+	return usersOwn(all), nil
+}
+
+// BulkUserMeta gives the metadata of many DIDs (POST /dids/bulkmeta with all plug-ins), in ceil(n/Page) calls; the server makes
+// a query of each.
+func (c *Client) BulkUserMeta(ctx context.Context, dids []backends.DID) (map[backends.DID]backends.Meta, error) {
+	var mu sync.Mutex
+	out := make(map[backends.DID]backends.Meta, len(dids))
+	err := pages(ctx, dids, func(ctx context.Context, part []backends.DID) error {
+		k := call{method: http.MethodPost, route: "/dids/bulkmeta", path: "/dids/bulkmeta", body: map[string]any{"dids": part, "inherit": false, "plugin": "ALL"}}
+		return rows(ctx, c, k, func(m map[string]any) error {
+			d := backends.DID{Scope: fmt.Sprint(m["scope"]), Name: fmt.Sprint(m["name"])}
+			mu.Lock()
+			defer mu.Unlock()
+			out[d] = usersOwn(m)
+			return nil
+		})
+	})
+	return out, err
+}
+
+// usersOwn leaves out what is no metadata of a user's.
+func usersOwn(all map[string]any) backends.Meta {
 	out := backends.Meta{}
 	for key, v := range all {
 		if v != nil && !columns[key] {
 			out[key] = v
 		}
 	}
-	return out, nil
+	return out
 }
 
 // SetMeta sets metadata of one DID (POST /dids/SCOPE/NAME/meta).
@@ -201,7 +224,12 @@ type Attachment struct {
 
 // Attach puts children into collections (POST /dids/attachments with ignore_duplicate): what is there already is success.
 func (c *Client) Attach(ctx context.Context, all []Attachment) error {
-	return c.ask(ctx, call{method: http.MethodPost, route: "/dids/attachments", path: "/dids/attachments", body: map[string]any{"attachments": all, "ignore_duplicate": true}}, nil)
+	k := call{method: http.MethodPost, route: "/dids/attachments", path: "/dids/attachments", body: map[string]any{"attachments": all, "ignore_duplicate": true}}
+	err := c.ask(ctx, k, nil)
+	if Is(err, "DuplicateContent", "FileAlreadyExists") { // somebody attaches the same at this moment
+		err = c.ask(ctx, k, nil)
+	}
+	return err
 }
 
 // Detach takes children out of a collection (DELETE /dids/SCOPE/NAME/dids). ErrNotExist when one is not in it.

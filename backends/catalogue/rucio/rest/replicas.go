@@ -65,7 +65,11 @@ type NewReplica struct {
 func (c *Client) AddReplicas(ctx context.Context, rse string, all []NewReplica) error {
 	for part := range slices.Chunk(all, Page) {
 		k := call{method: http.MethodPost, route: "/replicas", path: "/replicas", body: map[string]any{"rse": rse, "files": part, "ignore_availability": false}}
-		if err := c.ask(ctx, k, nil); err != nil {
+		err := c.ask(ctx, k, nil)
+		if Is(err, "RucioException", "DatabaseException") { // two who register the same at a moment: the database refuses one of them
+			err = c.ask(ctx, k, nil)
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,120 @@
+package rucio
+
+import (
+	"context"
+	"iter"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"tarn/backends"
+	"tarn/backends/backendstest"
+	"tarn/backends/catalogue/rucio/rest"
+	"tarn/backends/servertest"
+)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	servertest.StopRucio()
+	os.Exit(code)
+}
+
+// rig is an account of a real server with a disk.
+type rig struct {
+	*servertest.RucioServer
+	account, scope, disk string
+}
+
+func newRig(t testing.TB, o servertest.RucioOptions) *rig {
+	t.Helper()
+	srv := servertest.Rucio(t, o)
+	r := &rig{RucioServer: srv, account: srv.Unique("user"), scope: srv.Unique("sc")}
+	srv.AddAccount(r.account, r.scope)
+	r.disk = srv.AddRSE(servertest.RucioRSE{Name: strings.ToUpper(srv.Unique("RIG")) + "_USERDISK", NonDeterministic: true, Protocols: []servertest.RucioProtocol{{Scheme: "file", Prefix: "/lake"}}})
+	srv.SetQuota(r.account, -1, r.disk)
+	return r
+}
+
+func (r *rig) client(t testing.TB) *rest.Client {
+	t.Helper()
+	c, err := rest.New(rest.Options{Config: rest.Config{Host: r.URL, Account: r.account, AuthType: rest.Userpass, Username: r.account, Password: servertest.RucioPassword}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// open opens a catalogue that is closed with the test, if not before.
+func (r *rig) open(t testing.TB, o Options) *Catalogue {
+	t.Helper()
+	o.Client = r.client(t)
+	if o.Layout == "" {
+		o.Layout = backends.LayoutContents
+	}
+	c, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// first is the scope algorithm of the suite: the first element.
+func first(p string) string { return strings.Split(p, "/")[1] }
+
+// stored gives files of the suites, which have no replicas, one: without, Rucio has no file.
+type stored struct {
+	*Catalogue
+	disk string
+}
+
+func (s stored) Add(ctx context.Context, in backends.Info, meta backends.Meta, at ...backends.Replica) error {
+	return s.Catalogue.Add(ctx, in, meta, s.with(in, at)...)
+}
+
+func (s stored) with(in backends.Info, at []backends.Replica) []backends.Replica {
+	if in.Type != backends.File || in.IsSymlink() {
+		return at
+	}
+	return append(at, backends.Replica{RSE: s.disk, PFN: strings.TrimLeft(in.DID.Name, "/"), State: backends.Available})
+}
+
+func (s stored) Import(ctx context.Context, entries iter.Seq2[backends.Entry, error]) (int64, error) {
+	return s.Catalogue.Import(ctx, func(yield func(backends.Entry, error) bool) {
+		for e, err := range entries {
+			e.Replicas = s.with(e.Info, e.Replicas)
+			if !yield(e, err) {
+				return
+			}
+		}
+	})
+}
+
+func TestContract(t *testing.T) {
+	srv := servertest.Rucio(t, servertest.RucioOptions{Own: true})
+	for _, name := range []string{"SUITE", "DISK", "TAPE", "ELSEWHERE", "A", "B", "C"} {
+		srv.AddRSE(servertest.RucioRSE{Name: name, NonDeterministic: true, Protocols: []servertest.RucioProtocol{{Scheme: "file", Prefix: "/lake/"}}, Attributes: map[string]string{"country": "ES", "tier": "1"}})
+	}
+	for name, layout := range map[string]backends.Layout{"lfn": backends.LayoutLFN, "contents": backends.LayoutContents} {
+		t.Run(name, func(t *testing.T) {
+			backendstest.Catalogue(t, func(t *testing.T, _ func() time.Time) backendstest.Opened {
+				r := &rig{RucioServer: srv, account: "root", scope: srv.Unique("sc")}
+				srv.AddScope("root", r.scope)
+				c := r.open(t, Options{Layout: layout, ScopeOf: first, Roots: []string{"/" + r.scope}, Scopes: []string{r.scope}, TTL: time.Nanosecond, NegativeTTL: time.Nanosecond, Stale: time.Nanosecond, Lifetime: time.Hour})
+				s := stored{c, "SUITE"}
+				return backendstest.Opened{Catalogue: s, Namespace: c, Rules: c, Importer: s, NewScope: func(t *testing.T, l backends.Layout) string {
+					if l != layout {
+						return ""
+					}
+					if l == backends.LayoutLFN {
+						if err := c.AddScope(t.Context(), backends.Info{DID: backends.DID{Scope: r.scope, Name: "/" + r.scope}}); err != nil {
+							t.Fatal(err)
+						}
+					}
+					return r.scope
+				}}
+			})
+		})
+	}
+}
