@@ -366,6 +366,8 @@ func (c *Catalogue) Refresh(d backends.DID) {
 		}
 	}
 	c.listings.mu.Unlock()
+	c.joined.Purge()
+	c.ruled.Purge()
 	c.mu.Lock()
 	c.scoped, c.rsesAt = time.Time{}, time.Time{}
 	c.mu.Unlock()

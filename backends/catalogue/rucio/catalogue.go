@@ -79,6 +79,7 @@ type Catalogue struct {
 	replicas *lru.Cache[backends.DID, copies]
 	bad      *lru.Cache[at, string] // replicas found bad that the server may not have noted, and why
 	ruled    *lru.Cache[string, backends.RuleID]
+	joined   *lru.Cache[backends.DID, struct{}] // datasets of loose files that are attached to their containers
 	listings listings
 	batch    batch
 
@@ -141,6 +142,7 @@ func Open(o Options) (*Catalogue, error) {
 	c.replicas, _ = lru.New[backends.DID, copies](10_000)
 	c.bad, _ = lru.New[at, string](10_000)
 	c.ruled, _ = lru.New[string, backends.RuleID](1000)
+	c.joined, _ = lru.New[backends.DID, struct{}](10_000)
 	c.listings.init(o.Entries)
 	c.wg.Go(c.watch)
 	return c, nil

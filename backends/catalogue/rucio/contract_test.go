@@ -2,7 +2,11 @@ package rucio
 
 import (
 	"context"
+	"io"
 	"iter"
+	"log"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
@@ -94,27 +98,55 @@ func (s stored) Import(ctx context.Context, entries iter.Seq2[backends.Entry, er
 func TestContract(t *testing.T) {
 	srv := servertest.Rucio(t, servertest.RucioOptions{Own: true})
 	for _, name := range []string{"SUITE", "DISK", "TAPE", "ELSEWHERE", "A", "B", "C"} {
-		srv.AddRSE(servertest.RucioRSE{Name: name, NonDeterministic: true, Protocols: []servertest.RucioProtocol{{Scheme: "file", Prefix: "/lake/"}}, Attributes: map[string]string{"country": "ES", "tier": "1"}})
+		srv.AddRSE(servertest.RucioRSE{Name: name, NonDeterministic: true, Protocols: []servertest.RucioProtocol{{Scheme: "file", Prefix: "/lake/"}}, Attributes: map[string]string{"country": "ES", "type": "DISK"}})
 	}
-	for name, layout := range map[string]backends.Layout{"lfn": backends.LayoutLFN, "contents": backends.LayoutContents} {
-		t.Run(name, func(t *testing.T) {
-			backendstest.Catalogue(t, func(t *testing.T, _ func() time.Time) backendstest.Opened {
-				r := &rig{RucioServer: srv, account: "root", scope: srv.Unique("sc")}
-				srv.AddScope("root", r.scope)
-				c := r.open(t, Options{Layout: layout, ScopeOf: first, Roots: []string{"/" + r.scope}, Scopes: []string{r.scope}, TTL: time.Nanosecond, NegativeTTL: time.Nanosecond, Stale: time.Nanosecond, Lifetime: time.Hour})
-				s := stored{c, "SUITE"}
-				return backendstest.Opened{Catalogue: s, Namespace: c, Rules: c, Importer: s, NewScope: func(t *testing.T, l backends.Layout) string {
-					if l != layout {
-						return ""
-					}
-					if l == backends.LayoutLFN {
-						if err := c.AddScope(t.Context(), backends.Info{DID: backends.DID{Scope: r.scope, Name: "/" + r.scope}}); err != nil {
-							t.Fatal(err)
-						}
-					}
-					return r.scope
-				}}
-			})
-		})
-	}
+	srv.AddAccount("a") // in whose name a rule of the suite is
+	srv.SetQuota("a", -1, "DISK", "A")
+	backendstest.Catalogue(t, func(t *testing.T, _ func() time.Time) backendstest.Opened {
+		r := &rig{RucioServer: srv, account: "root", scope: srv.Unique("sc")}
+		srv.AddScope("root", r.scope)
+		c := r.open(t, Options{Layout: backends.LayoutLFN, ScopeOf: first, Roots: []string{"/" + r.scope}, Scopes: []string{r.scope}, TTL: time.Nanosecond, NegativeTTL: time.Nanosecond, Stale: time.Nanosecond, Lifetime: time.Hour})
+		s := stored{c, "SUITE"}
+		return backendstest.Opened{Catalogue: s, Namespace: c, Rules: c, Importer: s, Cannot: cannot, NewScope: func(t *testing.T, l backends.Layout) string {
+			if l != backends.LayoutLFN {
+				return ""
+			}
+			if err := c.AddScope(t.Context(), backends.Info{DID: backends.DID{Scope: r.scope, Name: "/" + r.scope}}); err != nil {
+				t.Fatal(err)
+			}
+			return r.scope
+		}}
+	})
+}
+
+// cannot is what of the suite a Rucio server has otherwise.
+var cannot = map[string]string{
+	"Stat gives what Add was given": "times are the server's",
+	"no copy is no error":           "a file has a copy",
+	"PutReplica adds, and replaces the one at the same RSE; Replicas gives all states":    "the files of this test have one copy more",
+	"a file that exists with the same generation is success and gets what it lacks":       "the files of this test have one copy more",
+	"DropReplica forgets, twice is success":                                               "the reaper removes copies, when it comes",
+	"Usage counts files and bytes":                                                        "it counts what rules hold",
+	"Inodes are unique, and one that is taken is ErrExist":                                "inodes follow from names",
+	"after an error nothing has changed":                                                  "metadata has no bound here",
+	"a name that another child has is ErrExist":                                           "any DIDs go into a collection",
+	"RemoveScope deletes an empty scope":                                                  "scopes stay",
+	"Scopes streams the scopes in ascending order, as their collections":                  "roots are of the lake file",
+	"SetRuleState and DeleteRule of no rule are ErrNotExist":                              "a rule goes an hour later",
+	"AllRules streams every rule, or those in one of the states":                          "states are the judge's",
+	"RulesOf streams the rules on d and on the collections above it":                      "rules on files are on their dataset",
+	"AddRule of the same copies changes what it says, keeps the rest, and ends no sooner": "the first one stays as it is",
+	"AddRule stores the rule with state REPLICATING; an equal one gives its ID":           "rules on files are on their dataset",
+	"AddRule keeps how the copies are made, and another source is another rule":           "sources do not tell rules apart",
+	"Import adds every entry, and skips what exists with the same generation":             "the files of this test have one copy more",
+	"all methods may be called in parallel":                                               "it renames",
+}
+
+// startProxy serves h on a free port, and gives its URL.
+func startProxy(t *testing.T, h http.HandlerFunc) string {
+	t.Helper()
+	srv := httptest.NewServer(h)
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	t.Cleanup(srv.Close)
+	return srv.URL
 }

@@ -130,6 +130,7 @@ func (c *Catalogue) remove(ctx context.Context, d backends.DID) error {
 		return err
 	}
 	defer c.changed(d)
+	c.joined.Remove(loose(d))
 	parents, err := c.c.Parents(ctx, d)
 	if err != nil {
 		return err

@@ -75,6 +75,10 @@ func (c *Catalogue) Contents(ctx context.Context, d backends.DID, after string) 
 			i = 0
 		}
 		for _, in := range l.infos[i:] {
+			if c.ctx.Err() != nil {
+				yield(backends.Info{}, edge("list", d, backends.ErrClosed))
+				return
+			}
 			if !yield(in, nil) {
 				return
 			}

@@ -93,29 +93,36 @@ func (c *Catalogue) addCollection(ctx context.Context, in backends.Info, meta ba
 	return nil
 }
 
-// addFiles registers files: in bulk, at most rest.Page. It tells how many were not there before. The first that
-// cannot be is the error; the others are registered all the same, as far as they can be.
+// addFiles registers files in bulk, at most rest.Page. It tells how many were not there before. At the first that cannot be
+// it ends, with those before it registered.
 func (c *Catalogue) addFiles(ctx context.Context, all []backends.Entry) (added int64, err error) {
-	var dids []backends.DID
-	for _, e := range all {
-		if err := c.newName(e.Info.DID); err != nil {
-			return 0, err
+	var ends error // why the rest of all is left out
+	cut := func(i int, err error) {
+		ends = err
+		if len(all) > 1 {
+			ends = fmt.Errorf("%s: %w", all[i].Info.DID, err)
 		}
-		dids = append(dids, e.Info.DID)
+		all = all[:i]
 	}
 	// The parents first: what cannot be attached is not to be registered.
 	parents := map[backends.DID]backends.DID{} // by home
-	if c.isLFN() {
-		for _, d := range dids {
+	for i, e := range all {
+		d := e.Info.DID
+		err := c.newName(d)
+		if err == nil && c.isLFN() {
 			home := c.home(d)
 			if _, ok := parents[home]; !ok {
 				if parents[home], err = c.dataset(ctx, home); err != nil {
-					return 0, fmt.Errorf("its directory %s: %w", home.Name, err)
+					err = fmt.Errorf("its directory %s: %w", home.Name, err)
 				}
 			}
 		}
+		if err != nil {
+			cut(i, err)
+			break
+		}
 	}
-	before, err := c.c.BulkMeta(ctx, dids)
+	before, err := c.c.BulkMeta(ctx, didsOf(all))
 	if err != nil {
 		return 0, err
 	}
@@ -123,86 +130,70 @@ func (c *Catalogue) addFiles(ctx context.Context, all []backends.Entry) (added i
 	if err != nil {
 		return 0, err
 	}
-	defer c.changed(dids...)
-	var first error
-	fail := func(d backends.DID, err error) {
-		if first == nil {
-			first = err
-			if len(all) > 1 {
-				first = fmt.Errorf("%s: %w", d, err)
-			}
-		}
-	}
+	defer c.changed(didsOf(all)...)
 	byRSE := map[string][]rest.NewReplica{}
-	var good []backends.Entry
-	var again []rest.DIDMeta
-	for _, e := range all {
+	var again, metas []rest.DIDMeta
+	for i, e := range all {
 		d := e.Info.DID
 		m, there := before[d]
-		if there {
-			if err := same(e.Info, m); err != nil {
-				fail(d, err)
-				continue
-			}
-			if m.Hidden != nil && *m.Hidden {
-				again = append(again, rest.DIDMeta{Scope: d.Scope, Name: d.Name, Meta: map[string]any{"hidden": false}})
-			}
+		if err = nil; there {
+			err = same(e.Info, m)
 		} else if len(e.Replicas) == 0 {
-			fail(d, fmt.Errorf("a file comes into being with its first replica in Rucio: %w", backends.ErrNotSupported))
-			continue
+			err = fmt.Errorf("a file comes into being with its first replica in Rucio: %w", backends.ErrNotSupported)
 		}
-		reps, err := newReplicas(rses, e)
+		var reps map[string]rest.NewReplica
+		if err == nil {
+			reps, err = newReplicas(rses, e)
+		}
 		if err != nil {
-			fail(d, err)
-			continue
+			cut(i, err)
+			break
 		}
 		for name, r := range reps {
 			byRSE[name] = append(byRSE[name], r)
 		}
-		if !there {
+		switch {
+		case !there:
 			added++
+		case m.Hidden != nil && *m.Hidden:
+			again = append(again, rest.DIDMeta{Scope: d.Scope, Name: d.Name, Meta: map[string]any{"hidden": false}})
 		}
-		good = append(good, e)
+		if len(e.Meta) > 0 {
+			metas = append(metas, rest.DIDMeta{Scope: d.Scope, Name: d.Name, Meta: e.Meta})
+		}
 	}
 	for name, reps := range byRSE {
 		if err := c.c.AddReplicas(ctx, name, reps); err != nil {
 			return 0, fmt.Errorf("register at %s: %w", name, err)
 		}
 	}
-	// Files that are there with other bytes are success for the server.
-	if len(good) > 0 && len(byRSE) > 0 {
-		now, err := c.c.BulkMeta(ctx, didsOf(good))
+	// Files that were registered with other bytes in this moment are success for the server.
+	if len(byRSE) > 0 {
+		now, err := c.c.BulkMeta(ctx, didsOf(all))
 		if err != nil {
 			return 0, err
 		}
-		good = slices.DeleteFunc(good, func(e backends.Entry) bool {
+		for _, e := range all {
 			m, ok := now[e.Info.DID]
-			err := backends.ErrStale
+			err := fmt.Errorf("%s: Rucio has forgotten it at once: %w", e.Info.DID, backends.ErrStale)
 			if ok {
 				err = same(e.Info, m)
 			}
 			if err != nil {
-				fail(e.Info.DID, err)
+				return 0, err
 			}
-			return err != nil
-		})
+		}
 	}
 	if err := c.c.BulkSetMeta(ctx, again); err != nil {
 		return 0, err
 	}
-	if err := c.attachFiles(ctx, good, parents); err != nil {
+	if err := c.attachFiles(ctx, all, parents); err != nil {
 		return 0, err
-	}
-	var metas []rest.DIDMeta
-	for _, e := range good {
-		if len(e.Meta) > 0 {
-			metas = append(metas, rest.DIDMeta{Scope: e.Info.DID.Scope, Name: e.Info.DID.Name, Meta: e.Meta})
-		}
 	}
 	if err := c.c.BulkSetMeta(ctx, metas); err != nil {
 		return 0, err
 	}
-	return added, first
+	return added, ends
 }
 
 // attachFiles puts files of layout lfn into the datasets of their directories.
@@ -291,21 +282,26 @@ func (c *Catalogue) dataset(ctx context.Context, dir backends.DID) (backends.DID
 		return dir, nil
 	}
 	files := loose(dir)
-	if f, err := c.look(ctx, files); err == nil && !f.hidden {
+	if c.joined.Contains(files) {
 		return files, nil
-	} else if err != nil && !errors.Is(err, backends.ErrNotExist) {
+	}
+	// That it is there says nothing of whether it was attached: who made it may have died in between.
+	if f, err := c.look(ctx, files); errors.Is(err, backends.ErrNotExist) {
+		err = c.c.AddDIDs(ctx, []rest.NewDID{{Scope: files.Scope, Name: files.Name, Type: rest.TypeDataset}})
+		if err != nil && !errors.Is(err, backends.ErrExist) {
+			return files, fmt.Errorf("make %s: %w", files, err)
+		}
+	} else if err != nil {
 		return files, err
+	} else if f.info.Type != backends.Dataset {
+		return files, fmt.Errorf("%s is no dataset: %w", files, backends.ErrNotSupported)
 	}
-	err = c.c.AddDIDs(ctx, []rest.NewDID{{Scope: files.Scope, Name: files.Name, Type: rest.TypeDataset}})
-	if err != nil && !errors.Is(err, backends.ErrExist) {
-		return files, fmt.Errorf("make %s: %w", files, err)
-	}
-	err = c.c.Attach(ctx, []rest.Attachment{{Scope: dir.Scope, Name: dir.Name, DIDs: []backends.DID{files}}})
 	c.attrs.Remove(files)
 	c.listings.drop(dir)
-	if err != nil {
+	if err := c.c.Attach(ctx, []rest.Attachment{{Scope: dir.Scope, Name: dir.Name, DIDs: []backends.DID{files}}}); err != nil {
 		return files, fmt.Errorf("attach %s: %w", files, err)
 	}
+	c.joined.Add(files, struct{}{})
 	return files, nil
 }
 

@@ -141,13 +141,13 @@ func (c *Client) UserMeta(ctx context.Context, d backends.DID) (backends.Meta, e
 	return usersOwn(all), nil
 }
 
-// BulkUserMeta gives the metadata of many DIDs (POST /dids/bulkmeta with all plug-ins), in ceil(n/Page) calls; the server makes
-// a query of each.
+// BulkUserMeta gives the metadata of many DIDs, with that of the collections above them, nearest wins (POST /dids/bulkmeta with all
+// plug-ins and inherit, without which the server gives columns only), in ceil(n/Page) calls; the server makes some queries of each DID.
 func (c *Client) BulkUserMeta(ctx context.Context, dids []backends.DID) (map[backends.DID]backends.Meta, error) {
 	var mu sync.Mutex
 	out := make(map[backends.DID]backends.Meta, len(dids))
 	err := pages(ctx, dids, func(ctx context.Context, part []backends.DID) error {
-		k := call{method: http.MethodPost, route: "/dids/bulkmeta", path: "/dids/bulkmeta", body: map[string]any{"dids": part, "inherit": false, "plugin": "ALL"}}
+		k := call{method: http.MethodPost, route: "/dids/bulkmeta", path: "/dids/bulkmeta", body: map[string]any{"dids": part, "inherit": true, "plugin": "ALL"}}
 		return rows(ctx, c, k, func(m map[string]any) error {
 			d := backends.DID{Scope: fmt.Sprint(m["scope"]), Name: fmt.Sprint(m["name"])}
 			mu.Lock()
