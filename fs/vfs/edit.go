@@ -7,7 +7,6 @@ import (
 	"os"
 	"path"
 	"slices"
-	"strings"
 	"time"
 
 	"tarn/backends"
@@ -156,6 +155,7 @@ func (v *FS) Mkdir(ctx context.Context, dir *Node, name string, mode uint32, c C
 	now := v.now()
 	in := backends.Info{Type: backends.Container, Mode: mode, UID: uid, GID: gid, MTime: now, CTime: now}
 	if err := v.addName(ctx, dir, name, in); err != nil {
+		v.tell(err, dir)
 		return nil, fmt.Errorf("mkdir %s: %w", path.Join(dir.Path(), name), err)
 	}
 	dir.changed(now)
@@ -234,7 +234,7 @@ func (v *FS) addName(ctx context.Context, dir *Node, name string, in backends.In
 // attach makes did a member of dir where its name does not say so by itself: in layout
 // contents, below the scope.
 func (v *FS) attach(ctx context.Context, dir backends.Info, did backends.DID) error {
-	if dir.DID.Name == "" || strings.HasPrefix(did.Name, dir.DID.Name+"/") {
+	if v.lake.Named(dir, did) {
 		return nil
 	}
 	return v.lake.Catalogue().Attach(ctx, dir.DID, did)
@@ -274,6 +274,7 @@ func (v *FS) Unlink(ctx context.Context, dir *Node, name string) error {
 	gone := v.contents(s.inodes()...)
 	if found {
 		if err := v.remove(ctx, cat.DID); err != nil {
+			v.tell(err, dir)
 			return fmt.Errorf("unlink %s: %w", p, err)
 		}
 	}
@@ -360,6 +361,7 @@ func (v *FS) Rmdir(ctx context.Context, dir *Node, name string) error {
 		err = v.remove(ctx, n.did())
 	}
 	if err != nil {
+		v.tell(err, n)
 		return fmt.Errorf("rmdir %s: %w", p, err)
 	}
 	v.unname(dir, name, nil)

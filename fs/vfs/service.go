@@ -100,11 +100,7 @@ func (v *FS) Find(ctx context.Context, root string, q query.Expr) iter.Seq2[Walk
 				yield(Walked{}, err)
 				return
 			}
-			p := in.DID.Name
-			if !strings.HasPrefix(p, "/") {
-				p = path.Join("/", in.DID.Scope, lake.EncodeName(in.DID.Scope, in.DID))
-			}
-			if !yield(Walked{p, in}, nil) {
+			if !yield(Walked{v.lake.DIDPath(in.DID), in}, nil) {
 				return
 			}
 		}
@@ -135,9 +131,9 @@ func (u *unsent) lookup(key string) (any, bool) {
 	case "name":
 		return path.Base(p), true
 	case "scope":
-		return scopeOf(p), true
+		return u.fs.lake.PathDID(p).Scope, true
 	case "did":
-		return scopeOf(p) + ":" + p, true
+		return u.fs.lake.PathDID(p).String(), true
 	case "type":
 		return in.Type.String(), true
 	case "size":
@@ -423,6 +419,12 @@ func (v *FS) Undelete(ctx context.Context, p, handle string) error {
 // Changed drops what the kernel keeps of a name and of all below it, after a change that
 // was not made through this FS.
 func (v *FS) Changed(ctx context.Context, p string) {
+	if p == "/" {
+		for _, inode := range v.changedBelow(v.root) {
+			v.notifyContent(inode)
+		}
+		return
+	}
 	dir, err := v.Resolve(ctx, path.Dir(p))
 	if err != nil {
 		return
@@ -435,6 +437,25 @@ func (v *FS) Changed(ctx context.Context, p string) {
 	for _, inode := range below { // those in use outlive the name's end
 		v.notifyContent(inode)
 	}
+}
+
+// Refresh makes the catalogue's server be asked again for a path and all below it, by us and by the kernel. False: the
+// catalogue remembers nothing, so what it shows is what there is.
+func (v *FS) Refresh(ctx context.Context, p string) (bool, error) {
+	var did backends.DID
+	if p, err := lake.CleanPath(p); err != nil {
+		return false, err
+	} else if p != "/" {
+		did = v.lake.PathDID(p) // also of what is said not to be there
+		if in, err := v.lake.Resolve(ctx, p); err == nil {
+			did = in.DID
+		}
+	}
+	if !v.lake.Refresh(did) {
+		return false, nil
+	}
+	v.Changed(ctx, p)
+	return true, nil
 }
 
 // changedBelow notes a change in every live directory from n (nil: none) downwards, and

@@ -49,7 +49,7 @@ func (s *Service) dids(ctx context.Context, paths []Text) (out []backends.DID, e
 		if err != nil {
 			return nil, err
 		}
-		d := didOf(n.Info(), n.Path())
+		d := s.didOf(n.Info(), n.Path())
 		n.Forget(1)
 		if d.IsZero() {
 			return nil, Fail(ErrUsage, "name a scope or what is below it", "%s is no file and no directory of files", p.Quote())
