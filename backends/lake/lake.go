@@ -41,13 +41,13 @@ type RSE struct {
 	LAN      bool              // it is at this site: Rucio's lan domain, and tried before all others
 	Distance int               // 0 is next door; replicas are tried in this order, but for those that were measured to be slow
 	Naming   *naming.Algorithm // of new copies, on disk; nil: each has a path of its own
+	// Bound: its copies are where Naming says and nowhere else (a deterministic RSE of Rucio's).
+	Bound bool
 	// Endpoints tells how it stands with the doors of its servers; nil: it has none.
 	Endpoints func() []backends.EndpointState
 	Counters  func() any // what its machinery counts, for people; nil: nothing
 	Care      Care       // how full it may become, and whether it is to be emptied
 	Own       []string   // files at its top that are nobody's copies: a marker
-	// Fixed says that a copy is at the path of the Naming or nowhere: others find it by that, as at Rucio's deterministic RSEs.
-	Fixed bool
 }
 
 // Options is what a Lake stands on. Catalogue and Namespace are needed; zero values of
@@ -60,12 +60,16 @@ type Options struct {
 	Places    backends.Places  // needed where an RSE has a Naming; keeps the paths at these
 	Records   backends.Records // needed by who looks after whole storages; nil: none does
 	RSEs      []*RSE
-
-	// ScopeOf gives the scope of a path in a lake of layout lfn whose scopes do not stand in the tree: the names of all
-	// DIDs are paths, and Namespace.Scopes gives what stands at the root. Nil: a path begins with its scope.
+	// Layout is that of all scopes; "": each has its own.
+	Layout backends.Layout
+	// Cached is nil for a catalogue that remembers nothing of what a server said.
+	Cached backends.Cached
+	// Served: the catalogue's server carries out the rules. Of a new file one copy is stored here, the others are the server's.
+	Served bool
+	// ScopeOf gives the scope of a path, for a catalogue of layout lfn whose scopes are no directories (Rucio with an
+	// algorithm such as CTAO's): a path is its DID's name, and in the root stand the paths of what Namespace.Scopes
+	// gives. It must give the same for a path at all times. Nil: a path begins with its scope.
 	ScopeOf func(path string) string
-	// MadeElsewhere says that others make the copies that rules want, as Rucio does: of a new file one is made here.
-	MadeElsewhere bool
 
 	// WriteRules are the templates (DID empty) of the rules that a new file gets; the
 	// copies of the first are made first.
@@ -141,6 +145,12 @@ func New(o Options) (*Lake, error) {
 	if o.Catalogue == nil || o.Namespace == nil {
 		return nil, errors.New("new lake: a catalogue with a namespace is needed")
 	}
+	if o.ScopeOf != nil {
+		if o.Layout == backends.LayoutContents {
+			return nil, errors.New("new lake: a scope follows from a path in layout lfn only")
+		}
+		o.Layout = backends.LayoutLFN
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -172,6 +182,8 @@ func New(o Options) (*Lake, error) {
 			return nil, fmt.Errorf("new lake: RSE %s has no storage", r.Name)
 		case (r.Kind == backends.TapeKind) != (r.Tape != nil):
 			return nil, fmt.Errorf("new lake: RSE %s: kind %s and a tape system go together", r.Name, backends.TapeKind)
+		case r.Bound && r.Naming == nil:
+			return nil, fmt.Errorf("new lake: RSE %s: its paths follow from the names, by an algorithm that is not given", r.Name)
 		case r.Naming != nil && (o.Places == nil || r.Tape != nil):
 			return nil, fmt.Errorf("new lake: RSE %s: naming %s needs a disk, and a catalogue that keeps paths", r.Name, r.Naming)
 		}
@@ -208,14 +220,32 @@ func (l *Lake) Namespace() backends.Namespace { return l.o.Namespace }
 // Versions is nil for a catalogue that keeps no old generations.
 func (l *Lake) Versions() backends.Versions { return l.o.Versions }
 
+// Refresh forgets what the catalogue remembers of d and of what is below it (the zero DID: of everything), so that its server is
+// asked again. False: it remembers nothing.
+func (l *Lake) Refresh(d backends.DID) bool {
+	if l.o.Cached == nil {
+		return false
+	}
+	l.o.Cached.Refresh(d)
+	return true
+}
+
+// AsOf tells of when what is shown of d is, where that is older than it should be since the catalogue is away; else zero.
+func (l *Lake) AsOf(d backends.DID) time.Time {
+	if l.o.Cached == nil {
+		return time.Time{}
+	}
+	return l.o.Cached.AsOf(d)
+}
+
+// Served tells whether the catalogue's server carries out the rules (Options.Served).
+func (l *Lake) Served() bool { return l.o.Served }
+
 // Rules is nil for a catalogue without rules.
 func (l *Lake) Rules() backends.Rules { return l.o.Rules }
 
 // WriteRules are the templates for new files.
 func (l *Lake) WriteRules() []backends.Rule { return slices.Clone(l.o.WriteRules) }
-
-// MadeElsewhere tells whether others make the copies that rules want.
-func (l *Lake) MadeElsewhere() bool { return l.o.MadeElsewhere }
 
 // Algs are the checksums computed for new files.
 func (l *Lake) Algs() []string { return slices.Clone(l.o.Algs) }

@@ -178,9 +178,5 @@ func unescape(s string) string {
 // stands elsewhere in the tree, or nowhere.
 func (l *Lake) lfnName(dir, d backends.DID) (string, bool) {
 	name, ok := strings.CutPrefix(d.Name, dir.Name+"/")
-	scope := dir.Scope
-	if l.o.ScopeOf != nil {
-		scope = l.o.ScopeOf(d.Name)
-	}
-	return name, ok && d.Scope == scope && checkElement(name) == nil
+	return name, ok && d.Scope == l.ScopeOf(d.Name) && checkElement(name) == nil
 }

@@ -128,8 +128,7 @@ func (l *Lake) RemoveAt(ctx context.Context, rse *RSE, pfn string, own int) erro
 
 // Place chooses the path of a new copy of in at the RSE: that of the RSE's naming when it
 // is proved to be free, which h has from then on until LetGo; else one of its own, as
-// NewPFN makes it. At a Fixed RSE there is no other: ErrExist when the path is on record, ErrBusy when another holder has it, ErrName
-// where no path can say the name; a file that nobody has on record there is replaced. With adopt a file that lies there and is what in is, in size and all
+// NewPFN makes it. With adopt a file that lies there and is what in is, in size and all
 // checksums, is no hindrance, and found tells of it: it is not the caller's to delete. An
 // error is that nobody can tell.
 func (l *Lake) Place(ctx context.Context, rse *RSE, in backends.Info, h Holder, salt string, adopt bool) (pfn string, found bool, err error) {
@@ -137,20 +136,14 @@ func (l *Lake) Place(ctx context.Context, rse *RSE, in backends.Info, h Holder, 
 	if rse.Naming == nil {
 		return own, false, nil
 	}
-	p, ok := rse.Naming.Path(in.DID)
-	if !ok && rse.Fixed {
-		return "", false, fmt.Errorf("no path at %s can say %s: %w", rse.Name, in.DID, backends.ErrName)
+	if rse.Bound {
+		return l.boundPlace(ctx, rse, in, h)
 	}
+	p, ok := rse.Naming.Path(in.DID)
 	if !ok {
 		return own, false, nil
 	}
 	had, err := l.hold(h, rse.Name, p)
-	if rse.Fixed {
-		if err == nil {
-			err = l.recorded(ctx, rse, p, in)
-		}
-		return p, false, err
-	}
 	if err != nil {
 		return own, false, nil
 	}
@@ -165,23 +158,48 @@ func (l *Lake) Place(ctx context.Context, rse *RSE, in backends.Info, h Holder, 
 	return own, false, nil
 }
 
-// recorded refuses a path of a Fixed RSE that is on record as another content's. A name has one content there, so what is of this one is
-// no hindrance: the copy is made again, or found.
-func (l *Lake) recorded(ctx context.Context, rse *RSE, p string, in backends.Info) error {
+// boundPlace is Place at an RSE where a copy of a DID can be at one path only. What lies there is overwritten if it is nobody's;
+// what is on record there is the DID's own, and must be what in is. ErrExist when it is not.
+func (l *Lake) boundPlace(ctx context.Context, rse *RSE, in backends.Info, h Holder) (pfn string, found bool, err error) {
+	fail := func(err error) (string, bool, error) {
+		return "", false, fmt.Errorf("path of %s at %s: %w", in.DID, rse.Name, err)
+	}
+	p, ok := rse.Naming.Path(in.DID)
+	if !ok {
+		return fail(fmt.Errorf("algorithm %s makes none of this name: %w", rse.Naming, backends.ErrName))
+	}
+	had, err := l.hold(h, rse.Name, p)
+	if err != nil {
+		return fail(err)
+	}
 	n, err := l.o.Places.Holders(ctx, rse.Name, p)
-	if err != nil || n == 0 {
-		return err
-	}
-	have, err := l.o.Catalogue.Stat(ctx, in.DID)
 	switch {
-	case errors.Is(err, backends.ErrNotExist):
-		return fmt.Errorf("path %s at %s is on record: a file that was removed had the name, and it never gets another content there; use another name: %w", p, rse.Name, backends.ErrExist)
 	case err != nil:
-		return err
-	case have.Size != in.Size || have.Checksums.Match(in.Checksums) != nil:
-		return fmt.Errorf("%s has another content, at %s too: %w", in.DID, rse.Name, backends.ErrExist)
+	case n == 0:
+		return p, false, nil
+	case in.Checksums.IsZero():
+		err = fmt.Errorf("a copy of the name is on record, and the checksum of the new file is not known yet: %w: %w", backends.ErrBusy, backends.ErrTemporary)
+	case l.stored(ctx, rse, p, in.Size, in.Checksums):
+		return p, true, nil
+	default:
+		err = fmt.Errorf("the name has another content on record, and a name never gets another one there; write it under another name: %w", backends.ErrExist)
 	}
-	return nil
+	if !had {
+		l.letGoOf(h, spot{rse.Name, p})
+	}
+	return fail(err)
+}
+
+// Elsewhere tells whether an error says that a copy does not go to the path of the RSE's naming, and may go to another.
+func (r *RSE) Elsewhere(err error) bool { return r.Naming != nil && !r.Bound && Misfit(err) }
+
+// Astray tells whether a copy that was stored for a DID is not where copies of that DID have to be: the file was renamed since.
+func (r *RSE) Astray(d backends.DID, pfn string) bool {
+	if !r.Bound {
+		return false
+	}
+	p, ok := r.Naming.Path(d)
+	return ok && p != pfn
 }
 
 // free tells whether nothing is on record of the path and nothing lies there.

@@ -28,11 +28,94 @@ func (l *Lake) Root() backends.Info {
 
 func isRoot(in backends.Info) bool { return in.DID.IsZero() && in.Inode == 1 }
 
+// ScopeOf gives the scope of a path of layout lfn: by Options.ScopeOf, or its first element.
+func (l *Lake) ScopeOf(p string) string {
+	if l.o.ScopeOf != nil {
+		return l.o.ScopeOf(p)
+	}
+	s, _, _ := strings.Cut(strings.TrimPrefix(p, "/"), "/")
+	return s
+}
+
+// lfnDID is the DID that the path has in layout lfn.
+func (l *Lake) lfnDID(p string) backends.DID { return backends.DID{Scope: l.ScopeOf(p), Name: p} }
+
+// PathDID is the DID that a new file would have at a lake path, by the path alone: in layout contents its last element
+// names it, and the elements before that tell the scope. It needs no I/O; a scope that nobody asked for yet counts as lfn.
+func (l *Lake) PathDID(p string) backends.DID {
+	elems := strings.Split(strings.TrimPrefix(p, "/"), "/")
+	if len(elems) < 2 || l.knownLayout(elems[0]) != backends.LayoutContents {
+		return l.lfnDID(p)
+	}
+	d := backends.DID{Scope: elems[0]}
+	for _, e := range elems[1:] {
+		if isCut(e) { // its scope stands before a colon, all others are escaped
+			if s, _, ok := strings.Cut(e, ":"); ok && backends.CheckScope(s) == nil {
+				d.Scope = s
+			}
+			continue
+		}
+		next, err := DecodeName(d.Scope, e)
+		if err != nil {
+			return l.lfnDID(p)
+		}
+		d = next
+	}
+	return d
+}
+
+// DIDPath is a lake path at which the DID stands: its name in layout lfn, the entry of its scope in layout contents.
+func (l *Lake) DIDPath(d backends.DID) string {
+	if l.knownLayout(d.Scope) != backends.LayoutContents && strings.HasPrefix(d.Name, "/") {
+		return d.Name
+	}
+	if d.Name == "" {
+		return "/" + d.Scope
+	}
+	return "/" + d.Scope + "/" + EncodeName(d.Scope, d)
+}
+
+// knownLayout is the layout of what stands in the root, without asking for it: "" when it is not known.
+func (l *Lake) knownLayout(top string) backends.Layout {
+	if l.o.Layout != "" {
+		return l.o.Layout
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.layouts[top]
+}
+
+// Named tells whether a DID at the path is in its directory by its name alone (layout lfn), and needs no attachment.
+func (l *Lake) Named(dir backends.Info, d backends.DID) bool {
+	return dir.DID.Name == "" || l.knownLayout(dir.DID.Scope) != backends.LayoutContents && strings.HasPrefix(d.Name, dir.DID.Name+"/")
+}
+
 // layoutOf gives the layout of a scope; ErrNotExist when there is no such scope.
 func (l *Lake) layoutOf(ctx context.Context, scope string) (backends.Layout, error) {
-	if l.o.ScopeOf != nil {
-		return backends.LayoutLFN, nil
+	if l.o.Layout != "" {
+		return l.o.Layout, nil
 	}
+	return l.layoutOfTop(ctx, scope)
+}
+
+// top is the name of what Namespace.Scopes gives in the root: the scope's, or with Options.ScopeOf that of the path.
+func (l *Lake) top(d backends.DID) string {
+	if l.o.ScopeOf != nil {
+		return strings.TrimPrefix(d.Name, "/")
+	}
+	return d.Scope
+}
+
+// checkTop tells whether something can stand in the root under this name.
+func (l *Lake) checkTop(name string) error {
+	if l.o.ScopeOf != nil {
+		return checkElement(name)
+	}
+	return backends.CheckScope(name)
+}
+
+// layoutOfTop gives the layout of what stands in the root; ErrNotExist.
+func (l *Lake) layoutOfTop(ctx context.Context, scope string) (backends.Layout, error) {
 	l.mu.Lock()
 	layout, ok := l.layouts[scope]
 	l.mu.Unlock()
@@ -49,11 +132,18 @@ func (l *Lake) findScope(ctx context.Context, scope string) (backends.Info, erro
 		if err != nil {
 			return backends.Info{}, fmt.Errorf("list scopes: %w", err)
 		}
-		if in.DID.Scope == scope {
+		if l.top(in.DID) == scope {
 			return l.remember(in), nil
 		}
 	}
-	return backends.Info{}, fmt.Errorf("scope %s: %w", scope, backends.ErrNotExist)
+	return backends.Info{}, fmt.Errorf("%s: %w", l.rootWord(scope), backends.ErrNotExist)
+}
+
+func (l *Lake) rootWord(name string) string {
+	if l.o.ScopeOf != nil {
+		return "/" + name
+	}
+	return "scope " + name
 }
 
 func (l *Lake) remember(in backends.Info) backends.Info {
@@ -62,7 +152,7 @@ func (l *Lake) remember(in backends.Info) backends.Info {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.layouts[in.DID.Scope] = in.Layout
+	l.layouts[l.top(in.DID)] = in.Layout
 	return in
 }
 
@@ -72,97 +162,16 @@ func (l *Lake) forgetLayout(scope string) {
 	delete(l.layouts, scope)
 }
 
-// topOf is the Info of what stands at the root under a name: a scope's directory or, with Options.ScopeOf, a root.
-func (l *Lake) topOf(ctx context.Context, name string) (backends.Info, error) {
-	if l.o.ScopeOf == nil {
-		return l.scopeInfo(ctx, name)
-	}
-	for in, err := range l.o.Namespace.Scopes(ctx) {
-		if err != nil {
-			return backends.Info{}, fmt.Errorf("list the roots: %w", err)
-		}
-		if in.DID.Name == "/"+name {
-			return in, nil
-		}
-	}
-	return backends.Info{}, fmt.Errorf("root /%s: %w", name, backends.ErrNotExist)
-}
-
-// lfnDID is the DID of a path in layout lfn.
-func (l *Lake) lfnDID(p string) backends.DID {
-	if l.o.ScopeOf != nil {
-		return backends.DID{Scope: l.o.ScopeOf(p), Name: p}
-	}
-	scope, _, _ := strings.Cut(strings.TrimPrefix(p, "/"), "/")
-	return backends.DID{Scope: scope, Name: p}
-}
-
-// PathDID is the DID that what stands at a lake path has, or will have when it is made there. It asks nobody: the
-// layout of a scope that was not met yet is taken for lfn.
-func (l *Lake) PathDID(p string) backends.DID {
-	elems := strings.Split(strings.Trim(p, "/"), "/")
-	l.mu.Lock()
-	layout := l.layouts[elems[0]]
-	l.mu.Unlock()
-	if l.o.ScopeOf != nil || layout != backends.LayoutContents {
-		return l.lfnDID(p)
-	}
-	d := backends.DID{Scope: elems[0]}
-	for _, e := range elems[1:] {
-		next, err := DecodeName(d.Scope, e)
-		if err != nil { // a name that was cut: only a listing tells
-			next = backends.DID{Scope: d.Scope, Name: e}
-		}
-		d = next
-	}
-	return d
-}
-
-// PathOf is a lake path at which d stands: its name in layout lfn, and else the first way up through the collections that it is in,
-// which the catalogue is asked for and known keeps. ErrNotExist when it stands nowhere.
-func (l *Lake) PathOf(ctx context.Context, d backends.DID, known map[backends.DID]string) (string, error) {
-	if strings.HasPrefix(d.Name, "/") && l.PathDID(d.Name) == d {
-		return d.Name, nil
-	}
-	var below []backends.DID // d and those above it, so far without a path
-	for at := d; ; {
-		if p, ok := known[at]; ok || at.Name == "" {
-			if at.Name == "" {
-				p = "/" + at.Scope
-			}
-			up := at
-			for _, x := range slices.Backward(below) {
-				p += "/" + EncodeName(up.Scope, x)
-				known[x], up = p, x
-			}
-			return p, nil
-		}
-		if len(below) > maxDepth {
-			return "", fmt.Errorf("path of %s: %w", d, backends.ErrLoop)
-		}
-		below = append(below, at)
-		parent := backends.DID{Scope: at.Scope} // who is in no collection stands below its scope
-		for p, err := range l.o.Catalogue.Parents(ctx, at) {
-			if err != nil {
-				return "", fmt.Errorf("path of %s: %w", d, err)
-			}
-			parent = p
-			break
-		}
-		at = parent
-	}
-}
-
-// scopeInfo is the Info of a scope's directory.
+// scopeInfo is the Info of a directory in the root: a scope's, or with Options.ScopeOf one of the paths there.
 func (l *Lake) scopeInfo(ctx context.Context, scope string) (backends.Info, error) {
-	if err := backends.CheckScope(scope); err != nil {
+	if err := l.checkTop(scope); err != nil {
 		return backends.Info{}, fmt.Errorf("scope %q: %w", scope, backends.ErrNotExist)
 	}
-	layout, err := l.layoutOf(ctx, scope)
+	layout, err := l.layoutOfTop(ctx, scope)
 	if err != nil {
 		return backends.Info{}, err
 	}
-	in, err := l.o.Catalogue.Stat(ctx, scopeDID(scope, layout))
+	in, err := l.o.Catalogue.Stat(ctx, l.scopeDID(scope, layout))
 	if errors.Is(err, backends.ErrNotExist) { // removed meanwhile, or made anew in another layout
 		l.forgetLayout(scope)
 		return l.findScope(ctx, scope)
@@ -174,11 +183,11 @@ func (l *Lake) scopeInfo(ctx context.Context, scope string) (backends.Info, erro
 	return in, nil
 }
 
-func scopeDID(scope string, layout backends.Layout) backends.DID {
+func (l *Lake) scopeDID(scope string, layout backends.Layout) backends.DID {
 	if layout == backends.LayoutContents {
 		return backends.DID{Scope: scope}
 	}
-	return backends.DID{Scope: scope, Name: "/" + scope}
+	return l.lfnDID("/" + scope)
 }
 
 // Resolve gives the Info of a lake path. Symbolic links are given as such, and are
@@ -193,7 +202,7 @@ func (l *Lake) Resolve(ctx context.Context, p string) (backends.Info, error) {
 		return l.Root(), nil
 	}
 	elems := strings.Split(p[1:], "/")
-	in, err := l.topOf(ctx, elems[0])
+	in, err := l.scopeInfo(ctx, elems[0])
 	if err == nil && len(elems) > 1 {
 		if in.Layout == backends.LayoutContents {
 			in, err = l.walk(ctx, in, elems[1:])
@@ -234,7 +243,7 @@ func (l *Lake) Lookup(ctx context.Context, dir backends.Info, name string) (back
 		return backends.Info{}, fmt.Errorf("look up: %w", err)
 	}
 	if isRoot(dir) {
-		in, err := l.topOf(ctx, name)
+		in, err := l.scopeInfo(ctx, name)
 		if err != nil {
 			return backends.Info{}, fmt.Errorf("look up: %w", err)
 		}
@@ -250,22 +259,7 @@ func (l *Lake) Lookup(ctx context.Context, dir backends.Info, name string) (back
 	if layout == backends.LayoutContents {
 		return l.lookupAttached(ctx, dir, name)
 	}
-	return l.o.Catalogue.Stat(ctx, l.below(dir, name))
-}
-
-// below is the DID of a name in a directory of layout lfn.
-func (l *Lake) below(dir backends.Info, name string) backends.DID {
-	d := backends.DID{Scope: dir.DID.Scope, Name: dir.DID.Name + "/" + name}
-	if l.o.ScopeOf != nil {
-		d.Scope = l.o.ScopeOf(d.Name)
-	}
-	return d
-}
-
-// member is a catalogue that answers at once whether a DID is in a collection.
-type member interface {
-	// Member gives the Info of child if it is in the collection dir, else ErrNotExist.
-	Member(ctx context.Context, dir, child backends.DID) (backends.Info, error)
+	return l.o.Catalogue.Stat(ctx, l.lfnDID(dir.DID.Name+"/"+name))
 }
 
 func (l *Lake) lookupAttached(ctx context.Context, dir backends.Info, name string) (backends.Info, error) {
@@ -277,10 +271,11 @@ func (l *Lake) lookupAttached(ctx context.Context, dir backends.Info, name strin
 	if err != nil {
 		return backends.Info{}, notThere
 	}
-	if m, ok := l.o.Catalogue.(member); ok {
-		in, err := m.Member(ctx, dir.DID, d)
-		if errors.Is(err, backends.ErrNotExist) {
-			err = notThere
+	if dir.DID.Name == "" && l.o.Layout != "" {
+		// The listing shows what has no parent; by its name every DID of the scope can be reached, so that it has a path.
+		in, err := l.o.Catalogue.Stat(ctx, d)
+		if err == nil && d.Scope != dir.DID.Scope {
+			return backends.Info{}, notThere
 		}
 		return in, err
 	}
@@ -381,17 +376,11 @@ func (l *Lake) listScopes(ctx context.Context, after string, yield func(Named, e
 			yield(Named{}, fmt.Errorf("list scopes: %w", err))
 			return
 		}
-		name := in.DID.Scope
-		if l.o.ScopeOf != nil {
-			name = strings.TrimPrefix(in.DID.Name, "/")
-		}
-		if name <= after || l.o.ScopeOf == nil && backends.CheckScope(name) != nil || checkElement(name) != nil {
+		name := l.top(in.DID)
+		if name <= after || l.checkTop(name) != nil {
 			continue
 		}
-		if l.o.ScopeOf == nil {
-			in = l.remember(in)
-		}
-		if !yield(Named{name, in}, nil) {
+		if !yield(Named{name, l.remember(in)}, nil) {
 			return
 		}
 	}
@@ -457,23 +446,15 @@ func (l *Lake) ChildDID(dir backends.Info, name string) (backends.DID, error) {
 	if err := checkElement(name); err != nil {
 		return backends.DID{}, err
 	}
-	if isRoot(dir) && l.o.ScopeOf != nil {
-		return l.lfnDID("/" + name), nil
-	}
 	if isRoot(dir) {
-		if err := backends.CheckScope(name); err != nil {
+		if err := l.checkTop(name); err != nil {
 			return backends.DID{}, err
 		}
-		return scopeDID(name, backends.LayoutLFN), nil
+		return l.scopeDID(name, backends.LayoutLFN), nil
 	}
-	l.mu.Lock()
-	layout := l.layouts[dir.DID.Scope]
-	l.mu.Unlock()
+	layout := l.knownLayout(dir.DID.Scope)
 	if dir.Layout != "" {
 		layout = dir.Layout
-	}
-	if l.o.ScopeOf != nil {
-		return l.below(dir, name), nil
 	}
 	// Without a word on the layout the name tells: a path begins with its scope.
 	if layout == backends.LayoutContents || layout == "" && !strings.HasPrefix(dir.DID.Name+"/", "/"+dir.DID.Scope+"/") {
@@ -483,5 +464,5 @@ func (l *Lake) ChildDID(dir backends.Info, name string) (backends.DID, error) {
 		}
 		return d, nil
 	}
-	return backends.DID{Scope: dir.DID.Scope, Name: dir.DID.Name + "/" + name}, nil
+	return l.lfnDID(dir.DID.Name + "/" + name), nil
 }

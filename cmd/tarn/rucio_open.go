@@ -140,7 +140,7 @@ func (o *opened) openRucioRSEs(cred *credential.Source) ([]*lake.RSE, error) {
 			tapes.tapes[r.Name] = true
 		} else {
 			rse.Naming, _ = naming.ByName(r.Naming)
-			rse.Fixed = rse.Naming != nil
+			rse.Bound = rse.Naming != nil
 		}
 		out = append(out, rse)
 	}
@@ -205,7 +205,8 @@ func (o *opened) followOnce(ctx context.Context) {
 
 // lakeOfRucio is what a lake of Rucio's has of its own.
 func (o *opened) lakeOfRucio(lo *lake.Options) {
-	lo.MadeElsewhere = true
+	lo.Served, lo.Cached = true, o.rucio
+	lo.Layout = backends.Layout(o.cfg.Catalogue.Layout)
 	if f, ok := rucio.ScopeAlgorithm(o.cfg.Catalogue.ScopeOf); ok {
 		lo.ScopeOf = f
 	}

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path"
 	"slices"
-	"strings"
 	"time"
 
 	"tarn/backends"
@@ -164,6 +163,7 @@ func (v *FS) MkdirAs(ctx context.Context, dir *Node, name string, mode uint32, c
 	now := v.now()
 	in := backends.Info{Type: typ, Mode: mode, UID: uid, GID: gid, MTime: now, CTime: now}
 	if err := v.addName(ctx, dir, name, in); err != nil {
+		v.tell(err, dir)
 		return nil, fmt.Errorf("mkdir %s: %w", path.Join(dir.Path(), name), err)
 	}
 	dir.changed(now)
@@ -221,11 +221,10 @@ func (v *FS) addName(ctx context.Context, dir *Node, name string, in backends.In
 		if ns == nil {
 			return fmt.Errorf("scopes are made by the catalogue's administrators: %w", backends.ErrPermission)
 		}
-		did, err := v.lake.ChildDID(dir.Info(), name)
-		if err != nil {
+		if err := backends.CheckScope(name); err != nil {
 			return err
 		}
-		in.DID = did
+		in.DID = backends.DID{Scope: name, Name: "/" + name}
 		in.Layout = backends.LayoutLFN
 		return ns.AddScope(ctx, in)
 	}
@@ -243,7 +242,7 @@ func (v *FS) addName(ctx context.Context, dir *Node, name string, in backends.In
 // attach makes did a member of dir where its name does not say so by itself: in layout
 // contents, below the scope.
 func (v *FS) attach(ctx context.Context, dir backends.Info, did backends.DID) error {
-	if dir.DID.Name == "" || strings.HasPrefix(did.Name, dir.DID.Name+"/") {
+	if v.lake.Named(dir, did) {
 		return nil
 	}
 	return v.lake.Catalogue().Attach(ctx, dir.DID, did)
@@ -283,6 +282,7 @@ func (v *FS) Unlink(ctx context.Context, dir *Node, name string) error {
 	gone := v.contents(s.inodes()...)
 	if found {
 		if err := v.remove(ctx, cat.DID); err != nil {
+			v.tell(err, dir)
 			return fmt.Errorf("unlink %s: %w", p, err)
 		}
 	}
@@ -369,6 +369,7 @@ func (v *FS) Rmdir(ctx context.Context, dir *Node, name string) error {
 		err = v.remove(ctx, n.did())
 	}
 	if err != nil {
+		v.tell(err, n)
 		return fmt.Errorf("rmdir %s: %w", p, err)
 	}
 	v.unname(dir, name, nil)

@@ -23,7 +23,7 @@ const (
 )
 
 // fixedAttrs are the attributes that every node has, or may have.
-var fixedAttrs = []string{"did", "type", "asof", "locality", "replicas", "checksum", "generation", "state", "durability", "error", "explain"}
+var fixedAttrs = []string{"did", "type", "locality", "replicas", "checksum", "generation", "state", "durability", "error", "explain", "asof"}
 
 // GetXattr gives an extended attribute: user.tarn.* from what tarn knows, user.status,
 // and any other user.* from the catalogue's metadata. Everything else is
@@ -105,11 +105,9 @@ func (v *FS) fixedAttr(ctx context.Context, n *Node, name string) (string, error
 		return in.DID.String(), nil
 	case "type":
 		return in.Type.String(), nil
-	case "asof": // of a catalogue that cannot be asked now, and of which older answers are shown
-		if c, ok := v.lake.Catalogue().(interface{ AsOf(backends.DID) time.Time }); ok && n != v.root {
-			if at := c.AsOf(in.DID); !at.IsZero() {
-				return at.UTC().Format(time.RFC3339), nil
-			}
+	case "asof":
+		if t := v.lake.AsOf(in.DID); !t.IsZero() {
+			return t.UTC().Format(time.RFC3339), nil
 		}
 		return "", nil
 	case "error":
@@ -362,13 +360,9 @@ func (v *FS) ListXattr(ctx context.Context, n *Node) ([]string, error) {
 	for _, a := range fixedAttrs {
 		switch {
 		case a == "did", a == "type":
-		case a == "asof":
-			if s, err := v.fixedAttr(ctx, n, a); err != nil || s == "" {
-				continue
-			}
-		case n.isDir || n.isLink:
+		case (n.isDir || n.isLink) && a != "asof" && a != "error":
 			continue
-		case a == "error", a == "checksum", a == "generation":
+		case a == "asof", a == "error", a == "checksum", a == "generation":
 			if s, err := v.fixedAttr(ctx, n, a); err != nil || s == "" {
 				continue
 			}
