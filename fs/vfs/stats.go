@@ -87,7 +87,7 @@ func (v *FS) StatFS() Space {
 // spaces are the storages that new files may go to. Where others make the copies the lake knows storages of a whole grid: then these are
 // the ones that write rules name.
 func (v *FS) spaces() []*lake.RSE {
-	if !v.lake.MadeElsewhere() {
+	if !v.lake.Served() {
 		return v.lake.RSEs()
 	}
 	var out []*lake.RSE
