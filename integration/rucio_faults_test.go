@@ -126,55 +126,59 @@ func TestRucioKilled(t *testing.T) {
 	front := newFront(t, g.r.URL)
 	g.lake(rse, "  url: "+front.URL+"\n", "")
 	g.mount()
-	g.sh("mkdir " + g.path(g.scope, "d"))
-	for n := range number("TARN_CRASH_ROUNDS", 8) {
-		name := fmt.Sprintf("f%d.dat", n)
-		var kills atomic.Int32
+	killed := 0
+	for n := range 12 { // an upload makes fewer such requests
+		dir, name := fmt.Sprintf("d%d", n), fmt.Sprintf("f%d.dat", n)
+		g.sh("mkdir " + g.path(g.scope, dir))
+		var seen, kills atomic.Int32
 		pid := g.daemon.Process
-		front.each(func(i int64, w http.ResponseWriter, r *http.Request) bool {
-			if i == int64(n) && kills.Add(1) == 1 {
-				if n%2 == 0 { // the server has done it, and nobody hears of it
-					front.pass(httptest.NewRecorder(), r)
-				}
-				_ = pid.Kill()
-				return true
+		front.each(func(_ int64, w http.ResponseWriter, r *http.Request) bool {
+			if !byUploads(r) || seen.Add(1)-1 != int32(n) {
+				return false
 			}
-			return false
+			if n%2 == 0 { // the server does it, and nobody hears of it
+				front.pass(httptest.NewRecorder(), r)
+			}
+			kills.Add(1)
+			_ = pid.Kill()
+			return true
 		})
-		data := g.write(g.scope+"/d/"+name, 20000+n)
-		eventually(t, 20*time.Second, "the daemon is killed", func() bool {
-			select {
-			case err := <-g.exited:
-				g.exited <- err
-				return true
-			default:
-				return kills.Load() == 0 && g.safe(g.scope+"/d/"+name) // it made fewer requests
-			}
+		data := g.write(g.scope+"/"+dir+"/"+name, 20000+n)
+		eventually(t, 20*time.Second, "the file is safe or the daemon is killed", func() bool {
+			return kills.Load() > 0 || g.safe(g.scope+"/"+dir+"/"+name)
 		})
 		front.each(nil)
 		if kills.Load() > 0 {
-			g.kill()
+			killed++
+			g.buried(pid.Pid)
 			g.mount()
 		}
 		g.drain()
-		g.reads(g.scope+"/d/"+name, data)
+		g.reads(g.scope+"/"+dir+"/"+name, data)
 		if got := g.replicas(name); len(got) != 1 || got[rse] != "AVAILABLE" {
 			t.Fatalf("killed at request %d: replicas %v", n, got)
 		}
-		have := 0
-		for _, c := range g.children("d/__files__") {
-			if c == name {
-				have++
-			}
+		if got := g.children(dir + "/__files__"); len(got) != 1 || got[0] != name {
+			t.Fatalf("killed at request %d: attached %v", n, got)
 		}
-		if have != 1 {
-			t.Fatalf("killed at request %d: attached %d times", n, have)
+		if got := g.children(dir); len(got) != 1 {
+			t.Fatalf("killed at request %d: the directory has %v", n, got)
 		}
-		if rules := g.rules("d/__files__"); len(rules) != 1 {
+		if rules := g.rules(dir + "/__files__"); len(rules) != 1 {
 			t.Fatalf("killed at request %d: rules %+v", n, rules)
 		}
 	}
+	if killed < 5 || killed == 12 {
+		t.Errorf("killed %d times of 12: the test no longer meets all the requests of an upload", killed)
+	}
+	t.Logf("killed at %d requests of an upload", killed)
 	g.umount()
+}
+
+// byUploads tells whether a request is one of those that uploads make, and no look-up.
+func byUploads(r *http.Request) bool {
+	p := r.URL.Path
+	return r.Method == http.MethodPost && (p == "/replicas" || p == "/replicas/list" || p == "/dids" || p == "/dids/attachments" || p == "/dids/bulkdidsmeta" || p == "/rules/")
 }
 
 // safe tells whether a file is at its storage and registered.
@@ -222,7 +226,7 @@ func (f *front) each(what func(i int64, w http.ResponseWriter, r *http.Request) 
 	f.what.Store(&what)
 }
 
-// TestRucio503 has a proxy answer 503 to every third request: nothing is lost, doubled or said to be absent.
+// TestRucio503 has a proxy answer 503, to the first requests and then to every tenth: nothing is lost, doubled or said to be absent.
 func TestRucio503(t *testing.T) {
 	g := newRucio(t, servertest.RucioOptions{})
 	rse, _ := g.folderDisk()
@@ -231,7 +235,7 @@ func TestRucio503(t *testing.T) {
 	g.mount()
 	g.sh("mkdir " + g.path(g.scope, "d"))
 	front.each(func(i int64, w http.ResponseWriter, r *http.Request) bool {
-		if i%3 != 1 || strings.HasPrefix(r.URL.Path, "/auth") {
+		if i >= 6 && i%10 != 1 || strings.HasPrefix(r.URL.Path, "/auth") {
 			return false
 		}
 		_, _ = io.Copy(io.Discard, r.Body)
