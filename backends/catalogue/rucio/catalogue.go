@@ -23,6 +23,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -77,9 +78,12 @@ type Catalogue struct {
 
 	attrs    *lru.Cache[backends.DID, attr]
 	replicas *lru.Cache[backends.DID, copies]
-	bad      *lru.Cache[at, string] // replicas found bad that the server may not have noted, and why
-	ruled    *lru.Cache[string, backends.RuleID]
-	joined   *lru.Cache[backends.DID, struct{}] // datasets of loose files that are attached to their containers
+	bad      *lru.Cache[at, badness] // replicas found bad that the server may not have noted, and why
+	ruled    *lru.Cache[string, rule]
+	joined   *lru.Cache[backends.DID, time.Time] // since when datasets of loose files are known to be attached to their containers
+	inodes   *lru.Cache[backends.DID, uint64]    // that Add was given, as long as the process lives
+	marks    *lru.Cache[backends.DID, uint64]    // when something of a DID was last changed here, by changes
+	changes  atomic.Uint64
 	listings listings
 	batch    batch
 
@@ -88,6 +92,7 @@ type Catalogue struct {
 	rsesAt time.Time
 	scopes []string
 	scoped time.Time
+	awayAt time.Time // when the server could not be asked; zero: it answers
 	usage  struct{ files, bytes int64 }
 }
 
@@ -140,9 +145,11 @@ func Open(o Options) (*Catalogue, error) {
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	c.attrs, _ = lru.New[backends.DID, attr](o.Entries / 4)
 	c.replicas, _ = lru.New[backends.DID, copies](10_000)
-	c.bad, _ = lru.New[at, string](10_000)
-	c.ruled, _ = lru.New[string, backends.RuleID](1000)
-	c.joined, _ = lru.New[backends.DID, struct{}](10_000)
+	c.bad, _ = lru.New[at, badness](10_000)
+	c.ruled, _ = lru.New[string, rule](1000)
+	c.joined, _ = lru.New[backends.DID, time.Time](10_000)
+	c.inodes, _ = lru.New[backends.DID, uint64](100_000)
+	c.marks, _ = lru.New[backends.DID, uint64](10_000)
 	c.listings.init(o.Entries)
 	c.wg.Go(c.watch)
 	return c, nil
