@@ -143,6 +143,11 @@ func (v *FS) Mknod(ctx context.Context, dir *Node, name string, mode uint32, c C
 
 // Mkdir makes a directory: a container of the catalogue, or a scope in the root.
 func (v *FS) Mkdir(ctx context.Context, dir *Node, name string, mode uint32, c Caller) (*Node, error) {
+	return v.MkdirAs(ctx, dir, name, mode, c, backends.Container)
+}
+
+// MkdirAs is Mkdir of a collection of that type: a Dataset holds files only, where the catalogue makes a difference.
+func (v *FS) MkdirAs(ctx context.Context, dir *Node, name string, mode uint32, c Caller, typ backends.Type) (*Node, error) {
 	done, err := v.editing(dir)
 	if err != nil {
 		return nil, err
@@ -153,7 +158,7 @@ func (v *FS) Mkdir(ctx context.Context, dir *Node, name string, mode uint32, c C
 	}
 	mode, uid, gid := dir.newAttrs(mode, c, true)
 	now := v.now()
-	in := backends.Info{Type: backends.Container, Mode: mode, UID: uid, GID: gid, MTime: now, CTime: now}
+	in := backends.Info{Type: typ, Mode: mode, UID: uid, GID: gid, MTime: now, CTime: now}
 	if err := v.addName(ctx, dir, name, in); err != nil {
 		v.tell(err, dir)
 		return nil, fmt.Errorf("mkdir %s: %w", path.Join(dir.Path(), name), err)

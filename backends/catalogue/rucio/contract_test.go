@@ -30,6 +30,59 @@ type rig struct {
 	account, scope, disk string
 }
 
+// CTAO's own policy: names begin with a slash, scopes are the second element of a path, and "root" of the first.
+func TestCTAO(t *testing.T) {
+	if os.Getenv("LONG") == "" {
+		t.Skip("make test-long runs it")
+	}
+	srv := servertest.Rucio(t, servertest.RucioOptions{Own: true, CTAO: true})
+	disk := srv.AddRSE(servertest.RucioRSE{Name: "DISK", Protocols: []servertest.RucioProtocol{{Scheme: "file", Prefix: "/lake/"}}})
+	srv.AddScope("root", "lst")
+	algorithm, _ := ScopeAlgorithm("ctao_bdms")
+	r := &rig{RucioServer: srv, account: "root", disk: disk}
+	c := r.open(t, Options{Layout: backends.LayoutLFN, ScopeOf: algorithm, Roots: []string{"/ctao"}, Lifetime: time.Hour})
+	must(t, c.AddScope(t.Context(), backends.Info{DID: backends.DID{Scope: "root", Name: "/ctao"}}))
+	dir := ""
+	for _, p := range []string{"/ctao/lst", "/ctao/lst/DL0", "/ctao/lst/DL0/LSTN-01"} {
+		mkdir(t, c, backends.DID{Scope: "lst", Name: p}, backends.Container)
+		dir = p
+	}
+	day := backends.DID{Scope: "lst", Name: dir + "/2025-02-04"}
+	mkdir(t, c, day, backends.Dataset)
+	name := day.Name + "/TEL001_SDH0000_20250204T213354_SBID0000000002000000000_OBSID0000000002000000000_CHUNK001.fits.fz"
+	d := backends.DID{Scope: "lst", Name: name}
+	sums := backends.Checksums{Adler32: "00000007", MD5: strings.Repeat("7", 32)}
+	in := backends.Info{DID: d, Type: backends.File, Size: 7, Checksums: sums, Generation: backends.GenerationOf(d, 7, sums)}
+	rse, err := c.rse(t.Context(), disk)
+	must(t, err)
+	pfns, err := c.c.PFNs(t.Context(), disk, "file", []backends.DID{d})
+	must(t, err)
+	below, ok := rse.Below(pfns[d.String()])
+	t.Logf("%s: %s", rse.Algorithm, pfns)
+	if !ok {
+		t.Fatalf("%v is at none of %+v", pfns, rse.Protocols)
+	}
+	must(t, c.Add(t.Context(), in, backends.Meta{"obs_id": 2000000000}, backends.Replica{RSE: disk, PFN: below, State: backends.Available}))
+	if got, err := c.Stat(t.Context(), d); err != nil || got.Size != 7 || got.Checksums != sums {
+		t.Errorf("stat: %+v, %v", got, err)
+	}
+	if reps, err := c.Replicas(t.Context(), d); err != nil || len(reps) != 1 || reps[0].PFN != below {
+		t.Errorf("replicas: %+v, %v, want at %s", reps, err, below)
+	}
+	for _, p := range []string{"/ctao", "/ctao/lst/DL0/LSTN-01", day.Name} {
+		if l := names(t, c, backends.DID{Scope: algorithm(p), Name: p}); len(l) != 1 {
+			t.Errorf("%s shows %q", p, l)
+		}
+	}
+	if id, err := c.AddRule(t.Context(), backends.Rule{DID: d, Copies: 1, Expression: disk}); err != nil || id == "" {
+		t.Errorf("rule: %q, %v", id, err)
+	}
+	must(t, c.Remove(t.Context(), d))
+	if l := names(t, c, day); len(l) != 0 {
+		t.Errorf("the day shows %q", l)
+	}
+}
+
 func newRig(t testing.TB, o servertest.RucioOptions) *rig {
 	t.Helper()
 	srv := servertest.Rucio(t, o)
@@ -95,8 +148,13 @@ func (s stored) Import(ctx context.Context, entries iter.Seq2[backends.Entry, er
 	})
 }
 
-func TestContract(t *testing.T) {
-	srv := servertest.Rucio(t, servertest.RucioOptions{Own: true})
+func TestContract(t *testing.T) { contract(t, servertest.RucioOptions{Own: true}) }
+
+// The other line of versions, for make test-long.
+func TestContract41(t *testing.T) { contract(t, servertest.RucioOptions{Own: true, Version: "41"}) }
+
+func contract(t *testing.T, o servertest.RucioOptions) {
+	srv := servertest.Rucio(t, o)
 	for _, name := range []string{"SUITE", "DISK", "TAPE", "ELSEWHERE", "A", "B", "C"} {
 		srv.AddRSE(servertest.RucioRSE{Name: name, NonDeterministic: true, Protocols: []servertest.RucioProtocol{{Scheme: "file", Prefix: "/lake/"}}, Attributes: map[string]string{"country": "ES", "type": "DISK"}})
 	}

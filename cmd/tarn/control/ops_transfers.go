@@ -9,6 +9,9 @@ import (
 
 // engine gives the one that makes the copies.
 func (s *Service) engine() (*replication.Engine, error) {
+	if err := s.elsewhere("transfers", "`tarn rule ls` shows how far each rule is"); err != nil {
+		return nil, err
+	}
 	if s.Engine == nil {
 		return nil, Fail(ErrNoDaemon, "", "copies are made by the daemon of a mount")
 	}

@@ -36,6 +36,7 @@ type Service struct {
 	Leave    func()                                       // tells the daemon to leave unsent files in the journal when it ends; nil where there is none
 	Daemon   Daemon                                       // zero where there is none
 	Backup   func(ctx context.Context, w io.Writer) error // of the catalogue; may be nil
+	Remote   Remote                                       // the catalogue is a server's; nil: it is this machine's
 
 	// SetRSE writes settings of an RSE into a file, whose name it gives, and puts them in force, but for what later tells
 	// of; may be nil.
@@ -121,6 +122,8 @@ func (s *Service) Handler() http.Handler {
 		"rse/usage":          operation(s.rseUsage),
 		"rse/set":            operation(s.rseSet),
 		"rse/drain":          operation(s.rseDrain),
+		"refresh":            operation(s.refresh),
+		"mkdir":              operation(s.mkdir),
 
 		"catalogue/backup": s.backup,
 	} {

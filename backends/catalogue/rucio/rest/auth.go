@@ -2,15 +2,14 @@ package rest
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"tarn/backends"
@@ -25,8 +24,11 @@ type token struct {
 	account string
 }
 
-// early is how long before its end a token is not used any more.
-const early = time.Minute
+const (
+	early     = time.Minute // how long before its end a token is not used any more
+	loginTime = time.Minute // what a login may take
+	maxToken  = 64 << 10    // bytes of a file that a token is kept in
+)
 
 // Account is the account that the server knows us as; "" before the first login.
 func (c *Client) Account() (name string, expires time.Time) {
@@ -44,49 +46,68 @@ func (c *Client) Login(ctx context.Context) error {
 	return err
 }
 
-// auth gives a token, logging in when there is none that is good for a while. One call logs in for all.
+// flight is a login under way, for all who need it.
+type flight struct {
+	done  chan struct{}
+	token token // set before done is closed, as err
+	err   error
+}
+
+// auth gives a token, logging in when there is none that is good for a while. One login is for all who ask meanwhile, and none of
+// them ends it for the others: it is the client's.
 func (c *Client) auth(ctx context.Context) (token, error) {
-	for {
-		c.mu.Lock()
-		if t := c.token; t.value != "" && (t.expires.IsZero() || c.o.Now().Before(t.expires.Add(-early))) && c.o.Config.AuthType != OIDC {
-			c.mu.Unlock()
-			return t, nil
-		}
-		if wait := c.login; wait != nil {
-			c.mu.Unlock()
-			select {
-			case <-wait:
-				continue
-			case <-ctx.Done():
-				return token{}, ctx.Err()
-			}
-		}
-		done := make(chan struct{})
-		c.login = done
+	c.mu.Lock()
+	if t := c.token; t.value != "" && (t.expires.IsZero() || c.o.Now().Before(t.expires.Add(-early))) && c.o.Config.AuthType != OIDC {
 		c.mu.Unlock()
-
-		t, err := c.obtain(ctx)
-
-		c.mu.Lock()
-		c.login = nil
-		if err == nil {
-			c.token = t
+		return t, nil
+	}
+	f := c.login
+	if f == nil {
+		if c.life.Err() != nil {
+			c.mu.Unlock()
+			return token{}, fmt.Errorf("log in: the client %w", backends.ErrClosed)
 		}
-		c.mu.Unlock()
-		close(done)
-		return t, err
+		f = &flight{done: make(chan struct{})}
+		c.login = f
+		c.under.Add(1)
+		go c.fly(f)
+	}
+	c.mu.Unlock()
+	select {
+	case <-f.done:
+		return f.token, f.err
+	case <-ctx.Done():
+		return token{}, fmt.Errorf("log in: %w", ctx.Err())
 	}
 }
 
-// forget drops a token that the server did not take.
+// fly logs in for all.
+func (c *Client) fly(f *flight) {
+	defer c.under.Done()
+	ctx, cancel := context.WithTimeout(c.life, loginTime)
+	defer cancel()
+	f.token, f.err = c.obtain(ctx)
+	if f.err != nil && ctx.Err() != nil { // nobody's who waits
+		f.err = fmt.Errorf("log in to %s: no answer in %v: %w", c.o.Config.AuthHost, loginTime, errDown)
+	}
+	c.mu.Lock()
+	c.login = nil
+	if f.err == nil {
+		c.token = f.token
+	}
+	c.mu.Unlock()
+	close(f.done)
+}
+
+// forget drops a token that the server did not take; another that a program has left meanwhile stays.
 func (c *Client) forget(t token) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.token.value == t.value {
 		c.token = token{}
 	}
-	if f := c.tokenFile(); f != "" {
-		os.Remove(f)
+	if kept, ok := c.kept(); ok && kept.value == t.value {
+		os.Remove(c.tokenFile())
 	}
 }
 
@@ -94,48 +115,12 @@ func (c *Client) forget(t token) {
 func (c *Client) obtain(ctx context.Context) (token, error) {
 	conf := c.o.Config
 	if conf.AuthType == OIDC {
-		if c.o.Token == nil {
-			return token{}, fmt.Errorf("log in to %s: no token; put one where WLCG's discovery looks for it (BEARER_TOKEN_FILE): %w", conf.Host, backends.ErrPermission)
-		}
-		v, err := c.o.Token()
-		if err != nil {
-			return token{}, fmt.Errorf("log in to %s: %w", conf.Host, err)
-		}
-		return token{value: v, account: conf.Account}, nil
+		return c.ready()
 	}
 	if t, ok := c.kept(); ok {
 		return t, nil
 	}
-	h := http.Header{}
-	set := func(k, v string) {
-		if v != "" {
-			h.Set(k, v)
-		}
-	}
-	set("X-Rucio-Account", conf.Account)
-	set("X-Rucio-VO", conf.VO)
-	route := "/auth/x509"
-	switch conf.AuthType {
-	case Userpass:
-		route = "/auth/userpass"
-		set("X-Rucio-Username", conf.Username)
-		set("X-Rucio-Password", conf.Password)
-	case X509Proxy:
-		route = "/auth/x509_proxy"
-	}
-	var t token
-	k := call{method: http.MethodGet, route: route, path: route}
-	err := c.once(ctx, k, nil, h, func(r *http.Response) error {
-		if r.StatusCode == http.StatusPartialContent {
-			return fmt.Errorf("the identity has several accounts (%s): name one: %w", r.Header.Get("X-Rucio-Auth-Accounts"), backends.ErrPermission)
-		}
-		t.value, t.account = r.Header.Get(authToken), r.Header.Get("X-Rucio-Auth-Account")
-		t.expires = ParseTime(r.Header.Get("X-Rucio-Auth-Token-Expires"))
-		if t.value == "" {
-			return fmt.Errorf("the answer has no token; is this a Rucio server? %w", backends.ErrUnavailable)
-		}
-		return nil
-	})
+	t, err := c.logIn(ctx)
 	if err != nil {
 		var e *Error
 		if errors.As(err, &e) && errors.Is(err, backends.ErrPermission) {
@@ -145,6 +130,69 @@ func (c *Client) obtain(ctx context.Context) (token, error) {
 	}
 	c.keep(t)
 	return t, nil
+}
+
+// ready gives a token that somebody else has got.
+func (c *Client) ready() (token, error) {
+	conf := c.o.Config
+	v, err := "", error(nil)
+	if c.o.Token != nil {
+		v, err = c.o.Token()
+	}
+	switch {
+	case err != nil:
+		return token{}, fmt.Errorf("log in to %s: %w", conf.Host, err)
+	case v == "":
+		return token{}, fmt.Errorf("log in to %s: no token; put one where WLCG's discovery looks for it (BEARER_TOKEN_FILE): %w", conf.Host, backends.ErrPermission)
+	}
+	return token{value: v, account: conf.Account}, nil
+}
+
+// logIn asks for a token (GET /auth/...).
+func (c *Client) logIn(ctx context.Context) (token, error) {
+	conf := c.o.Config
+	h := http.Header{}
+	route := "/auth/" + conf.AuthType
+	switch conf.AuthType {
+	case Userpass:
+		h.Set("X-Rucio-Username", latin1(conf.Username))
+		h.Set("X-Rucio-Password", latin1(conf.Password))
+	case SSH:
+		signature, err := c.answerChallenge(ctx)
+		if err != nil {
+			return token{}, err
+		}
+		h.Set("X-Rucio-SSH-Signature", signature)
+	}
+	var t token
+	k := call{method: http.MethodGet, route: route, path: route}
+	err := c.send(ctx, k, nil, h, func(r *http.Response) error {
+		if r.StatusCode == http.StatusPartialContent {
+			return fmt.Errorf("the identity has several accounts (%s): name one: %w", r.Header.Get("X-Rucio-Auth-Accounts"), backends.ErrPermission)
+		}
+		t.value, t.account = r.Header.Get(authToken), r.Header.Get("X-Rucio-Auth-Account")
+		if t.account == "" {
+			t.account = conf.Account
+		}
+		t.expires = ParseTime(r.Header.Get("X-Rucio-Auth-Token-Expires"))
+		if t.value == "" {
+			return fmt.Errorf("the answer has no token; is this a Rucio server? %w", backends.ErrUnavailable)
+		}
+		return nil
+	})
+	return t, err
+}
+
+// latin1 writes a header's value as WSGI servers read it; what has other letters goes as it is.
+func latin1(s string) string {
+	b := make([]byte, 0, len(s))
+	for _, r := range s {
+		if r > 0xff {
+			return s
+		}
+		b = append(b, byte(r))
+	}
+	return string(b)
 }
 
 // tokenFile is where a token is kept between programs of a user, "" for nowhere. It is no file of Rucio's own client, whose form says
@@ -169,7 +217,7 @@ func (c *Client) kept() (t token, ok bool) {
 	if name == "" {
 		return t, false
 	}
-	b, err := os.ReadFile(name)
+	b, err := readOwn(name)
 	if err != nil {
 		return t, false
 	}
@@ -180,6 +228,23 @@ func (c *Client) kept() (t token, ok bool) {
 	t.value, t.account = lines[0], lines[1]
 	t.expires, err = time.Parse(time.RFC3339, lines[2])
 	return t, err == nil && t.value != "" && c.o.Now().Before(t.expires.Add(-2*early))
+}
+
+// readOwn reads a file that is this user's alone: a folder that others may write in must not give us their tokens.
+func readOwn(name string) ([]byte, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if st, ok := fi.Sys().(*syscall.Stat_t); !ok || int(st.Uid) != os.Geteuid() || !fi.Mode().IsRegular() || fi.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("%s is not this user's alone: %w", name, backends.ErrPermission)
+	}
+	return io.ReadAll(io.LimitReader(f, maxToken))
 }
 
 // keep writes tokenFile for this user alone. What cannot be kept is obtained again.
@@ -196,72 +261,4 @@ func (c *Client) keep(t token) {
 	if errors.Join(err, f.Close()) != nil || os.Rename(f.Name(), name) != nil {
 		os.Remove(f.Name())
 	}
-}
-
-// tlsConfig trusts what Config.CA names, and shows the certificate of x509.
-func (c *Client) tlsConfig() (*tls.Config, error) {
-	conf := &tls.Config{MinVersion: tls.VersionTLS12}
-	if c.o.TLS != nil {
-		conf = c.o.TLS.Clone()
-	}
-	o := c.o.Config
-	if o.CA != "" {
-		roots, err := authorities(o.CA)
-		if err != nil {
-			return nil, err
-		}
-		conf.RootCAs = roots
-	}
-	switch o.AuthType {
-	case X509:
-		cert, err := tls.LoadX509KeyPair(o.Cert, o.Key)
-		if err != nil {
-			return nil, fmt.Errorf("client_cert %s: %w: %w", o.Cert, err, backends.ErrPermission)
-		}
-		conf.Certificates = []tls.Certificate{cert}
-	case X509Proxy: // renewed while we run
-		load := c.o.Proxy
-		if load == nil {
-			load = func() (tls.Certificate, error) { return tls.LoadX509KeyPair(o.Proxy, o.Proxy) }
-		}
-		conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			cert, err := load()
-			if err != nil {
-				return nil, fmt.Errorf("proxy certificate: %w", err)
-			}
-			return &cert, nil
-		}
-	}
-	return conf, nil
-}
-
-// authorities reads a file or folder of certificates.
-func authorities(name string) (*x509.CertPool, error) {
-	pool, n := x509.NewCertPool(), 0
-	files := []string{name}
-	if fi, err := os.Stat(name); err != nil {
-		return nil, fmt.Errorf("ca_cert: %w: %w", err, backends.ErrPermission)
-	} else if fi.IsDir() {
-		files, _ = filepath.Glob(filepath.Join(name, "*"))
-	}
-	for _, f := range files {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			continue
-		}
-		for {
-			var block *pem.Block
-			if block, b = pem.Decode(b); block == nil {
-				break
-			}
-			if cert, err := x509.ParseCertificate(block.Bytes); err == nil && block.Type == "CERTIFICATE" {
-				pool.AddCert(cert)
-				n++
-			}
-		}
-	}
-	if n == 0 {
-		return nil, fmt.Errorf("ca_cert %s: no certificates in it: %w", name, backends.ErrPermission)
-	}
-	return pool, nil
 }

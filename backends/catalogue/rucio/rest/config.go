@@ -1,7 +1,6 @@
 package rest
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +18,7 @@ const (
 	X509      = "x509"
 	X509Proxy = "x509_proxy"
 	OIDC      = "oidc" // a ready-made token
+	SSH       = "ssh"  // a key, which signs what the server asks to be signed
 )
 
 // Config is the section [client] of a rucio.cfg, or the like of it from elsewhere.
@@ -34,6 +34,7 @@ type Config struct {
 	Key      string // client_key, a file
 	Proxy    string // client_x509_proxy, a file
 	CA       string // ca_cert, a file or folder
+	SSHKey   string // ssh_private_key, a file
 	From     string // the file that it was read from
 }
 
@@ -41,6 +42,9 @@ type Config struct {
 func (c Config) String() string {
 	return fmt.Sprintf("%s as %s by %s", c.Host, c.Account, c.AuthType)
 }
+
+// GoString leaves it out where a program prints its own values.
+func (c Config) GoString() string { return c.String() }
 
 // check completes a Config and says what is wrong with it.
 func (c *Config) check() error {
@@ -55,12 +59,12 @@ func (c *Config) check() error {
 		c.AuthHost = c.Host
 	}
 	for _, h := range []string{c.Host, c.AuthHost} {
+		if strings.Contains(h, "@") { // nor is it in the error
+			return bad("rucio_host: a user or password does not belong into a URL")
+		}
 		u, err := url.Parse(h)
 		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 			return bad("rucio_host %q is no URL of a Rucio server: want https://host:port", h)
-		}
-		if u.User != nil {
-			return bad("rucio_host: a password does not belong into a URL")
 		}
 	}
 	if c.AuthType == "" {
@@ -82,9 +86,13 @@ func (c *Config) check() error {
 		if c.Cert == "" || c.Key == "" {
 			return bad("auth_type x509 wants client_cert and client_key in rucio.cfg")
 		}
+	case SSH:
+		if c.SSHKey == "" || c.Account == "" {
+			return bad("auth_type ssh wants ssh_private_key and account in rucio.cfg")
+		}
 	case X509Proxy, OIDC:
 	default:
-		return bad("auth_type %q is not one that tarn knows: %s, %s, %s or %s", c.AuthType, Userpass, X509, X509Proxy, OIDC)
+		return bad("auth_type %q is not one that tarn knows: %s, %s, %s, %s or %s", c.AuthType, Userpass, X509, X509Proxy, OIDC, SSH)
 	}
 	return nil
 }
@@ -110,7 +118,8 @@ func Find(getenv func(string) string) string {
 	return ""
 }
 
-// Load reads the section [client] of a rucio.cfg, and what the environment says over it. ErrNotExist, ErrDamaged.
+// Load reads the section [client] of a rucio.cfg, and what the environment says over it, in the order of Rucio's own client
+// (lib/rucio/client/baseclient.py): RUCIO_CLIENT_PROXY counts more than the file, X509_USER_PROXY less. ErrNotExist, ErrDamaged.
 func Load(file string, getenv func(string) string) (Config, error) {
 	c := Config{From: file}
 	if file != "" {
@@ -129,53 +138,38 @@ func Load(file string, getenv func(string) string) (Config, error) {
 	for _, v := range []struct {
 		name string
 		to   *string
-	}{{"RUCIO_ACCOUNT", &c.Account}, {"RUCIO_AUTH_TYPE", &c.AuthType}, {"RUCIO_VO", &c.VO}, {"X509_USER_PROXY", &c.Proxy}, {"RUCIO_CLIENT_PROXY", &c.Proxy}} {
+	}{{"RUCIO_ACCOUNT", &c.Account}, {"RUCIO_AUTH_TYPE", &c.AuthType}, {"RUCIO_VO", &c.VO}, {"RUCIO_CLIENT_PROXY", &c.Proxy},
+		{"RUCIO_CLIENT_CERT", &c.Cert}, {"RUCIO_CLIENT_KEY", &c.Key}} {
 		if s := getenv(v.name); s != "" {
 			*v.to = s
 		}
 	}
-	expand := func(s *string) { *s = os.Expand(*s, getenv) }
-	expand(&c.Cert)
-	expand(&c.Key)
-	expand(&c.Proxy)
-	expand(&c.CA)
+	if c.Proxy == "" {
+		c.Proxy = getenv("X509_USER_PROXY")
+	}
+	if getenv("X509_CERT_DIR") != "" {
+		c.CA = "" // it counts more than the file; Options.TLS is where it gets in
+	}
+	for _, f := range []*string{&c.Cert, &c.Key, &c.Proxy, &c.CA, &c.SSHKey} {
+		*f = os.Expand(*f, getenv)
+		if rest, ok := strings.CutPrefix(*f, "~/"); ok && getenv("HOME") != "" {
+			*f = filepath.Join(getenv("HOME"), rest)
+		}
+	}
 	return c, nil
 }
 
-// read reads an INI file as Python's configparser does, as far as rucio.cfg files use it: sections, "key = value" or
-// "key: value", comments of whole lines, values that go on in indented lines.
+// read takes what a rucio.cfg says.
 func (c *Config) read(r io.Reader) error {
-	fields := map[string]*string{
+	f, err := readINI(r)
+	if err != nil {
+		return err
+	}
+	for key, to := range map[string]*string{
 		"rucio_host": &c.Host, "auth_host": &c.AuthHost, "account": &c.Account, "vo": &c.VO, "auth_type": &c.AuthType, "username": &c.Username,
-		"password": &c.Password, "client_cert": &c.Cert, "client_key": &c.Key, "client_x509_proxy": &c.Proxy, "ca_cert": &c.CA,
-	}
-	in := bufio.NewScanner(io.LimitReader(r, 1<<20))
-	section, n := "", 0
-	for in.Scan() {
-		n++
-		raw := in.Text()
-		line := strings.TrimSpace(raw)
-		switch {
-		case line == "" || line[0] == '#' || line[0] == ';':
-		case line[0] == '[':
-			end := strings.IndexByte(line, ']')
-			if end < 0 {
-				return fmt.Errorf("line %d: a section without its end: %w", n, backends.ErrDamaged)
-			}
-			section = line[1:end]
-		case raw[0] == ' ' || raw[0] == '\t': // goes on; no value of ours has several lines
-		case section == "client":
-			i := strings.IndexAny(line, "=:")
-			if i < 0 { // its text may be a secret
-				return fmt.Errorf("line %d: neither a section nor key = value: %w", n, backends.ErrDamaged)
-			}
-			if to := fields[strings.ToLower(strings.TrimSpace(line[:i]))]; to != nil {
-				*to = strings.TrimSpace(line[i+1:])
-			}
-		}
-	}
-	if err := in.Err(); err != nil {
-		return fmt.Errorf("%w: %w", err, backends.ErrDamaged)
+		"password": &c.Password, "client_cert": &c.Cert, "client_key": &c.Key, "client_x509_proxy": &c.Proxy, "ca_cert": &c.CA, "ssh_private_key": &c.SSHKey,
+	} {
+		*to = f.get("client", key)
 	}
 	return nil
 }

@@ -112,7 +112,7 @@ func (c *Client) BulkMeta(ctx context.Context, dids []backends.DID) (map[backend
 	var mu sync.Mutex
 	out := make(map[backends.DID]Meta, len(dids))
 	err := pages(ctx, dids, func(ctx context.Context, part []backends.DID) error {
-		k := call{method: http.MethodPost, route: "/dids/bulkmeta", path: "/dids/bulkmeta", body: map[string]any{"dids": part, "inherit": false, "plugin": "DID_COLUMN"}}
+		k := call{method: http.MethodPost, route: "/dids/bulkmeta", twice: true, path: "/dids/bulkmeta", body: map[string]any{"dids": part, "inherit": false, "plugin": "DID_COLUMN"}}
 		return rows(ctx, c, k, func(m Meta) error {
 			mu.Lock()
 			defer mu.Unlock()
@@ -172,12 +172,12 @@ func usersOwn(all map[string]any) backends.Meta {
 
 // SetMeta sets metadata of one DID (POST /dids/SCOPE/NAME/meta).
 func (c *Client) SetMeta(ctx context.Context, d backends.DID, m map[string]any) error {
-	return c.ask(ctx, call{method: http.MethodPost, route: "/dids/SCOPE/NAME/meta", path: didPath(d, "/meta"), body: map[string]any{"meta": m, "recursive": false}}, nil)
+	return c.ask(ctx, call{method: http.MethodPost, route: "/dids/SCOPE/NAME/meta", twice: true, path: didPath(d, "/meta"), body: map[string]any{"meta": m, "recursive": false}}, nil)
 }
 
 // DeleteMeta deletes one key of JSON metadata (DELETE /dids/SCOPE/NAME/meta); that it is not there is success.
 func (c *Client) DeleteMeta(ctx context.Context, d backends.DID, key string) error {
-	err := c.ask(ctx, call{method: http.MethodDelete, route: "/dids/SCOPE/NAME/meta", path: didPath(d, "/meta"), query: url.Values{"key": {key}}}, nil)
+	err := c.ask(ctx, call{method: http.MethodDelete, route: "/dids/SCOPE/NAME/meta", twice: true, path: didPath(d, "/meta"), query: url.Values{"key": {key}}}, nil)
 	if Is(err, "KeyNotFound") {
 		return nil
 	}
@@ -194,7 +194,7 @@ type DIDMeta struct {
 // BulkSetMeta sets the metadata of many (POST /dids/bulkdidsmeta), in transactions of Page.
 func (c *Client) BulkSetMeta(ctx context.Context, all []DIDMeta) error {
 	for part := range slices.Chunk(all, Page) {
-		k := call{method: http.MethodPost, route: "/dids/bulkdidsmeta", path: "/dids/bulkdidsmeta", body: map[string]any{"dids": part}}
+		k := call{method: http.MethodPost, route: "/dids/bulkdidsmeta", twice: true, path: "/dids/bulkdidsmeta", body: map[string]any{"dids": part}}
 		if err := c.ask(ctx, k, nil); err != nil {
 			return err
 		}
@@ -222,19 +222,22 @@ type Attachment struct {
 	DIDs  []backends.DID `json:"dids"`
 }
 
-// Attach puts children into collections (POST /dids/attachments with ignore_duplicate): what is there already is success.
+// Attach puts children into collections (POST /dids/attachments with ignore_duplicate), in transactions of at most Page children: what is
+// there already is success.
 func (c *Client) Attach(ctx context.Context, all []Attachment) error {
-	k := call{method: http.MethodPost, route: "/dids/attachments", path: "/dids/attachments", body: map[string]any{"attachments": all, "ignore_duplicate": true}}
-	err := c.ask(ctx, k, nil)
-	if Is(err, "DuplicateContent", "FileAlreadyExists") { // somebody attaches the same at this moment
-		err = c.ask(ctx, k, nil)
-	}
-	return err
+	return attach(ctx, c, all, func(a Attachment) []backends.DID { return a.DIDs }, func(a Attachment, part []backends.DID) Attachment { a.DIDs = part; return a })
 }
 
-// Detach takes children out of a collection (DELETE /dids/SCOPE/NAME/dids). ErrNotExist when one is not in it.
+// Detach takes children out of a collection (DELETE /dids/SCOPE/NAME/dids), in transactions of Page. ErrNotExist when one is not in it,
+// and then the rest of its transaction is not done either.
 func (c *Client) Detach(ctx context.Context, parent backends.DID, children []backends.DID) error {
-	return c.ask(ctx, call{method: http.MethodDelete, route: "/dids/SCOPE/NAME/dids", path: didPath(parent, "/dids"), body: map[string]any{"dids": children}}, nil)
+	for part := range slices.Chunk(children, Page) {
+		k := call{method: http.MethodDelete, route: "/dids/SCOPE/NAME/dids", path: didPath(parent, "/dids"), body: map[string]any{"dids": part}}
+		if err := c.ask(ctx, k, nil); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Search streams the names of a scope's DIDs for which the filters hold (GET /dids/SCOPE/dids/search): an OR of ANDs, keys

@@ -2,12 +2,15 @@ package rest
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -110,7 +113,11 @@ func (c *Client) refusal(k call, r *http.Response) error {
 	if json.Unmarshal(b, &body) == nil && body.ExceptionClass != "" {
 		e.Class, e.Message = body.ExceptionClass, body.ExceptionMessage
 	}
+	e.Class = word(e.Class)
 	e.Message = clean(e.Message)
+	if e.Class == "DatabaseException" {
+		e.Message = "" // SQL, and what was in it
+	}
 	after := retryAfter(r.Header.Get("Retry-After"), c.o.Now())
 	is, known := classes[e.Class]
 	switch {
@@ -125,8 +132,10 @@ func (c *Client) refusal(k call, r *http.Response) error {
 	case r.StatusCode == http.StatusNotFound, r.StatusCode == http.StatusMethodNotAllowed:
 		// No exception: it is the route that is not there, which says nothing of a file.
 		e.is = fmt.Errorf("the server has no such route; is %s the right address, and does a proxy before it keep encoded slashes? %w", c.o.Config.Host, backends.ErrUnavailable)
-	case r.StatusCode >= 500:
-		e.is = errDown
+	case r.StatusCode < 400 && r.Header.Get("Location") != "":
+		e.is = fmt.Errorf("the server says that it is elsewhere: set rucio_host to the address it has there (%s): %w", place(r.Header.Get("Location")), backends.ErrUnavailable)
+	case r.StatusCode >= 500: // a fault of the server's own; no use to insist
+		e.is = errBadAnswer
 	default:
 		e.is = errBadAnswer
 	}
@@ -136,30 +145,64 @@ func (c *Client) refusal(k call, r *http.Response) error {
 	return e
 }
 
+// place is the scheme and host of an address.
+func place(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return "?"
+	}
+	return u.Scheme + "://" + u.Host
+}
+
+// word is the name of a class, "" for what is none.
+func word(s string) string {
+	if len(s) > 100 || strings.ContainsFunc(s, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_')
+	}) {
+		return ""
+	}
+	return s
+}
+
+// sql is where a database begins to speak of itself.
+var sql = regexp.MustCompile(`\[SQL:|\[parameters:|\((psycopg|sqlite3|cx_Oracle|oracledb|pymysql|MySQLdb|mysql|sqlalchemy|builtins)|ORA-\d|DETAIL:|` +
+	`\b(INSERT INTO|UPDATE \S+ SET|DELETE FROM|SELECT .{1,200} FROM)\b|\(Background on this error`)
+
 // clean takes away what databases tell of themselves.
 func clean(msg string) string {
-	for _, mark := range []string{"[SQL:", "(psycopg", "(sqlite3", "(cx_Oracle", "(oracledb", "(Background on this error"} {
-		if i := strings.Index(msg, mark); i >= 0 {
-			msg = msg[:i]
-		}
+	msg = strings.Join(strings.Fields(strings.ToValidUTF8(msg, "?")), " ")
+	if at := sql.FindStringIndex(msg); at != nil {
+		msg = strings.TrimRight(msg[:at[0]], " :")
 	}
-	msg = strings.Join(strings.Fields(msg), " ")
 	if len(msg) > 500 {
-		msg = msg[:500] + "…"
+		msg = strings.ToValidUTF8(msg[:500], "") + "…"
 	}
 	return msg
 }
 
-// broken is for a request whose answer did not come, or not whole.
-func (c *Client) broken(k call, err error) error {
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("%s %s: %w", k.method, k.route, err)
+// broken is for a request whose answer did not come, or not whole. That it was given up by the caller is told as such; a time-out of the network's
+// own, which calls itself context.DeadlineExceeded too, is not.
+func (c *Client) broken(ctx context.Context, k call, err error) error {
+	if cerr := ctx.Err(); cerr != nil {
+		return fmt.Errorf("%s %s: %w", k.method, k.route, cerr)
 	}
 	var u *url.Error // its text has the whole URL
 	if errors.As(err, &u) {
 		err = u.Err
 	}
-	return c.fault(k, fmt.Errorf("%s: %w: %w", c.o.Config.Host, err, errDown))
+	kind := errDown
+	for _, own := range []error{backends.ErrPermission, backends.ErrExpired} { // of a certificate that is no good
+		if errors.Is(err, own) {
+			return c.fault(k, err)
+		}
+	}
+	var unknown x509.UnknownAuthorityError
+	var name x509.HostnameError
+	var bad *tls.CertificateVerificationError
+	if errors.As(err, &unknown) || errors.As(err, &name) || errors.As(err, &bad) {
+		kind = backends.ErrUnavailable // the same the next time
+	}
+	return c.fault(k, fmt.Errorf("%s: %v: %w", c.o.Config.Host, err, kind))
 }
 
 func (c *Client) fault(k call, err error) error {

@@ -2,9 +2,11 @@ package rest
 
 import (
 	"context"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"sync"
+	"time"
 
 	"tarn/backends"
 )
@@ -36,7 +38,7 @@ func (c *Client) ListReplicas(ctx context.Context, dids []backends.DID) (map[bac
 	var mu sync.Mutex
 	out := make(map[backends.DID]Replicas, len(dids))
 	err := pages(ctx, dids, func(ctx context.Context, part []backends.DID) error {
-		k := call{method: http.MethodPost, route: "/replicas/list", path: "/replicas/list", body: map[string]any{
+		k := call{method: http.MethodPost, route: "/replicas/list", twice: true, path: "/replicas/list", body: map[string]any{
 			"dids": part, "all_states": true, "ignore_availability": true, "unavailable": true, "domain": "all",
 		}}
 		return rows(ctx, c, k, func(r Replicas) error {
@@ -64,16 +66,27 @@ type NewReplica struct {
 // exist are success, also when their size or checksum is another: compare afterwards.
 func (c *Client) AddReplicas(ctx context.Context, rse string, all []NewReplica) error {
 	for part := range slices.Chunk(all, Page) {
-		k := call{method: http.MethodPost, route: "/replicas", path: "/replicas", body: map[string]any{"rse": rse, "files": part, "ignore_availability": false}}
-		err := c.ask(ctx, k, nil)
-		if Is(err, "RucioException", "DatabaseException") { // two who register the same at a moment: the database refuses one of them
-			err = c.ask(ctx, k, nil)
-		}
-		if err != nil {
+		k := call{method: http.MethodPost, route: "/replicas", twice: true, path: "/replicas", body: map[string]any{"rse": rse, "files": part, "ignore_availability": false}}
+		if err := collide(ctx, func() error { return c.ask(ctx, k, nil) }); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// collide repeats what the database refused to all but one of those who did the same at a moment.
+func collide(ctx context.Context, f func() error) error {
+	for try := 1; ; try++ {
+		err := f()
+		if !Is(err, "RucioException", "DatabaseException", "DuplicateContent", "FileAlreadyExists") || try == 5 {
+			return err
+		}
+		select {
+		case <-time.After(time.Duration(try)*50*time.Millisecond + rand.N(100*time.Millisecond)):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // at is a replica as some routes name it.
@@ -85,7 +98,7 @@ type at struct {
 
 // DeclareBad marks a copy as bad (POST /replicas/bad), for administrators.
 func (c *Client) DeclareBad(ctx context.Context, d backends.DID, rse, why string) error {
-	return c.ask(ctx, call{method: http.MethodPost, route: "/replicas/bad", path: "/replicas/bad", body: map[string]any{"replicas": []at{{d.Scope, d.Name, rse}}, "reason": why}}, nil)
+	return c.ask(ctx, call{method: http.MethodPost, route: "/replicas/bad", twice: true, path: "/replicas/bad", body: map[string]any{"replicas": []at{{d.Scope, d.Name, rse}}, "reason": why}}, nil)
 }
 
 // DeclareSuspicious tells of a copy that may be bad (POST /replicas/suspicious), for everybody.
@@ -95,5 +108,5 @@ func (c *Client) DeclareSuspicious(ctx context.Context, pfn, why string) error {
 
 // Tombstone lets the reaper remove a copy (POST /replicas/tombstone). ErrBusy while a rule wants it.
 func (c *Client) Tombstone(ctx context.Context, d backends.DID, rse string) error {
-	return c.ask(ctx, call{method: http.MethodPost, route: "/replicas/tombstone", path: "/replicas/tombstone", body: map[string]any{"replicas": []at{{d.Scope, d.Name, rse}}}}, nil)
+	return c.ask(ctx, call{method: http.MethodPost, route: "/replicas/tombstone", twice: true, path: "/replicas/tombstone", body: map[string]any{"replicas": []at{{d.Scope, d.Name, rse}}}}, nil)
 }

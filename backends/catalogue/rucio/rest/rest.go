@@ -2,13 +2,12 @@
 // decoded as they arrive, and errors by class rather than by status, which Rucio's are not reliable in.
 // One file is one group of routes; lib/rucio/web/rest/flaskapi/v1 of Rucio 38 to 41 is the source.
 //
-// A Client bounds its connections and the requests under way, logs in when it must, and asks again only where
-// the server cannot have done anything. Repeating calls that failed temporarily is package retry's.
+// A Client bounds its connections and the requests under way, logs in when it must, and makes a call again for a few seconds (Options.Patience)
+// where that can do no harm. Repeating for longer what failed temporarily is package retry's. A function that gets rows of a stream
+// must not make calls of the same Client: the stream has one of its turns.
 package rest
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -19,7 +18,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
 	"sync"
 	"time"
 
@@ -33,10 +31,13 @@ const Page = 1000
 type Options struct {
 	// Config is where the server is and how to log in.
 	Config Config
-	// Atmost (8) is how many requests are under way at most.
+	// AtMost (8) is how many requests are under way at most.
 	AtMost int
 	// Silence (1 min) is how long the server may say nothing; an answer may take as long as it likes as long as it comes.
 	Silence time.Duration
+	// Patience (5 s) is how long after a call has begun it may be made again where that is harmless and the server may be well the next
+	// moment (a connection that broke, 502, 503, 504); negative: not at all. Longer waits are package retry's.
+	Patience time.Duration
 	// Agent is the User-Agent.
 	Agent string
 	// TLS gives the settings for a server, e.g. credential.Source's: nil is the system's authorities, and Config.CA.
@@ -59,10 +60,15 @@ type Client struct {
 	http  *http.Client
 	turns chan struct{}
 
+	life  context.Context // ends with Close
+	end   context.CancelFunc
+	under sync.WaitGroup // logins
+
 	mu     sync.Mutex // guards the rest
 	token  token
-	login  chan struct{}    // non-nil while somebody logs in
+	login  *flight          // non-nil while somebody logs in
 	counts map[string]int64 // calls by route
+	tenths int              // of further attempts that may be made, over all calls
 }
 
 // New makes a client; nothing is asked yet.
@@ -76,6 +82,9 @@ func New(o Options) (*Client, error) {
 	if o.Silence <= 0 {
 		o.Silence = time.Minute
 	}
+	if o.Patience == 0 {
+		o.Patience = 5 * time.Second
+	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -85,7 +94,7 @@ func New(o Options) (*Client, error) {
 	if o.Agent == "" {
 		o.Agent = "tarn"
 	}
-	c := &Client{o: o, turns: make(chan struct{}, o.AtMost), counts: map[string]int64{}}
+	c := &Client{o: o, turns: make(chan struct{}, o.AtMost), counts: map[string]int64{}, tenths: maxTenths}
 	conf, err := c.tlsConfig()
 	if err != nil {
 		return nil, err
@@ -98,19 +107,30 @@ func New(o Options) (*Client, error) {
 			// gunicorn closes what was idle for 2 s by default, and a request that meets that is lost.
 			IdleConnTimeout: 1500 * time.Millisecond,
 		},
-		// Redirects carry the token in a header of its own, which net/http would send anywhere: they are followed on the same host only.
-		CheckRedirect: func(r *http.Request, via []*http.Request) error {
-			if r.URL.Host != via[0].URL.Host || len(via) > 5 {
-				return http.ErrUseLastResponse
-			}
-			return nil
-		},
+		CheckRedirect: sameServer,
 	}
+	c.life, c.end = context.WithCancel(context.Background())
 	return c, nil
 }
 
-// Close gives the connections back.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+// sameServer follows a redirect at the same server only: the token is in a header of its own, which net/http would send anywhere. Nor does it
+// let a POST become a GET, which 301 and 302 do and which would look like success.
+func sameServer(r *http.Request, via []*http.Request) error {
+	first := via[0]
+	if r.URL.Host != first.URL.Host || r.URL.Scheme != first.URL.Scheme || r.Method != first.Method || len(via) > 5 {
+		return http.ErrUseLastResponse
+	}
+	return nil
+}
+
+// Close gives the connections back, and ends a login that is under way.
+func (c *Client) Close() {
+	c.mu.Lock()
+	c.end()
+	c.mu.Unlock()
+	c.under.Wait()
+	c.http.CloseIdleConnections()
+}
 
 // URL is the server's.
 func (c *Client) URL() string { return c.o.Config.Host }
@@ -139,6 +159,8 @@ type call struct {
 	path   string     // escaped
 	query  url.Values // nil: none
 	body   any        // marshalled as JSON; nil: none
+	twice  bool       // a POST, PUT or DELETE that may be made twice: it reads, or does nothing the second time
+	given  *bool      // set when the caller has had some of the answer, so that it cannot be asked for again
 }
 
 // segment escapes one component of a path: slashes of names too.
@@ -150,71 +172,6 @@ func segment(s string) string {
 // didPath is /dids/SCOPE/NAME and what follows.
 func didPath(d backends.DID, suffix string) string {
 	return "/dids/" + segment(d.Scope) + "/" + segment(d.Name) + suffix
-}
-
-// maxBody is how much of an answer that is no stream is read, and maxLine how long a line of one that is may be.
-const (
-	maxBody = 64 << 20
-	maxLine = 4 << 20
-)
-
-// ask makes a call and decodes its JSON answer into out, which may be nil.
-func (c *Client) ask(ctx context.Context, k call, out any) error {
-	return c.open(ctx, k, func(r *http.Response) error {
-		b, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
-		if err != nil {
-			return c.broken(k, err)
-		}
-		if len(b) > maxBody {
-			return c.fault(k, fmt.Errorf("an answer of more than %d bytes: %w", maxBody, backends.ErrUnavailable))
-		}
-		if out == nil || len(bytes.TrimSpace(b)) == 0 {
-			return nil
-		}
-		if err := decode(b, out); err != nil {
-			return c.fault(k, fmt.Errorf("the answer does not parse: %w: %w", err, backends.ErrUnavailable))
-		}
-		return nil
-	})
-}
-
-// errStop ends a stream early, without an error.
-var errStop = errors.New("enough")
-
-// stream makes a call and gives each line of its answer to f as it comes; errStop from f is the end.
-// Rucio ends a stream that fails half way as if it were whole (common.py, try_stream): who knows how many lines
-// there must be compares.
-func (c *Client) stream(ctx context.Context, k call, f func(line []byte) error) error {
-	return c.open(ctx, k, func(r *http.Response) error {
-		in := bufio.NewScanner(r.Body)
-		in.Buffer(make([]byte, 64<<10), maxLine)
-		for in.Scan() {
-			line := bytes.TrimSpace(in.Bytes())
-			if len(line) == 0 {
-				continue
-			}
-			if err := f(line); errors.Is(err, errStop) {
-				return nil
-			} else if err != nil {
-				return err
-			}
-		}
-		if err := in.Err(); err != nil {
-			return c.broken(k, err)
-		}
-		return nil
-	})
-}
-
-// rows streams decoded lines.
-func rows[T any](ctx context.Context, c *Client, k call, f func(T) error) error {
-	return c.stream(ctx, k, func(line []byte) error {
-		var row T
-		if err := decode(line, &row); err != nil {
-			return c.fault(k, fmt.Errorf("a line of the answer does not parse: %w: %w", err, backends.ErrUnavailable))
-		}
-		return f(row)
-	})
 }
 
 // open makes a call with a token, logging in once more when the server does not take that one.
@@ -231,7 +188,7 @@ func (c *Client) open(ctx context.Context, k call, use func(*http.Response) erro
 		if err != nil {
 			return err
 		}
-		err = c.once(ctx, k, body, http.Header{authToken: {t.value}}, use)
+		err = c.send(ctx, k, body, http.Header{authToken: {t.value}}, use)
 		var e *Error
 		if again && errors.As(err, &e) && e.Class == "CannotAuthenticate" {
 			c.forget(t)
@@ -241,94 +198,16 @@ func (c *Client) open(ctx context.Context, k call, use func(*http.Response) erro
 	}
 }
 
-// once makes one request in its turn.
-func (c *Client) once(ctx context.Context, k call, body []byte, h http.Header, use func(*http.Response) error) error {
-	select {
-	case c.turns <- struct{}{}:
-		defer func() { <-c.turns }()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	quiet := time.AfterFunc(c.o.Silence, func() { cancel(errSilent) })
-	defer quiet.Stop()
-
-	host := c.o.Config.Host
-	if strings.HasPrefix(k.path, "/auth/") {
-		host = c.o.Config.AuthHost
-	}
-	target := strings.TrimSuffix(host, "/") + k.path
-	if len(k.query) > 0 {
-		target += "?" + k.query.Encode()
-	}
-	var rd io.Reader
-	if body != nil {
-		rd = bytes.NewReader(body)
-	}
-	req, err := http.NewRequestWithContext(ctx, k.method, target, rd)
-	if err != nil {
-		return c.fault(k, fmt.Errorf("%w: %w", err, backends.ErrName))
-	}
-	for n, v := range h {
-		req.Header[n] = v
-	}
-	req.Header.Set("User-Agent", c.o.Agent)
-	req.Header.Set("X-Rucio-Script", "tarn")
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	c.count(k.method + " " + k.route)
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return c.broken(k, orSilent(ctx, err))
-	}
-	defer resp.Body.Close()
-	quiet.Reset(c.o.Silence)
-	resp.Body = &heard{resp.Body, func() { quiet.Reset(c.o.Silence) }}
-	if resp.StatusCode >= 300 {
-		return c.refusal(k, resp)
-	}
-	err = use(resp)
-	if err != nil && ctx.Err() != nil && errors.Is(context.Cause(ctx), errSilent) {
-		return c.broken(k, errSilent)
-	}
-	return err
-}
-
-var errSilent = errors.New("no answer in time")
-
-func orSilent(ctx context.Context, err error) error {
-	if errors.Is(context.Cause(ctx), errSilent) {
-		return errSilent
-	}
-	return err
-}
-
-// heard notes that the server is saying something.
-type heard struct {
-	io.ReadCloser
-	note func()
-}
-
-func (h *heard) Read(p []byte) (int, error) {
-	n, err := h.ReadCloser.Read(p)
-	if n > 0 {
-		h.note()
-	}
-	return n, err
-}
-
 // Ping gives the server's version (GET /ping). It needs no login.
 func (c *Client) Ping(ctx context.Context) (version string, err error) {
 	var v struct {
 		Version string `json:"version"`
 	}
 	k := call{method: http.MethodGet, route: "/ping", path: "/ping"}
-	err = c.once(ctx, k, nil, nil, func(r *http.Response) error {
+	err = c.send(ctx, k, nil, nil, func(r *http.Response) error {
 		b, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
 		if err != nil {
-			return c.broken(k, err)
+			return c.broken(ctx, k, err)
 		}
 		if err := decode(b, &v); err != nil || v.Version == "" {
 			return c.fault(k, fmt.Errorf("this does not look like a Rucio server: %w", backends.ErrUnavailable))

@@ -83,7 +83,7 @@ func (c *Client) RulesOf(ctx context.Context, d backends.DID, f func(Rule) error
 
 // DeleteRule ends a rule (DELETE /rules/ID): Rucio does so about an hour later.
 func (c *Client) DeleteRule(ctx context.Context, id string) error {
-	return c.ask(ctx, call{method: http.MethodDelete, route: "/rules/ID", path: "/rules/" + segment(id), body: map[string]any{}}, nil)
+	return c.ask(ctx, call{method: http.MethodDelete, route: "/rules/ID", twice: true, path: "/rules/" + segment(id), body: map[string]any{}}, nil)
 }
 
 // WhoAmI gives the account of the token (GET /accounts/whoami).

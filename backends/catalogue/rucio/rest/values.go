@@ -3,7 +3,9 @@ package rest
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"math"
 	"strconv"
 	"strings"
@@ -14,7 +16,13 @@ import (
 func decode(b []byte, out any) error {
 	d := json.NewDecoder(bytes.NewReader(plain(b)))
 	d.UseNumber()
-	return d.Decode(out)
+	if err := d.Decode(out); err != nil {
+		return err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return errors.New("more than one value")
+	}
+	return nil
 }
 
 // plain puts null in the place of Infinity, -Infinity and NaN outside of strings.
