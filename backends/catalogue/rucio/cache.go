@@ -467,7 +467,7 @@ func (c *Catalogue) Refresh(d backends.DID) {
 	c.joined.Purge()
 	c.ruled.Purge()
 	c.mu.Lock()
-	c.scoped, c.rsesAt = time.Time{}, time.Time{}
+	c.scoped, c.names, c.rses = time.Time{}, nil, nil
 	c.mu.Unlock()
 }
 

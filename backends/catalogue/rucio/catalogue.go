@@ -87,9 +87,10 @@ type Catalogue struct {
 	listings listings
 	batch    batch
 
-	mu     sync.Mutex // guards the rest
-	rses   map[string]rest.RSE
-	rsesAt time.Time
+	mu     sync.Mutex         // guards the rest
+	rses   map[string]element // that were asked for
+	names  []string           // of all RSEs; nil: not asked for
+	named  time.Time
 	scopes []string
 	scoped time.Time
 	awayAt time.Time // when the server could not be asked; zero: it answers
@@ -215,52 +216,6 @@ func edge(op string, d backends.DID, err error) error {
 		return nil
 	}
 	return &backends.OpError{Op: op, DID: d, Err: err}
-}
-
-// RSEs gives the lake's storage elements, from the server at most once in TTL.
-func (c *Catalogue) RSEs(ctx context.Context) (map[string]rest.RSE, error) {
-	c.mu.Lock()
-	have, asked := c.rses, c.rsesAt
-	c.mu.Unlock()
-	if have != nil && c.now().Sub(asked) < 10*c.o.TTL {
-		return have, nil
-	}
-	names, err := c.c.RSEs(ctx, "")
-	all := make(map[string]rest.RSE, len(names))
-	for _, n := range names {
-		if err != nil {
-			break
-		}
-		var r rest.RSE
-		if r, err = c.c.RSE(ctx, n); errors.Is(err, backends.ErrNotExist) { // removed meanwhile
-			err = nil
-			continue
-		}
-		all[n] = r
-	}
-	if err != nil {
-		if have != nil && backends.IsTemporary(err) {
-			return have, nil
-		}
-		return nil, edge("list the RSEs", backends.DID{}, err)
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.rses, c.rsesAt = all, c.now()
-	return all, nil
-}
-
-// rse gives one.
-func (c *Catalogue) rse(ctx context.Context, name string) (rest.RSE, error) {
-	all, err := c.RSEs(ctx)
-	if err != nil {
-		return rest.RSE{}, err
-	}
-	r, ok := all[name]
-	if !ok {
-		return r, fmt.Errorf("RSE %s: Rucio has none of this name: %w", name, backends.ErrNotExist)
-	}
-	return r, nil
 }
 
 // ScopeAlgorithm gives the function of that name by which the scope of an LFN is found (lib/rucio/common/utils.py,

@@ -189,11 +189,11 @@ func (c *Catalogue) askReplicas(ctx context.Context, d backends.DID) (copies, er
 	case a.info.IsDir():
 		return copies{}, backends.ErrIsDir
 	}
-	rses, err := c.RSEs(ctx)
+	rows, err := c.c.ListReplicas(ctx, []backends.DID{d})
 	if err != nil {
 		return copies{}, err
 	}
-	rows, err := c.c.ListReplicas(ctx, []backends.DID{d})
+	rses, err := c.rsesOf(ctx, slices.Collect(maps.Keys(rows[d].States)))
 	if err != nil {
 		return copies{}, err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 
@@ -133,7 +134,13 @@ func (c *Catalogue) addFiles(ctx context.Context, all []backends.Entry) (added i
 	if err != nil {
 		return 0, err
 	}
-	rses, err := c.RSEs(ctx)
+	at := map[string]bool{}
+	for _, e := range all {
+		for _, r := range e.Replicas {
+			at[r.RSE] = true
+		}
+	}
+	rses, err := c.rsesOf(ctx, slices.Collect(maps.Keys(at)))
 	if err != nil {
 		return 0, err
 	}
@@ -419,7 +426,7 @@ func (c *Catalogue) PutReplica(ctx context.Context, d backends.DID, gen backends
 	defer c.changed(d)
 	switch r.State {
 	case backends.Available:
-		rses, err := c.RSEs(ctx)
+		rses, err := c.rsesOf(ctx, []string{r.RSE})
 		if err != nil {
 			return edge("put replica", d, err)
 		}
