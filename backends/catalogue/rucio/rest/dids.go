@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -149,6 +150,9 @@ func (c *Client) UserMeta(ctx context.Context, d backends.DID) (backends.Meta, e
 
 // SetMeta sets metadata of one DID (POST /dids/SCOPE/NAME/meta).
 func (c *Client) SetMeta(ctx context.Context, d backends.DID, m map[string]any) error {
+	if path.Base(d.Name) == "meta" { // /dids/s/a/meta/meta would be the key "meta" of a
+		return c.BulkSetMeta(ctx, []DIDMeta{{d.Scope, d.Name, m}})
+	}
 	return c.ask(ctx, call{method: http.MethodPost, route: "/dids/SCOPE/NAME/meta", twice: true, path: didPath(d, "/meta"), body: map[string]any{"meta": m, "recursive": false}}, nil)
 }
 
