@@ -59,7 +59,7 @@ func (r *RucioServer) ask(question map[string]any) string {
 	}
 	d := r.at.driver
 	// One that hangs is ended, and the next question starts another.
-	slow := time.AfterFunc(10*time.Minute, func() { d.cmd.Process.Kill() })
+	slow := time.AfterFunc(5*time.Minute, func() { d.cmd.Process.Kill() })
 	defer slow.Stop()
 	var answer struct{ Out, Error string }
 	if _, err = d.in.Write(append(line, '\n')); err == nil {

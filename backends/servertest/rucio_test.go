@@ -3,7 +3,6 @@ package servertest
 import (
 	"bytes"
 	"crypto/tls"
-	"encoding/json"
 	"hash/adler32"
 	"net/http"
 	"os"
@@ -16,6 +15,12 @@ import (
 
 	"tarn/integration/needed"
 )
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	StopRucio() // they would end by themselves, but a little later
+	os.Exit(code)
+}
 
 // processes are those of a Rucio server: what has its folder in its arguments or works for it.
 func processes(t *testing.T, dir string) (found []string) {
@@ -84,87 +89,6 @@ func testRucio(t *testing.T, o RucioOptions) {
 	}
 }
 
-// pfn asks the server where a file's replica at an RSE is.
-func pfn(t *testing.T, r *RucioServer, scope, name, rse string) string {
-	t.Helper()
-	for line := range strings.Lines(r.Do("POST", "/replicas/list", map[string]any{"dids": []any{map[string]string{"scope": scope, "name": name}}, "rse_expression": rse})) {
-		var row struct{ Rses map[string][]string }
-		must(t, json.Unmarshal([]byte(line), &row))
-		if p := row.Rses[rse]; len(p) == 1 {
-			return p[0]
-		}
-	}
-	t.Fatalf("no replica of %s at %s", name, rse)
-	return ""
-}
-
-// TestRucioMoves has a rule fulfilled by the mover between two protocols, and one that fails.
-func TestRucioMoves(t *testing.T) {
-	r := Rucio(t, RucioOptions{})
-	dav := NGINX(t, NGINXOptions{PKI: NewPKI(t)})
-	dir := t.TempDir()
-	scope := r.Unique("moved")
-	r.AddScope(RucioRoot, scope)
-	from := r.AddRSE(RucioRSE{Protocols: []RucioProtocol{{Scheme: "file", Host: "localhost", Prefix: dir + "/"}}})
-	to := r.AddRSE(RucioRSE{Protocols: []RucioProtocol{{Scheme: "http", Host: "127.0.0.1", Port: portOf(t, dav.HTTP), Prefix: "/rse/"}}})
-	data := bytes.Repeat([]byte("0123456789"), 300000)
-	sum := strconv.FormatUint(1<<32|uint64(adler32.Checksum(data)), 16)[1:]
-	add := func(name, sum string) (rule string) {
-		r.Do("POST", "/replicas", map[string]any{"rse": from, "files": []any{map[string]any{"scope": scope, "name": name, "bytes": len(data), "adler32": sum}}})
-		file := strings.TrimPrefix(pfn(t, r, scope, name, from), "file://localhost")
-		must(t, os.MkdirAll(filepath.Dir(file), 0o755))
-		must(t, os.WriteFile(file, data, 0o644))
-		var ids []string
-		must(t, json.Unmarshal([]byte(r.Do("POST", "/rules/", map[string]any{
-			"dids": []any{map[string]string{"scope": scope, "name": name}}, "account": RucioRoot, "copies": 1, "rse_expression": to, "lifetime": 3600, "grouping": "DATASET",
-		})), &ids))
-		return ids[0]
-	}
-	state := func(rule string) string {
-		var got struct{ State string }
-		must(t, json.Unmarshal([]byte(r.Do("GET", "/rules/"+rule, nil)), &got))
-		return got.State
-	}
-	good, bad := add("good", sum), add("bad", "00000001")
-	if s := state(good); s != "REPLICATING" {
-		t.Fatalf("the rule before it is moved: %s", s)
-	}
-	r.Daemons("mover")
-	if s := state(good); s != "OK" {
-		log, _ := os.ReadFile(filepath.Join(r.Dir, "log/daemons"))
-		t.Fatalf("the rule after it is moved: %s\n%s", s, log[max(0, len(log)-6000):])
-	}
-	resp, err := http.Get(pfn(t, r, scope, "good", to))
-	must(t, err)
-	defer resp.Body.Close()
-	var got bytes.Buffer
-	if _, err := got.ReadFrom(resp.Body); err != nil || !bytes.Equal(got.Bytes(), data) {
-		t.Errorf("other bytes at %s: %s, %d of them, %v", resp.Request.URL, resp.Status, got.Len(), err)
-	}
-	for range 6 { // Rucio tries again a few times
-		if state(bad) == "STUCK" {
-			break
-		}
-		r.Daemons("mover")
-	}
-	if s := state(bad); s != "STUCK" {
-		t.Errorf("a rule for a file with another checksum than the catalogue's: %s", s)
-	}
-	// What nobody wants any longer is deleted, on the storage too.
-	r.Do("PUT", "/rules/"+good, map[string]any{"options": map[string]any{"lifetime": -1, "purge_replicas": true}})
-	r.Daemons("cleaner", "reaper")
-	if resp, err := http.Get("http://" + strings.TrimPrefix(resp.Request.URL.String(), "http://")); err != nil || resp.StatusCode != http.StatusNotFound {
-		t.Errorf("a file whose rule has expired: %v, %v", resp, err)
-	}
-}
-
-func portOf(t *testing.T, u string) int {
-	t.Helper()
-	n, err := strconv.Atoi(u[strings.LastIndexByte(u, ':')+1:])
-	must(t, err)
-	return n
-}
-
 // TestRucioWithCertificates logs in by certificate, proxy and VOMS proxy, by net/http and by the real client.
 func TestRucioWithCertificates(t *testing.T) {
 	p := NewPKI(t)
@@ -209,9 +133,13 @@ func TestRucioWithCertificates(t *testing.T) {
 	}
 }
 
-// TestRucioOfCTAO makes a tree of names that begin with a slash.
-func TestRucioOfCTAO(t *testing.T) {
-	r := Rucio(t, RucioOptions{CTAO: true})
+func TestRucioOfCTAO(t *testing.T) { testRucioOfCTAO(t, RucioOptions{CTAO: true}) }
+
+func TestRucio41OfCTAO(t *testing.T) { testRucioOfCTAO(t, RucioOptions{CTAO: true, Version: "41"}) }
+
+// testRucioOfCTAO registers a file under a name that begins with a slash.
+func testRucioOfCTAO(t *testing.T, o RucioOptions) {
+	r := Rucio(t, o)
 	scope := strings.ReplaceAll(r.Unique("dl"), "-", "")
 	r.AddScope(RucioRoot, scope)
 	dir := t.TempDir()
@@ -255,7 +183,7 @@ func TestRucioPauses(t *testing.T) {
 	}
 }
 
-// TestRucioEnds wants nothing left of a server, neither processes nor its folder; not of one whose test was killed either.
+// TestRucioEnds wants nothing left of a server, neither processes nor its folder.
 func TestRucioEnds(t *testing.T) {
 	var dir string
 	t.Run("one", func(t *testing.T) {

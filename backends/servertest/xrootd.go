@@ -262,7 +262,7 @@ func tape(t testing.TB, s *Server, c *strings.Builder, uid, gid int) {
 echo 0
 [ "$1" = exists ] || stat -c "- rw-r--r-- %h %u %g %X %Z %Y %s %o %b" "$f"
 `)
-	stage := script("stage.sh", `sleep 1; cp "TAPES/${1#/tape/}" "$2.anew" && mv "$2.anew" "$2"
+	stage := script("stage.sh", `sleep 1; mkdir -p "${2%/*}"; cp "TAPES/${1#/tape/}" "$2.anew" && mv "$2.anew" "$2"
 `)
 	fmt.Fprintf(c, "all.export /tape stage check nodread\noss.rsscmd %s\noss.stagecmd sync %s\noss.xfr deny 5 keep 60 2 1g 1\n", look, stage)
 }

@@ -3,6 +3,7 @@
 Rucio's own submitter, poller and finisher do the rest, so rules, locks, retries and the choice of sources are the real ones. A file
 goes by way of a local one, whose size and checksum must be what the catalogue says, and is read back.
 """
+import ctypes
 import datetime
 import hashlib
 import os
@@ -13,12 +14,12 @@ import tempfile
 import urllib.parse
 import zlib
 
-from rucio.common.constants import BASE_SCHEME_MAP
+from rucio.common import constants
 from rucio.core import transfer as transfer_core
 from rucio.db.sqla.constants import RequestState, RequestType
 from rucio.transfertool.transfertool import TransferStatusReport, Transfertool, TransferToolBuilder
 
-SECONDS = 600  # that one copy may take
+SECONDS = 120  # that one copy may take
 GFAL = ('root', 'roots', 'xroot', 'davs', 'dav', 'https', 'http', 'gsiftp', 'ftp', 'srm')
 outcomes = {}  # by request: (error or None, source RSE's id)
 
@@ -68,7 +69,7 @@ class Mover(Transfertool):
 
 
 # FTS could not copy between most of these; sources of other schemes would be left out.
-BASE_SCHEME_MAP.update({a: sorted(Mover.supported_schemes) for a in Mover.supported_schemes})
+(constants.BASE_SCHEME_MAP if hasattr(constants, 'BASE_SCHEME_MAP') else constants.SCHEME_MAP).update({a: sorted(Mover.supported_schemes) for a in Mover.supported_schemes})
 transfer_core.TRANSFERTOOL_CLASSES_BY_NAME[Mover.external_name] = Mover
 
 
@@ -77,7 +78,7 @@ def move(t):
     errors = []
     for source in t.sources:
         try:
-            with tempfile.TemporaryDirectory(prefix='tarn-mover-') as tmp:
+            with tempfile.TemporaryDirectory(prefix='mover-', dir=os.path.dirname(os.environ['RUCIO_HOME']) + '/run') as tmp:
                 local = os.path.join(tmp, 'file')
                 fetch(t.source_url(source), local)  # from a tape system this brings it back
                 verify(local, t.rws)
@@ -139,10 +140,14 @@ def gfal(source, destination):
         folders(destination)
     else:
         args.insert(1, '-p')
-    done = subprocess.run(args, env=env, timeout=SECONDS + 10, capture_output=True, text=True)
+    done = subprocess.run(args, env=env, timeout=SECONDS + 10, capture_output=True, text=True, preexec_fn=die_with_us)
     # It aborts now and then when it is done and ends: what arrived decides, which is looked at in any case.
     if done.returncode not in (0, -signal.SIGABRT):
         raise subprocess.CalledProcessError(done.returncode, args, stderr=done.stderr or done.stdout)
+
+
+def die_with_us():
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def folders(url):

@@ -10,6 +10,7 @@ import glob
 import json
 import os
 import pwd
+import random
 import secrets
 import shutil
 import signal
@@ -72,10 +73,13 @@ def accepts(port):
 
 
 def free_ports(n):
-    socks = [socket.create_server(('127.0.0.1', 0)) for _ in range(n)]
-    ports = [s.getsockname()[1] for s in socks]
-    for s in socks:
-        s.close()
+    """Ports that nobody listens at, below those that the kernel gives to others, since they are free again until our services listen."""
+    ports = []
+    while len(ports) < n:
+        port = random.SystemRandom().randrange(20000, 32000)
+        with contextlib.suppress(OSError), socket.create_server(('127.0.0.1', port)):
+            if port not in ports:
+                ports.append(port)
     return ports
 
 

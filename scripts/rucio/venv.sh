@@ -27,6 +27,7 @@ if ! have; then
       exit 1
     fi
     rm -f "$log"
+    "$venv/bin/python" -m compileall -q -j 2 "$venv/lib" >/dev/null 2>&1 || true # else each start does it, where PYTHONDONTWRITEBYTECODE is set
     cp "$list" "$venv/requirements.txt"
   fi
   exec 9>&-
