@@ -265,8 +265,12 @@ func pythonFilters(filters []map[string]any) (string, error) {
 				b.WriteString(map[bool]string{true: "True", false: "False"}[v])
 			case string:
 				b.WriteString(pythonString(v))
-			case int, int64, float64, json.Number:
-				fmt.Fprint(&b, v)
+			case int, int8, int16, int32, int64, uint8, uint16, uint32, uint64, float32, float64, json.Number:
+				number := fmt.Sprint(v)
+				if !json.Valid([]byte(number)) || !strings.ContainsAny(number[:1], "-0123456789") { // inf, nan, and what is no number at all
+					return "", fmt.Errorf("a filter with the number %q: %w", number, backends.ErrNotSupported)
+				}
+				b.WriteString(number)
 			default:
 				return "", fmt.Errorf("a filter of type %T: %w", v, backends.ErrNotSupported)
 			}
