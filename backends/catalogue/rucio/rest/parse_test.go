@@ -153,6 +153,7 @@ func FuzzINI(f *testing.F) {
 	f.Add("[client]\na = b\n  c\n[DEFAULT]\nx: %(a)s %% %(x)s\n")
 	f.Add("[a]\n\xef\xbb\xbf=\n[client")
 	f.Add("[client]\nrucio_host = %(%(a)s)s%(\n")
+	f.Add("[client]\nrucio_host = " + strings.Repeat("%(rucio_host)s", 100)) // 100 to the tenth
 	f.Fuzz(func(t *testing.T, text string) {
 		var c Config
 		if err := c.read(strings.NewReader(text)); err != nil && !errors.Is(err, backends.ErrDamaged) {
