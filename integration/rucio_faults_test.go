@@ -44,6 +44,12 @@ func TestRucioAway(t *testing.T) {
 	g.sh("mkdir " + g.path(g.scope, "dir"))
 	g.sh("ls -l " + g.path(g.scope) + " " + g.path(g.scope, "dir"))
 
+	data := content(7, 300000)
+	written, err := os.Create(g.path(g.scope, "dir/meanwhile.dat")) // its upload comes to a server that is away
+	if err != nil {
+		t.Fatal(err)
+	}
+
 	// Away while it is mounted: what is known is shown, with its date; what is not is an error, and never an absence.
 	g.r.Stop()
 	time.Sleep(3 * time.Second) // longer than what is known is taken for true
@@ -59,8 +65,18 @@ func TestRucioAway(t *testing.T) {
 			t.Errorf("stat of a name that is not known: %v", err)
 		}
 	})
+	// A name that nobody can be asked for is not given away.
+	if f, err := os.Create(g.path(g.scope, "dir/another.dat")); err == nil {
+		f.Close()
+		t.Error("a new name was given while the server was away")
+	}
 	// Written while it is away: safe here, registered when it is back, once.
-	data := g.write(g.scope+"/dir/meanwhile.dat", 300000)
+	if _, err := written.Write(data); err != nil {
+		t.Error(err)
+	}
+	if err := written.Close(); err != nil {
+		t.Error(err)
+	}
 	eventually(t, 20*time.Second, "the upload says that the server is away", func() bool {
 		state, why := g.state(g.scope + "/dir/meanwhile.dat")
 		return state != "" && state != "SAFE" && why != ""
@@ -101,7 +117,7 @@ func TestRucioAway(t *testing.T) {
 		names, err := os.ReadDir(g.path(g.scope, "dir"))
 		return err == nil && len(names) == 1
 	})
-	g.expect("Rucio server does not answer", "upload failed", "no such route")
+	g.expect("is unavailable", "no answer in time", "deadline exceeded")
 	g.umount()
 }
 

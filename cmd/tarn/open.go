@@ -272,6 +272,9 @@ func tapeOptions(r config.RSE, log *slog.Logger, now func() time.Time) library.O
 
 // makeScopes creates those of the lake file that the catalogue lacks.
 func (o *opened) makeScopes() error {
+	if o.rucio != nil { // they are Rucio's, which may be away
+		return nil
+	}
 	ctx := context.Background()
 	have := map[string]backends.Info{}
 	for in, err := range o.lake.Namespace().Scopes(ctx) {
