@@ -476,6 +476,22 @@ func TestSilence(t *testing.T) {
 	}
 }
 
+// A time-out of the network's own calls itself context.DeadlineExceeded, too, and is none of the caller's.
+func TestNetworkTimeout(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer l.Close()
+	c := newFake(t, nil).client(t)
+	_, err = (&net.Dialer{Timeout: 1}).Dial("tcp", l.Addr().String())
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("it is %v", err)
+	}
+	err = c.broken(t.Context(), call{}, err)
+	if errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, backends.ErrUnavailable) || !backends.IsTemporary(err) {
+		t.Error(err)
+	}
+}
+
 func TestStreams(t *testing.T) {
 	gone := make(chan struct{}, 1)
 	f := newFake(t, func(w http.ResponseWriter, r *http.Request) {
@@ -543,8 +559,8 @@ func TestStreams(t *testing.T) {
 			t.Errorf("%d rows of %d: %v", len(rows), want, err)
 		}
 	}
-	for range Seq(Whole(4, of("three"))) { // breaking off is no truncation
-		break
+	if err := Whole(4, of("three"))(func(Child) error { return ErrStop }); err != nil { // breaking off is no truncation
+		t.Error(err)
 	}
 }
 
