@@ -22,17 +22,25 @@ type listing struct {
 	asked time.Time
 }
 
+// flight is a listing that is under way; got and err are there when done is closed.
+type flight struct {
+	done chan struct{}
+	seq  uint64 // changes when it began
+	got  *listing
+	err  error
+}
+
 // listings are those in memory: as many entries as there is room for, the longest unused go first.
 type listings struct {
 	mu    sync.Mutex
 	lru   *simplelru.LRU[backends.DID, *listing]
 	room  int
 	used  int
-	begun map[backends.DID]chan struct{} // being asked for
+	begun map[backends.DID]*flight // being asked for
 }
 
 func (l *listings) init(room int) {
-	l.room, l.begun = room, map[backends.DID]chan struct{}{}
+	l.room, l.begun = room, map[backends.DID]*flight{}
 	l.lru, _ = simplelru.NewLRU(1<<30, func(_ backends.DID, v *listing) { l.used -= len(v.infos) + 1 })
 }
 
@@ -56,52 +64,113 @@ func (l *listings) put(d backends.DID, v *listing) {
 	}
 }
 
+// drop forgets a listing, and that one is under way: who asks from now on asks anew.
 func (l *listings) drop(d backends.DID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	delete(l.begun, d)
 	l.lru.Remove(d)
 }
 
 // list gives the content of a collection. One call asks for all who want the same.
 func (c *Catalogue) list(ctx context.Context, d backends.DID) (*listing, error) {
-	for {
-		c.listings.mu.Lock()
-		have, _ := c.listings.lru.Get(d)
-		if have != nil && c.now().Sub(have.asked) < c.o.TTL {
-			c.listings.mu.Unlock()
-			return have, nil
-		}
-		wait := c.listings.begun[d]
-		if wait == nil {
-			done := make(chan struct{})
-			c.listings.begun[d] = done
-			c.listings.mu.Unlock()
-			got, err := c.askContent(ctx, d)
-			if err == nil {
-				c.listings.put(d, got)
-			}
-			c.listings.mu.Lock()
-			delete(c.listings.begun, d)
-			c.listings.mu.Unlock()
-			close(done)
-			if err != nil && have != nil && c.away(err) && c.now().Sub(have.asked) < c.o.Stale {
-				c.log.Debug("last known listing", "did", d, "of", have.asked, "err", err)
-				return have, nil
-			}
-			return got, err
-		}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	c.listings.mu.Lock()
+	have, _ := c.listings.lru.Get(d)
+	if have != nil && (c.now().Sub(have.asked) < c.o.TTL || c.useOld(have.asked)) {
 		c.listings.mu.Unlock()
-		select {
-		case <-wait:
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		return have, nil
+	}
+	f := c.listings.begun[d]
+	if f == nil {
+		f = &flight{done: make(chan struct{}), seq: c.changes.Load()}
+		c.listings.begun[d] = f
+		c.wg.Go(func() {
+			f.got, f.err = c.askContent(c.ctx, d)
+			if f.err == nil && !c.changedSince(d, f.seq) {
+				c.listings.put(d, f.got)
+			}
+			c.heard(f.err)
+			c.listings.mu.Lock()
+			if c.listings.begun[d] == f {
+				delete(c.listings.begun, d)
+			}
+			c.listings.mu.Unlock()
+			close(f.done)
+		})
+	}
+	c.listings.mu.Unlock()
+	old := have != nil && c.now().Sub(have.asked) < c.o.Stale
+	switch err := c.await(ctx, f.done, old); {
+	case err == nil:
+		err = f.err
+		if err == nil || !old || !c.away(err) {
+			return f.got, err
 		}
+		fallthrough
+	case errors.Is(err, errSlow):
+		c.log.Debug("last known listing", "did", d, "of", have.asked, "err", err)
+		return have, nil
+	default:
+		return nil, err
+	}
+}
+
+// errSlow: there was no answer in time, and an older one is at hand.
+var errSlow = fmt.Errorf("no answer in time: %w: %w", backends.ErrUnavailable, backends.ErrTemporary)
+
+// slow is how long an answer is waited for where an older one is at hand.
+const slow = 5 * time.Second
+
+// await waits for an answer, and where an older one is at hand no longer than slow: errSlow.
+func (c *Catalogue) await(ctx context.Context, done <-chan struct{}, old bool) error {
+	var limit <-chan time.Time
+	if old {
+		t := time.NewTimer(slow)
+		defer t.Stop()
+		limit = t.C
+	}
+	select {
+	case <-done:
+		return nil
+	case <-limit:
+		c.heard(errSlow)
+		return errSlow
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-c.ctx.Done():
+		return backends.ErrClosed
 	}
 }
 
 // away tells whether an error says that the server cannot be asked, and nothing of what was asked for.
 func (c *Catalogue) away(err error) bool {
 	return errors.Is(err, backends.ErrUnavailable) && !errors.Is(err, context.Canceled)
+}
+
+// awayFor is how long a server that could not be asked is not asked again where an older answer is at hand.
+const awayFor = 10 * time.Second
+
+// heard notes whether the server answered.
+func (c *Catalogue) heard(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case err == nil:
+		c.awayAt = time.Time{}
+	case c.away(err):
+		c.awayAt = c.now()
+	}
+}
+
+// useOld tells whether an answer of that time is shown without a question: the server could not be asked a moment ago, and may let
+// everybody wait.
+func (c *Catalogue) useOld(asked time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.awayAt.IsZero() && c.now().Sub(c.awayAt) < awayFor && c.now().Sub(asked) < c.o.Stale
 }
 
 // askContent lists a collection: its children in one stream, what is known of them in pages.
@@ -173,11 +242,13 @@ func (c *Catalogue) askContent(ctx context.Context, d backends.DID) (*listing, e
 // batch collects look-ups into bulk calls: while some are under way, the others wait for each other.
 type batch struct {
 	mu      sync.Mutex
-	waiting map[backends.DID][]chan<- looked
+	waiting map[backends.DID]*looked
 	running int
 }
 
+// looked is one look-up; attr and err are there when done is closed.
 type looked struct {
+	done chan struct{}
 	attr attr
 	err  error
 }
@@ -194,13 +265,13 @@ func (c *Catalogue) look(ctx context.Context, d backends.DID) (attr, error) {
 		return c.lookScope(ctx, d)
 	}
 	have, ok := c.attrs.Get(d)
-	if !ok || !c.fresh(have) {
-		got, err := c.ask(ctx, d)
+	old := ok && !have.none && c.now().Sub(have.asked) < c.o.Stale
+	if !ok || !c.fresh(have) && !(old && c.useOld(have.asked)) {
+		got, err := c.asked(ctx, d, old)
 		switch {
 		case err == nil:
 			have = got
-		case ok && c.away(err) && c.now().Sub(have.asked) < c.o.Stale:
-		default:
+		case !old || !c.away(err):
 			return attr{}, err
 		}
 	}
@@ -210,30 +281,37 @@ func (c *Catalogue) look(ctx context.Context, d backends.DID) (attr, error) {
 	return have, nil
 }
 
-// ask gets one DID's row, together with those of others that are wanted at the same time.
+// ask gets one DID's row from the server.
 func (c *Catalogue) ask(ctx context.Context, d backends.DID) (attr, error) {
-	ch := make(chan looked, 1)
+	return c.asked(ctx, d, false)
+}
+
+// asked gets one DID's row, together with those of others that are wanted at the same time. Where an older one is at hand it does not
+// wait for long.
+func (c *Catalogue) asked(ctx context.Context, d backends.DID, old bool) (attr, error) {
+	if err := ctx.Err(); err != nil {
+		return attr{}, err
+	}
+	l := &looked{done: make(chan struct{})}
 	b := &c.batch
 	b.mu.Lock()
-	if c.ctx.Err() != nil {
-		b.mu.Unlock()
-		return attr{}, backends.ErrClosed
-	}
 	if b.waiting == nil {
-		b.waiting = map[backends.DID][]chan<- looked{}
+		b.waiting = map[backends.DID]*looked{}
 	}
-	b.waiting[d] = append(b.waiting[d], ch)
+	if with := b.waiting[d]; with != nil {
+		l = with
+	} else {
+		b.waiting[d] = l
+	}
 	if b.running < atOnce {
 		b.running++
 		c.wg.Go(c.lookUps)
 	}
 	b.mu.Unlock()
-	select {
-	case l := <-ch:
-		return l.attr, l.err
-	case <-ctx.Done():
-		return attr{}, ctx.Err()
+	if err := c.await(ctx, l.done, old); err != nil {
+		return attr{}, err
 	}
+	return l.attr, l.err
 }
 
 // lookUps makes bulk calls as long as somebody waits.
@@ -246,7 +324,7 @@ func (c *Catalogue) lookUps() {
 			b.mu.Unlock()
 			return
 		}
-		part := map[backends.DID][]chan<- looked{}
+		part := map[backends.DID]*looked{}
 		var dids []backends.DID
 		for d, w := range b.waiting {
 			if len(dids) == rest.Page {
@@ -257,21 +335,19 @@ func (c *Catalogue) lookUps() {
 			delete(b.waiting, d)
 		}
 		b.mu.Unlock()
-		asked := c.now()
+		asked, seq := c.now(), c.changes.Load()
 		rows, err := c.c.BulkMeta(c.ctx, dids)
-		for d, waiters := range part {
-			l := looked{err: err}
-			if err == nil {
+		c.heard(err)
+		for d, l := range part {
+			if l.err = err; err == nil {
 				if m, ok := rows[d]; ok {
 					l.attr = c.attr(m, asked)
 				} else {
 					l.attr = attr{none: true, length: -1, asked: asked}
 				}
-				c.attrs.Add(d, l.attr)
+				c.know(d, l.attr, seq)
 			}
-			for _, ch := range waiters {
-				ch <- l
-			}
+			close(l.done)
 		}
 	}
 }
@@ -327,14 +403,36 @@ func (c *Catalogue) scopeNames(ctx context.Context) ([]string, error) {
 // changed forgets what is known of DIDs, and of the collections they are in.
 func (c *Catalogue) changed(dids ...backends.DID) {
 	for _, d := range dids {
+		c.marks.Add(d, c.changes.Add(1)) // first, so that no older answer is put in
 		c.attrs.Remove(d)
 		c.listings.drop(d)
 		c.replicas.Remove(d)
-		if c.isLFN() && !c.isRoot(d) && d.Name != "" {
-			c.listings.drop(c.home(d))
-		} else if !c.isLFN() {
-			c.listings.drop(backends.DID{Scope: d.Scope})
+		up := backends.DID{Scope: d.Scope}
+		if c.isLFN() {
+			if c.isRoot(d) || d.Name == "" {
+				continue
+			}
+			up = c.home(d)
 		}
+		c.marks.Add(up, c.changes.Load())
+		c.listings.drop(up)
+	}
+}
+
+// changedSince tells whether something of d was changed here after so many changes: an answer that was asked for before that is not kept.
+func (c *Catalogue) changedSince(d backends.DID, seq uint64) bool {
+	at, ok := c.marks.Peek(d)
+	return ok && at > seq
+}
+
+// know keeps what was asked for after seq changes.
+func (c *Catalogue) know(d backends.DID, a attr, seq uint64) {
+	if c.changedSince(d, seq) {
+		return
+	}
+	c.attrs.Add(d, a)
+	if c.changedSince(d, seq) { // meanwhile
+		c.attrs.Remove(d)
 	}
 }
 
@@ -369,12 +467,18 @@ func (c *Catalogue) Refresh(d backends.DID) {
 	c.joined.Purge()
 	c.ruled.Purge()
 	c.mu.Lock()
-	c.scoped, c.rsesAt = time.Time{}, time.Time{}
+	c.scoped, c.names, c.rses = time.Time{}, nil, nil
 	c.mu.Unlock()
 }
 
 // AsOf tells of when what is shown of d is, when that is older than it should be since the server cannot be asked; else zero.
 func (c *Catalogue) AsOf(d backends.DID) time.Time {
+	c.mu.Lock()
+	answers := c.awayAt.IsZero()
+	c.mu.Unlock()
+	if answers {
+		return time.Time{}
+	}
 	if a, ok := c.attrs.Peek(d); ok && !c.fresh(a) {
 		return a.asked
 	}

@@ -23,6 +23,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -77,17 +78,22 @@ type Catalogue struct {
 
 	attrs    *lru.Cache[backends.DID, attr]
 	replicas *lru.Cache[backends.DID, copies]
-	bad      *lru.Cache[at, string] // replicas found bad that the server may not have noted, and why
-	ruled    *lru.Cache[string, backends.RuleID]
-	joined   *lru.Cache[backends.DID, struct{}] // datasets of loose files that are attached to their containers
+	bad      *lru.Cache[at, badness] // replicas found bad that the server may not have noted, and why
+	ruled    *lru.Cache[string, rule]
+	joined   *lru.Cache[backends.DID, time.Time] // since when datasets of loose files are known to be attached to their containers
+	inodes   *lru.Cache[backends.DID, uint64]    // that Add was given, as long as the process lives
+	marks    *lru.Cache[backends.DID, uint64]    // when something of a DID was last changed here, by changes
+	changes  atomic.Uint64
 	listings listings
 	batch    batch
 
-	mu     sync.Mutex // guards the rest
-	rses   map[string]rest.RSE
-	rsesAt time.Time
+	mu     sync.Mutex         // guards the rest
+	rses   map[string]element // that were asked for
+	names  []string           // of all RSEs; nil: not asked for
+	named  time.Time
 	scopes []string
 	scoped time.Time
+	awayAt time.Time // when the server could not be asked; zero: it answers
 	usage  struct{ files, bytes int64 }
 }
 
@@ -140,9 +146,11 @@ func Open(o Options) (*Catalogue, error) {
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	c.attrs, _ = lru.New[backends.DID, attr](o.Entries / 4)
 	c.replicas, _ = lru.New[backends.DID, copies](10_000)
-	c.bad, _ = lru.New[at, string](10_000)
-	c.ruled, _ = lru.New[string, backends.RuleID](1000)
-	c.joined, _ = lru.New[backends.DID, struct{}](10_000)
+	c.bad, _ = lru.New[at, badness](10_000)
+	c.ruled, _ = lru.New[string, rule](1000)
+	c.joined, _ = lru.New[backends.DID, time.Time](10_000)
+	c.inodes, _ = lru.New[backends.DID, uint64](100_000)
+	c.marks, _ = lru.New[backends.DID, uint64](10_000)
 	c.listings.init(o.Entries)
 	c.wg.Go(c.watch)
 	return c, nil
@@ -208,52 +216,6 @@ func edge(op string, d backends.DID, err error) error {
 		return nil
 	}
 	return &backends.OpError{Op: op, DID: d, Err: err}
-}
-
-// RSEs gives the lake's storage elements, from the server at most once in TTL.
-func (c *Catalogue) RSEs(ctx context.Context) (map[string]rest.RSE, error) {
-	c.mu.Lock()
-	have, asked := c.rses, c.rsesAt
-	c.mu.Unlock()
-	if have != nil && c.now().Sub(asked) < 10*c.o.TTL {
-		return have, nil
-	}
-	names, err := c.c.RSEs(ctx, "")
-	all := make(map[string]rest.RSE, len(names))
-	for _, n := range names {
-		if err != nil {
-			break
-		}
-		var r rest.RSE
-		if r, err = c.c.RSE(ctx, n); errors.Is(err, backends.ErrNotExist) { // removed meanwhile
-			err = nil
-			continue
-		}
-		all[n] = r
-	}
-	if err != nil {
-		if have != nil && backends.IsTemporary(err) {
-			return have, nil
-		}
-		return nil, edge("list the RSEs", backends.DID{}, err)
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.rses, c.rsesAt = all, c.now()
-	return all, nil
-}
-
-// rse gives one.
-func (c *Catalogue) rse(ctx context.Context, name string) (rest.RSE, error) {
-	all, err := c.RSEs(ctx)
-	if err != nil {
-		return rest.RSE{}, err
-	}
-	r, ok := all[name]
-	if !ok {
-		return r, fmt.Errorf("RSE %s: Rucio has none of this name: %w", name, backends.ErrNotExist)
-	}
-	return r, nil
 }
 
 // ScopeAlgorithm gives the function of that name by which the scope of an LFN is found (lib/rucio/common/utils.py,

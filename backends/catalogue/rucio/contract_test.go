@@ -160,21 +160,31 @@ func contract(t *testing.T, o servertest.RucioOptions) {
 	}
 	srv.AddAccount("a") // in whose name a rule of the suite is
 	srv.SetQuota("a", -1, "DISK", "A")
-	backendstest.Catalogue(t, func(t *testing.T, _ func() time.Time) backendstest.Opened {
-		r := &rig{RucioServer: srv, account: "root", scope: srv.Unique("sc")}
-		srv.AddScope("root", r.scope)
-		c := r.open(t, Options{Layout: backends.LayoutLFN, ScopeOf: first, Roots: []string{"/" + r.scope}, Scopes: []string{r.scope}, TTL: time.Nanosecond, NegativeTTL: time.Nanosecond, Stale: time.Nanosecond, Lifetime: time.Hour})
-		s := stored{c, "SUITE"}
-		return backendstest.Opened{Catalogue: s, Namespace: c, Rules: c, Importer: s, Cannot: cannot, NewScope: func(t *testing.T, l backends.Layout) string {
-			if l != backends.LayoutLFN {
-				return ""
-			}
-			if err := c.AddScope(t.Context(), backends.Info{DID: backends.DID{Scope: r.scope, Name: "/" + r.scope}}); err != nil {
-				t.Fatal(err)
-			}
-			return r.scope
-		}}
-	})
+	for _, layout := range []backends.Layout{backends.LayoutLFN, backends.LayoutContents} {
+		t.Run(string(layout), func(t *testing.T) {
+			backendstest.Catalogue(t, func(t *testing.T, _ func() time.Time) backendstest.Opened {
+				r := &rig{RucioServer: srv, account: "root", scope: srv.Unique("sc")}
+				srv.AddScope("root", r.scope)
+				o := Options{Layout: layout, Scopes: []string{r.scope}, TTL: time.Nanosecond, NegativeTTL: time.Nanosecond, Stale: time.Nanosecond, Lifetime: time.Hour}
+				if layout == backends.LayoutLFN {
+					o.ScopeOf, o.Roots = first, []string{"/" + r.scope}
+				}
+				c := r.open(t, o)
+				s := stored{c, "SUITE"}
+				return backendstest.Opened{Catalogue: s, Namespace: c, Rules: c, Importer: s, Cannot: cannot, NewScope: func(t *testing.T, l backends.Layout) string {
+					if l != layout {
+						return ""
+					}
+					if l == backends.LayoutLFN {
+						if err := c.AddScope(t.Context(), backends.Info{DID: backends.DID{Scope: r.scope, Name: "/" + r.scope}}); err != nil {
+							t.Fatal(err)
+						}
+					}
+					return r.scope
+				}}
+			})
+		})
+	}
 }
 
 // cannot is what of the suite a Rucio server has otherwise.

@@ -32,7 +32,11 @@ func inode(d backends.DID) uint64 {
 
 // info makes an Info of a row.
 func (c *Catalogue) info(m rest.Meta) backends.Info {
-	in := backends.Info{DID: m.DID(), Mode: 0o755, UID: c.o.UID, GID: c.o.GID, MTime: m.Updated.Time, CTime: m.Updated.Time, Inode: inode(m.DID())}
+	ino, ok := c.inodes.Get(m.DID())
+	if !ok {
+		ino = inode(m.DID())
+	}
+	in := backends.Info{DID: m.DID(), Mode: 0o755, UID: c.o.UID, GID: c.o.GID, MTime: m.Updated.Time, CTime: m.Updated.Time, Inode: ino}
 	switch m.Type {
 	case rest.TypeContainer:
 		in.Type = backends.Container

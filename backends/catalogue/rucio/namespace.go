@@ -144,6 +144,9 @@ func (c *Catalogue) remove(ctx context.Context, d backends.DID) error {
 			c.listings.drop(backends.DID{Scope: p.Scope, Name: p.Name[:len(p.Name)-len(filesName)-1]})
 		}
 	}
+	if a.info.IsDir() {
+		c.dropLoose(ctx, d)
+	}
 	if a.info.IsDir() || c.o.Expire {
 		// The undertaker erases a collection that has expired, and the rules on it.
 		if err := c.c.SetMeta(ctx, d, map[string]any{"lifetime": 0}); err != nil {
@@ -151,6 +154,48 @@ func (c *Catalogue) remove(ctx context.Context, d backends.DID) error {
 		}
 	}
 	return nil
+}
+
+// dropLoose ends the empty dataset of the loose files of a container that is removed. What fails stays, and is in no directory.
+func (c *Catalogue) dropLoose(ctx context.Context, d backends.DID) {
+	files := loose(d)
+	if _, err := c.ask(ctx, files); err != nil {
+		return
+	}
+	if a, ok := c.attrs.Get(files); !ok || a.none || a.hidden {
+		return
+	}
+	err := c.c.SetMeta(ctx, files, map[string]any{"hidden": true, "lifetime": 0})
+	if derr := c.c.Detach(ctx, d, []backends.DID{files}); derr != nil && !errors.Is(derr, backends.ErrNotExist) {
+		err = errors.Join(err, derr)
+	}
+	if err != nil {
+		c.log.Warn("removed, and the dataset of its files stays", "did", files, "err", err)
+	}
+	c.changed(files)
+}
+
+// rule is one that there was when it was asked for. Many files of one dataset ask for the same one: the server hears of it every ruledFor.
+type rule struct {
+	id    backends.RuleID
+	asked time.Time
+}
+
+const ruledFor = 10 * time.Minute
+
+// ruledOn is the collection of those that a file is in which a rule for it is on: that of its name, else the first.
+func (c *Catalogue) ruledOn(d backends.DID, parents []backends.DID) backends.DID {
+	if len(parents) == 0 {
+		return d
+	}
+	if c.isLFN() {
+		for _, p := range []backends.DID{c.home(d), loose(c.home(d))} {
+			if slices.Contains(parents, p) {
+				return p
+			}
+		}
+	}
+	return parents[0]
 }
 
 // AddRule asks Rucio for copies. A rule on a file becomes one on the dataset that the file is in, unless it is in none.
@@ -171,17 +216,15 @@ func (c *Catalogue) AddRule(ctx context.Context, r backends.Rule) (backends.Rule
 		if err != nil {
 			return "", edge("add rule", on, err)
 		}
-		if len(parents) > 0 {
-			on = parents[0]
-		}
+		on = c.ruledOn(on, parents)
 	}
 	account := r.Account
 	if account == "" {
 		account, _ = c.c.Account()
 	}
 	key := fmt.Sprintf("%s\x00%s\x00%s\x00%d", on, account, r.Expression, r.Copies)
-	if id, ok := c.ruled.Get(key); ok {
-		return id, nil
+	if r, ok := c.ruled.Get(key); ok && c.now().Sub(r.asked) < ruledFor {
+		return r.id, nil
 	}
 	n := rest.NewRule{DIDs: []backends.DID{on}, Account: account, Copies: r.Copies, Expression: r.Expression, Grouping: string(r.Grouping), Priority: r.Urgency(), Asynchronous: true}
 	if n.Grouping == "" {
@@ -216,7 +259,7 @@ func (c *Catalogue) AddRule(ctx context.Context, r backends.Rule) (backends.Rule
 	if err != nil {
 		return "", edge("add rule on", on, err)
 	}
-	c.ruled.Add(key, backends.RuleID(id))
+	c.ruled.Add(key, rule{backends.RuleID(id), c.now()})
 	return backends.RuleID(id), nil
 }
 

@@ -146,15 +146,26 @@ type copies struct {
 // replicaTTL is how long the replicas of a file are taken for what they were.
 const replicaTTL = 30 * time.Second
 
+// badness is what was wrong with a copy. The server may take no note of it, so it is not read for badFor; after that it is tried again, for
+// Rucio may have repaired it.
+type badness struct {
+	why   string
+	since time.Time
+}
+
+const badFor = time.Hour
+
 // Replicas lists the copies of the file d.
 func (c *Catalogue) Replicas(ctx context.Context, d backends.DID) ([]backends.Replica, error) {
 	have, ok := c.replicas.Get(d)
-	if !ok || c.now().Sub(have.asked) >= min(c.o.TTL, replicaTTL) {
+	if !ok || c.now().Sub(have.asked) >= min(c.o.TTL, replicaTTL) && !c.useOld(have.asked) {
+		seq := c.changes.Load()
 		got, err := c.askReplicas(ctx, d)
 		switch {
 		case err == nil:
-			have = got
-			c.replicas.Add(d, got)
+			if have = got; !c.changedSince(d, seq) {
+				c.replicas.Add(d, got)
+			}
 		case ok && c.away(err) && c.now().Sub(have.asked) < c.o.Stale:
 		default:
 			return nil, edge("replicas", d, err)
@@ -162,8 +173,8 @@ func (c *Catalogue) Replicas(ctx context.Context, d backends.DID) ([]backends.Re
 	}
 	out := slices.Clone(have.list)
 	for i := range out {
-		if why, bad := c.bad.Get(at{d, out[i].RSE}); bad {
-			out[i].State, out[i].Error = backends.Bad, why
+		if b, bad := c.bad.Get(at{d, out[i].RSE}); bad && c.now().Sub(b.since) < badFor {
+			out[i].State, out[i].Error = backends.Bad, b.why
 		}
 	}
 	return out, nil
@@ -178,11 +189,11 @@ func (c *Catalogue) askReplicas(ctx context.Context, d backends.DID) (copies, er
 	case a.info.IsDir():
 		return copies{}, backends.ErrIsDir
 	}
-	rses, err := c.RSEs(ctx)
+	rows, err := c.c.ListReplicas(ctx, []backends.DID{d})
 	if err != nil {
 		return copies{}, err
 	}
-	rows, err := c.c.ListReplicas(ctx, []backends.DID{d})
+	rses, err := c.rsesOf(ctx, slices.Collect(maps.Keys(rows[d].States)))
 	if err != nil {
 		return copies{}, err
 	}

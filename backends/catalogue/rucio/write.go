@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 
@@ -47,44 +48,43 @@ func (c *Catalogue) addCollection(ctx context.Context, in backends.Info, meta ba
 	if err := c.newName(d); err != nil {
 		return err
 	}
-	var parent *backends.DID
+	var into []backends.DID // the parent, if the name tells one
 	if c.isLFN() && !c.isRoot(d) {
 		p, err := c.stat(ctx, c.home(d))
-		switch {
-		case err != nil:
+		if err != nil {
 			return fmt.Errorf("its parent: %w", err)
-		case !p.info.IsDir():
-			return backends.ErrNotDir
-		case p.info.Type == backends.Dataset:
-			return fmt.Errorf("%s is a dataset, which holds nothing but files in Rucio; make the directory beside it: %w", p.info.DID, backends.ErrImmutable)
 		}
-		parent = &p.info.DID
-	}
-	typ := rest.TypeContainer
-	if in.Type == backends.Dataset {
-		typ = rest.TypeDataset
+		if err := holdsCollections(p.info.DID, p.info.Type); err != nil {
+			return err
+		}
+		into = []backends.DID{p.info.DID}
 	}
 	defer c.changed(d)
 	a, err := c.ask(ctx, d)
 	if err != nil {
 		return err
 	}
-	if !a.none {
-		if !a.hidden || a.info.Type != in.Type {
-			return backends.ErrExist
+	switch {
+	case a.none:
+		err = c.c.AddDIDs(ctx, []rest.NewDID{{Scope: d.Scope, Name: d.Name, Type: typeWord(in.Type)}})
+	case a.info.Type != in.Type:
+		err = backends.ErrExist
+	case a.hidden:
+		err = c.c.BulkSetMeta(ctx, []rest.DIDMeta{revived(d)})
+	case len(into) == 0:
+		err = backends.ErrExist
+	default: // who made it may have died before it was attached
+		var parents []backends.DID
+		if parents, err = c.c.Parents(ctx, d); err == nil && slices.Contains(parents, into[0]) {
+			err = backends.ErrExist
 		}
-		if err := c.c.SetMeta(ctx, d, map[string]any{"hidden": false}); err != nil {
-			return err
-		}
-		if err := c.c.SetMeta(ctx, d, map[string]any{"lifetime": nil}); err != nil {
-			c.log.Warn("a collection that is made again may still expire", "did", d, "err", err)
-		}
-	} else if err := c.c.AddDIDs(ctx, []rest.NewDID{{Scope: d.Scope, Name: d.Name, Type: typ}}); err != nil {
+	}
+	if err != nil {
 		return err
 	}
-	if parent != nil {
-		if err := c.c.Attach(ctx, []rest.Attachment{{Scope: parent.Scope, Name: parent.Name, DIDs: []backends.DID{d}}}); err != nil {
-			return fmt.Errorf("attach it to %s: %w", *parent, err)
+	for _, p := range into {
+		if err := c.attachAll(ctx, map[backends.DID][]backends.DID{p: {d}}); err != nil {
+			return err
 		}
 	}
 	if len(meta) > 0 {
@@ -105,20 +105,28 @@ func (c *Catalogue) addFiles(ctx context.Context, all []backends.Entry) (added i
 		all = all[:i]
 	}
 	// The parents first: what cannot be attached is not to be registered.
-	parents := map[backends.DID]backends.DID{} // by home
+	var homes []backends.DID
 	for i, e := range all {
-		d := e.Info.DID
-		err := c.newName(d)
-		if err == nil && c.isLFN() {
-			home := c.home(d)
-			if _, ok := parents[home]; !ok {
-				if parents[home], err = c.dataset(ctx, home); err != nil {
-					err = fmt.Errorf("its directory %s: %w", home.Name, err)
-				}
-			}
+		err := c.newName(e.Info.DID)
+		if err == nil && e.Info.Checksums.Adler32 == "" && e.Info.Checksums.MD5 == "" && e.Info.Size > 0 {
+			err = fmt.Errorf("Rucio keeps adler32 and md5, and neither is known: %w", backends.ErrNotSupported)
 		}
 		if err != nil {
 			cut(i, err)
+			break
+		}
+		if c.isLFN() && (len(homes) == 0 || c.home(e.Info.DID) != homes[len(homes)-1]) {
+			homes = append(homes, c.home(e.Info.DID))
+		}
+	}
+	slices.SortFunc(homes, func(a, b backends.DID) int { return strings.Compare(a.String(), b.String()) })
+	parents, why, err := c.datasets(ctx, slices.Compact(homes))
+	if err != nil {
+		return 0, err
+	}
+	for i, e := range all {
+		if err := why[c.home(e.Info.DID)]; c.isLFN() && err != nil {
+			cut(i, fmt.Errorf("its directory %s: %w", c.home(e.Info.DID).Name, err))
 			break
 		}
 	}
@@ -126,7 +134,13 @@ func (c *Catalogue) addFiles(ctx context.Context, all []backends.Entry) (added i
 	if err != nil {
 		return 0, err
 	}
-	rses, err := c.RSEs(ctx)
+	at := map[string]bool{}
+	for _, e := range all {
+		for _, r := range e.Replicas {
+			at[r.RSE] = true
+		}
+	}
+	rses, err := c.rsesOf(ctx, slices.Collect(maps.Keys(at)))
 	if err != nil {
 		return 0, err
 	}
@@ -156,7 +170,7 @@ func (c *Catalogue) addFiles(ctx context.Context, all []backends.Entry) (added i
 		case !there:
 			added++
 		case m.Hidden != nil && *m.Hidden:
-			again = append(again, rest.DIDMeta{Scope: d.Scope, Name: d.Name, Meta: map[string]any{"hidden": false}})
+			again = append(again, revived(d))
 		}
 		if len(e.Meta) > 0 {
 			metas = append(metas, rest.DIDMeta{Scope: d.Scope, Name: d.Name, Meta: e.Meta})
@@ -193,6 +207,11 @@ func (c *Catalogue) addFiles(ctx context.Context, all []backends.Entry) (added i
 	if err := c.c.BulkSetMeta(ctx, metas); err != nil {
 		return 0, err
 	}
+	for _, e := range all {
+		if e.Info.Inode != 0 { // who has the file open knows it by this one
+			c.inodes.Add(e.Info.DID, e.Info.Inode)
+		}
+	}
 	return added, ends
 }
 
@@ -206,12 +225,7 @@ func (c *Catalogue) attachFiles(ctx context.Context, all []backends.Entry, paren
 		p := parents[c.home(e.Info.DID)]
 		byParent[p] = append(byParent[p], e.Info.DID)
 	}
-	for p, children := range byParent {
-		if err := c.c.Attach(ctx, []rest.Attachment{{Scope: p.Scope, Name: p.Name, DIDs: children}}); err != nil {
-			return fmt.Errorf("attach to %s: %w", p, err)
-		}
-	}
-	return nil
+	return c.attachAll(ctx, byParent)
 }
 
 func didsOf(all []backends.Entry) []backends.DID {
@@ -270,71 +284,37 @@ func newReplicas(rses map[string]rest.RSE, e backends.Entry) (map[string]rest.Ne
 	return out, nil
 }
 
-// dataset gives the dataset that files of a directory are attached to, making that of a container when it has none yet.
-func (c *Catalogue) dataset(ctx context.Context, dir backends.DID) (backends.DID, error) {
-	a, err := c.stat(ctx, dir)
-	switch {
-	case err != nil:
-		return dir, err
-	case !a.info.IsDir():
-		return dir, backends.ErrNotDir
-	case a.info.Type == backends.Dataset:
-		return dir, nil
-	}
-	files := loose(dir)
-	if c.joined.Contains(files) {
-		return files, nil
-	}
-	// That it is there says nothing of whether it was attached: who made it may have died in between.
-	if f, err := c.look(ctx, files); errors.Is(err, backends.ErrNotExist) {
-		err = c.c.AddDIDs(ctx, []rest.NewDID{{Scope: files.Scope, Name: files.Name, Type: rest.TypeDataset}})
-		if err != nil && !errors.Is(err, backends.ErrExist) {
-			return files, fmt.Errorf("make %s: %w", files, err)
-		}
-	} else if err != nil {
-		return files, err
-	} else if f.info.Type != backends.Dataset {
-		return files, fmt.Errorf("%s is no dataset: %w", files, backends.ErrNotSupported)
-	}
-	c.attrs.Remove(files)
-	c.listings.drop(dir)
-	if err := c.c.Attach(ctx, []rest.Attachment{{Scope: dir.Scope, Name: dir.Name, DIDs: []backends.DID{files}}}); err != nil {
-		return files, fmt.Errorf("attach %s: %w", files, err)
-	}
-	c.joined.Add(files, struct{}{})
-	return files, nil
-}
-
-// Import adds entries in bulk: files by the thousand, a collection when it comes.
+// Import adds entries in bulk, a thousand at a time: the collections of these first, since files need them.
 func (c *Catalogue) Import(ctx context.Context, entries iter.Seq2[backends.Entry, error]) (added int64, err error) {
-	var wait []backends.Entry
+	var dirs, files []backends.Entry
+	var before []int // how many files came before each of dirs
 	flush := func() error {
-		if len(wait) == 0 {
-			return nil
+		var failed error
+		if len(dirs) > 0 {
+			n, at, err := c.addCollections(ctx, dirs)
+			added += n
+			if failed = err; err != nil {
+				files = files[:before[at]]
+			}
 		}
-		n, err := c.addFiles(ctx, wait)
-		added += n
-		wait = wait[:0]
-		return err
+		if len(files) > 0 {
+			n, err := c.addFiles(ctx, files)
+			added += n
+			failed = errors.Join(err, failed)
+		}
+		dirs, files, before = dirs[:0], files[:0], before[:0]
+		return failed
 	}
 	for e, err := range entries {
 		if err != nil {
-			err = errors.Join(err, flush())
-			return added, err
+			return added, errors.Join(err, flush())
 		}
 		if e.Info.Type.IsCollection() {
-			if err := flush(); err != nil {
-				return added, edge("import", e.Info.DID, err)
-			}
-			switch err := c.addCollection(ctx, e.Info, e.Meta); {
-			case err == nil:
-				added++
-			case !errors.Is(err, backends.ErrExist):
-				return added, edge("import", e.Info.DID, err)
-			}
-			continue
+			dirs, before = append(dirs, e), append(before, len(files))
+		} else {
+			files = append(files, e)
 		}
-		if wait = append(wait, e); len(wait) == rest.Page {
+		if max(len(dirs), len(files)) == rest.Page {
 			if err := flush(); err != nil {
 				return added, edge("import", backends.DID{}, err)
 			}
@@ -443,10 +423,10 @@ func (c *Catalogue) PutReplica(ctx context.Context, d backends.DID, gen backends
 	if err != nil {
 		return edge("put replica", d, err)
 	}
-	defer c.replicas.Remove(d)
+	defer c.changed(d)
 	switch r.State {
 	case backends.Available:
-		rses, err := c.RSEs(ctx)
+		rses, err := c.rsesOf(ctx, []string{r.RSE})
 		if err != nil {
 			return edge("put replica", d, err)
 		}
@@ -459,7 +439,7 @@ func (c *Catalogue) PutReplica(ctx context.Context, d backends.DID, gen backends
 		}
 		return edge("put replica", d, err)
 	case backends.Bad:
-		c.bad.Add(at{d, r.RSE}, r.Error)
+		c.bad.Add(at{d, r.RSE}, badness{r.Error, c.now()})
 		err := c.c.DeclareBad(ctx, d, r.RSE, r.Error)
 		if errors.Is(err, backends.ErrPermission) { // everybody may say that one looks bad
 			var rse rest.RSE
@@ -490,7 +470,7 @@ func (c *Catalogue) DropReplica(ctx context.Context, d backends.DID, rse string)
 	if err != nil {
 		return edge("drop replica", d, err)
 	}
-	defer c.replicas.Remove(d)
+	defer c.changed(d)
 	err = c.c.Tombstone(ctx, d, rse)
 	if errors.Is(err, backends.ErrNotExist) {
 		err = nil
