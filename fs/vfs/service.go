@@ -95,12 +95,22 @@ func (v *FS) Find(ctx context.Context, root string, q query.Expr) iter.Seq2[Walk
 		}
 		did := n.did()
 		n.Forget(1)
+		known := map[backends.DID]string{} // of collections
 		for in, err := range v.lake.Catalogue().Find(ctx, did, q) {
+			var p string
+			if err == nil {
+				if p, err = v.lake.PathOf(ctx, in.DID, known); isNotExist(err) {
+					continue // removed meanwhile
+				}
+			}
 			if err != nil {
 				yield(Walked{}, err)
 				return
 			}
-			if !yield(Walked{v.lake.DIDPath(in.DID), in}, nil) {
+			if len(known) > maxKnown {
+				clear(known)
+			}
+			if !yield(Walked{p, in}, nil) {
 				return
 			}
 		}
@@ -115,6 +125,9 @@ func (v *FS) Find(ctx context.Context, root string, q query.Expr) iter.Seq2[Walk
 		}
 	}
 }
+
+// maxKnown bounds the paths of collections that a Find keeps.
+const maxKnown = 100_000
 
 // aside tells whether u is an unfinished file that a crash left: not in the tree.
 func (u *unsent) aside() bool {
