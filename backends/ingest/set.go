@@ -325,7 +325,7 @@ func (s *Set) status(e *entry) Status {
 // Pause waits until what was under way has stopped.
 func (s *Set) Pause(name string) error { return s.setPaused(name, true) }
 
-// Resume ends a pause.
+// Resume ends a pause. Of an ingest that is not paused it says that its folder, which is another one than before, is right.
 func (s *Set) Resume(name string) error { return s.setPaused(name, false) }
 
 func (s *Set) setPaused(name string, paused bool) error {
@@ -336,8 +336,16 @@ func (s *Set) setPaused(name string, paused bool) error {
 		return err
 	}
 	d := e.link.d
+	s.mu.Lock()
+	d.Paused = e.paused
+	s.mu.Unlock()
 	if d.Single {
 		return fmt.Errorf("ingest %s was a single pass: %w", name, backends.ErrNotSupported)
+	}
+	if !paused && !d.Paused {
+		if err := e.link.ledger.setFolder(""); err != nil {
+			return fmt.Errorf("ingest %s: %w", name, err)
+		}
 	}
 	d.Paused = paused
 	if err := s.save(d); err != nil {
