@@ -59,11 +59,27 @@ func (t Type) Check(key, value string) error {
 // Typed gives the query with the types of its keys: keys of text are compared as text whatever
 // values look like. A value that its key cannot have is a *TypeError; patterns are of any.
 func Typed(e Expr, typeOf func(key string) Type) (Expr, error) {
+	return Rewrite(e, func(t Term) (Term, error) {
+		t.Type = typeOf(t.Key)
+		if t.Op == Like {
+			return t, nil
+		}
+		for _, v := range t.Values {
+			if err := t.Type.compared().Check(t.Key, v); err != nil {
+				return t, err
+			}
+		}
+		return t, nil
+	})
+}
+
+// Rewrite gives the query with each term replaced by what f makes of it. It ends with the first error.
+func Rewrite(e Expr, f func(Term) (Term, error)) (Expr, error) {
 	each := func(in []Expr) ([]Expr, error) {
 		out := slices.Clone(in)
 		for i, x := range in {
 			var err error
-			if out[i], err = Typed(x, typeOf); err != nil {
+			if out[i], err = Rewrite(x, f); err != nil {
 				return nil, err
 			}
 		}
@@ -71,18 +87,9 @@ func Typed(e Expr, typeOf func(key string) Type) (Expr, error) {
 	}
 	switch e := e.(type) {
 	case Term:
-		e.Type = typeOf(e.Key)
-		if e.Op == Like {
-			return e, nil
-		}
-		for _, v := range e.Values {
-			if err := e.Type.compared().Check(e.Key, v); err != nil {
-				return nil, err
-			}
-		}
-		return e, nil
+		return f(e)
 	case Not:
-		x, err := Typed(e.X, typeOf)
+		x, err := Rewrite(e.X, f)
 		return Not{x}, err
 	case And:
 		out, err := each(e)
