@@ -98,7 +98,7 @@ func Root(e query.Expr) string {
 // what a condition on Path leaves is walked. A path that does not exist is ErrNotExist.
 func (c *Catalogue) Find(ctx context.Context, root string, kind Kind, e query.Expr) iter.Seq2[backends.Info, error] {
 	return func(yield func(backends.Info, error) bool) {
-		at, ok := narrow(root, Root(e))
+		at, ok := Narrow(root, e)
 		if !ok {
 			return
 		}
@@ -120,6 +120,9 @@ func (c *Catalogue) Find(ctx context.Context, root string, kind Kind, e query.Ex
 		}
 	}
 }
+
+// Narrow gives the path that has to be walked for what matches below root; ok is false where nothing can match.
+func Narrow(root string, e query.Expr) (path string, ok bool) { return narrow(root, Root(e)) }
 
 // narrow gives the deeper one of two paths, if it lies in the other.
 func narrow(a, b string) (string, bool) {

@@ -16,6 +16,7 @@ import (
 	"tarn/backends/catalogue/embedded"
 	"tarn/backends/checksum"
 	"tarn/backends/credential"
+	"tarn/backends/filecat"
 	"tarn/backends/ingest"
 	"tarn/backends/lake"
 	"tarn/backends/naming"
@@ -53,6 +54,7 @@ type opened struct {
 	journal *journal.Journal
 	fs      *vfs.FS
 	engine  *replication.Engine // nil without Replicate
+	files   *filecat.Catalogue  // nil where the catalogue keeps no side records
 	ingests *ingest.Set
 
 	noIngests error             // why these could not be opened
@@ -88,6 +90,7 @@ func openLake(cfg *config.Config, opt openOptions) (_ *opened, err error) {
 	for _, w := range cfg.WriteRules {
 		lo.WriteRules = append(lo.WriteRules, backends.Rule{Copies: w.Copies, Expression: w.Expression, Comment: w.Comment})
 	}
+	o.files = fileCatalogue(cat, o.now)
 	if o.lake, err = lake.New(lo); err != nil {
 		return nil, err
 	}
@@ -386,7 +389,7 @@ func (o *opened) openFS() (err error) {
 		Lake: o.lake, Cache: o.cache, Journal: o.journal,
 		ReadOnly: m.ReadOnly, NoDelete: !m.Delete, Delay: max(o.cfg.Journal.Delay.D(), time.Nanosecond), Close: vfs.CloseMode(o.cfg.Journal.Close),
 		Nodes:  int(o.cfg.Memory / 8 / vfs.NodeBytes),
-		Policy: policyOf(r.Policy), ReadAhead: ahead, RecallTimeout: r.Timeout.D(), OnSafe: o.kick(), Log: o.log, Now: o.now,
+		Policy: policyOf(r.Policy), ReadAhead: ahead, RecallTimeout: r.Timeout.D(), OnSafe: o.kick(), CheckMeta: o.checkMeta(), Log: o.log, Now: o.now,
 	})
 	if err != nil {
 		return fmt.Errorf("open lake %s: %w", o.cfg.Name, err)
@@ -413,7 +416,7 @@ func policyOf(p config.Policy) vfs.Policy {
 
 // service shows the lake to the commands.
 func (o *opened) service() *control.Service {
-	s := &control.Service{FS: o.fs, Lake: o.lake, Cache: o.cache, Ingest: o.ingests, NoIngest: o.noIngests, Name: o.cfg.Name, Folders: o.folders, Scratch: o.cfg.Run, SetRSE: o.setRSE, Copies: o.ingestCopies, Log: o.log, Now: o.now}
+	s := &control.Service{FS: o.fs, Lake: o.lake, Cache: o.cache, Files: o.files, Ingest: o.ingests, NoIngest: o.noIngests, Name: o.cfg.Name, Folders: o.folders, Scratch: o.cfg.Run, SetRSE: o.setRSE, Copies: o.ingestCopies, Log: o.log, Now: o.now}
 	if o.engine != nil {
 		s.Kick, s.Engine = o.engine.Kick, o.engine
 	}

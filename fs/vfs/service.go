@@ -131,22 +131,8 @@ func (u *unsent) aside() bool {
 func (u *unsent) lookup(key string) (any, bool) {
 	in := u.info()
 	p := u.where()
-	switch key {
-	case "name":
-		return path.Base(p), true
-	case "scope":
-		return scopeOf(p), true
-	case "did":
-		return scopeOf(p) + ":" + p, true
-	case "type":
-		return in.Type.String(), true
-	case "size":
-		return float64(in.Size), true
-	case "mtime":
-		return in.MTime.UTC().Format(time.RFC3339Nano), true
-	}
-	x, ok := u.entry.Record().Meta[key]
-	return x, ok
+	in.DID = backends.DID{Scope: scopeOf(p), Name: p}
+	return backends.Subject{Info: &in, Meta: u.entry.Record().Meta}.Value(key)
 }
 
 // Evict drops the local copies of the file in: from the hot cache (head and tail stay)

@@ -74,6 +74,9 @@ type Options struct {
 	// OnSafe is told of each file whose copies are all made, so that its rules can be
 	// looked at. It must not block.
 	OnSafe func(backends.DID)
+	// CheckMeta gives metadata in the form in which it is to be set on a DID, or an error that says why it cannot be; the
+	// DID of a file that is not registered is zero. nil: it stays as it is.
+	CheckMeta func(ctx context.Context, in backends.Info, m backends.Meta) (backends.Meta, error)
 
 	Log *slog.Logger
 	Now func() time.Time

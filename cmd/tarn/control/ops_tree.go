@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"tarn/backends"
+	"tarn/backends/filecat"
 	"tarn/backends/query"
 	"tarn/fs/vfs"
 )
@@ -139,7 +140,7 @@ type FindRequest struct {
 }
 
 func (s *Service) find(ctx context.Context, req FindRequest, out *stream) (any, error) {
-	q, err := query.Parse(req.Query)
+	q, err := s.query(ctx, req.Query)
 	if err != nil {
 		return nil, err
 	}
@@ -150,6 +151,10 @@ func (s *Service) find(ctx context.Context, req FindRequest, out *stream) (any, 
 	p := n.Path()
 	n.Forget(1)
 	b := s.batch(out, req.Locality)
+	p, ok := filecat.Narrow(p, q)
+	if !ok {
+		return nil, nil
+	}
 	for w, err := range s.FS.Find(ctx, p, q) {
 		if err != nil {
 			return nil, err
@@ -159,6 +164,14 @@ func (s *Service) find(ctx context.Context, req FindRequest, out *stream) (any, 
 		}
 	}
 	return nil, b.flush(ctx)
+}
+
+// query reads a query; with what is declared of its keys, where something is.
+func (s *Service) query(ctx context.Context, text string) (query.Expr, error) {
+	if s.Files == nil {
+		return query.Parse(text)
+	}
+	return s.Files.Query(ctx, text)
 }
 
 // UsageRequest asks how much stands at and below some paths. Depth is how far below
