@@ -48,15 +48,10 @@ func groupID(name string) (uint32, bool) {
 }
 
 // checkMeta judges metadata that is set, by whatever way, with the fields that are declared.
-func (o *opened) checkMeta() func(context.Context, backends.Info, backends.Meta) (backends.Meta, error) {
-	if o.files == nil {
-		return nil
+func (o *opened) checkMeta(ctx context.Context, in backends.Info, m backends.Meta) (backends.Meta, error) {
+	s, err := o.files.Schema(ctx)
+	if err != nil || len(s) == 0 {
+		return m, err
 	}
-	return func(ctx context.Context, in backends.Info, m backends.Meta) (backends.Meta, error) {
-		s, err := o.files.Schema(ctx)
-		if err != nil || len(s) == 0 {
-			return m, err
-		}
-		return o.files.ToSet(ctx, s, in, m)
-	}
+	return o.files.ToSet(ctx, s, in, m)
 }

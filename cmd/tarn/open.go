@@ -385,12 +385,16 @@ func (o *opened) openFS() (err error) {
 	if ahead.Files == 0 {
 		ahead.Files = -1
 	}
-	o.fs, err = vfs.New(vfs.Options{
+	vo := vfs.Options{
 		Lake: o.lake, Cache: o.cache, Journal: o.journal,
 		ReadOnly: m.ReadOnly, NoDelete: !m.Delete, Delay: max(o.cfg.Journal.Delay.D(), time.Nanosecond), Close: vfs.CloseMode(o.cfg.Journal.Close),
 		Nodes:  int(o.cfg.Memory / 8 / vfs.NodeBytes),
-		Policy: policyOf(r.Policy), ReadAhead: ahead, RecallTimeout: r.Timeout.D(), OnSafe: o.kick(), CheckMeta: o.checkMeta(), Log: o.log, Now: o.now,
-	})
+		Policy: policyOf(r.Policy), ReadAhead: ahead, RecallTimeout: r.Timeout.D(), OnSafe: o.kick(), Log: o.log, Now: o.now,
+	}
+	if o.files != nil {
+		vo.CheckMeta, vo.Query = o.checkMeta, o.files.Query
+	}
+	o.fs, err = vfs.New(vo)
 	if err != nil {
 		return fmt.Errorf("open lake %s: %w", o.cfg.Name, err)
 	}

@@ -84,6 +84,14 @@ func (v *FS) walk(ctx context.Context, n *Node, above []uint64, yield func(Walke
 	}
 }
 
+// Query reads a query for Find.
+func (v *FS) Query(ctx context.Context, text string) (query.Expr, error) {
+	if v.opt.Query == nil {
+		return query.Parse(text)
+	}
+	return v.opt.Query(ctx, text)
+}
+
 // Find streams what matches the query at or below the lake path root. Files that are
 // not registered yet are matched on what the journal knows of them.
 func (v *FS) Find(ctx context.Context, root string, q query.Expr) iter.Seq2[Walked, error] {

@@ -8,7 +8,6 @@ import (
 
 	"tarn/backends"
 	"tarn/backends/filecat"
-	"tarn/backends/query"
 	"tarn/fs/vfs"
 )
 
@@ -140,7 +139,7 @@ type FindRequest struct {
 }
 
 func (s *Service) find(ctx context.Context, req FindRequest, out *stream) (any, error) {
-	q, err := s.query(ctx, req.Query)
+	q, err := s.FS.Query(ctx, req.Query)
 	if err != nil {
 		return nil, err
 	}
@@ -164,14 +163,6 @@ func (s *Service) find(ctx context.Context, req FindRequest, out *stream) (any, 
 		}
 	}
 	return nil, b.flush(ctx)
-}
-
-// query reads a query; with what is declared of its keys, where something is.
-func (s *Service) query(ctx context.Context, text string) (query.Expr, error) {
-	if s.Files == nil {
-		return query.Parse(text)
-	}
-	return s.Files.Query(ctx, text)
 }
 
 // UsageRequest asks how much stands at and below some paths. Depth is how far below
