@@ -50,6 +50,7 @@ type Catalogue struct {
 // The tables of side records.
 const (
 	tableField      = "dirac.field"      // name -> Field
+	tableSet        = "dirac.set"        // name -> Meta
 	tableDataset    = "dirac.dataset"    // name -> dataset
 	tableFile       = "dirac.file"       // list of a dataset, inode -> listed
 	tableAncestor   = "dirac.ancestor"   // child, ancestor -> kin

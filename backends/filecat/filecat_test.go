@@ -462,3 +462,27 @@ func FuzzSide(f *testing.F) {
 		}
 	})
 }
+
+func TestMetaSets(t *testing.T) {
+	k := production(t)
+	ctx := t.Context()
+	k.must(k.fc.AddMetaSet(ctx, "prod5b-20", backends.Meta{"MCCampaign": "PROD5b", "thetaP": "20"}))
+	var te *query.TypeError
+	if err := k.fc.AddMetaSet(ctx, "x", backends.Meta{"thetaP": "steep"}); !errors.As(err, &te) {
+		t.Errorf("a wrong value: %v", err)
+	}
+	k.wants(k.fc.AddMetaSet(ctx, "", nil), backends.ErrName)
+	s, err := k.fc.MetaSet(ctx, "prod5b-20")
+	k.must(err)
+	k.equal("set", s.Meta, `{"MCCampaign":"PROD5b","thetaP":20}`)
+	k.must(k.fc.AddMetaSet(ctx, "prod5b-20", backends.Meta{"thetaP": 40}))
+	n := 0
+	for s, err := range k.fc.MetaSets(ctx) {
+		k.must(err)
+		k.equal("the only set", s.Meta, `{"thetaP":40}`)
+		n++
+	}
+	k.equal("sets", n, 1)
+	k.must(k.fc.RemoveMetaSet(ctx, "prod5b-20"))
+	k.wants(k.fc.RemoveMetaSet(ctx, "prod5b-20"), backends.ErrNotExist)
+}

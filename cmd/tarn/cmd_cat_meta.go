@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"tarn/backends"
+	"tarn/backends/filecat"
 	"tarn/cmd/tarn/control"
 )
 
@@ -32,7 +33,7 @@ func (s *session) catMetaCommand() *cli.Command {
 				},
 			},
 			{
-				Name: "set", Usage: "set metadata", ArgsUsage: "LFN... KEY=VALUE... | --from FILE",
+				Name: "set", Usage: "set metadata", ArgsUsage: "LFN... KEY=VALUE... | LFN... --metaset NAME | --from FILE",
 				Description: `Values are read as by tarn meta set. --from takes a JSON object {LFN: {KEY: VALUE}}, - is stdin
 (setMetadataBulk); null deletes a key.
 
@@ -41,7 +42,8 @@ Examples:
    tarn catalogue meta set --from meta.json`,
 				Flags: []cli.Flag{
 					&cli.StringFlag{Name: "from", Usage: "a JSON `FILE`"},
-					&cli.StringSliceFlag{Name: "delete", Hidden: true},
+					&cli.StringFlag{Name: "metaset", Usage: "also what the metadata set `NAME` has"},
+					&cli.StringSliceFlag{Name: "delete", Aliases: []string{"d"}, Usage: "delete `KEY`"},
 					&cli.BoolFlag{Name: "text", Usage: "values are text, also those that look like numbers"},
 					&cli.BoolFlag{Name: "json-value", Usage: "values are JSON"},
 				},
@@ -68,13 +70,15 @@ func (s *session) catMetaSet(c *cli.Context) error {
 			return m, err
 		})
 	}
-	paths, meta, err := metaArgs(c)
+	paths, meta, err := metaArgs(c, c.String("metaset") != "")
 	if err != nil {
 		return err
 	}
 	b := s.t.bulk(nil)
 	err = s.askBulk(c.Context, paths, "catalogue/meta/set", func(ps []control.Text) any {
-		return setMetaRequest(ps, meta, false)
+		req := setMetaRequest(ps, meta, false)
+		req.Set = c.String("metaset")
+		return req
 	}, b, "path")
 	if err == nil {
 		s.t.say("metadata of %s set", count(b.done, "path"))
@@ -200,4 +204,61 @@ func entriesOf(r io.Reader, value func(*json.Decoder) (backends.Meta, error), f 
 		return wrong(errors.New("more behind its end"))
 	}
 	return nil
+}
+
+func (s *session) catMetaSetsCommand() *cli.Command {
+	list := func(c *cli.Context) error {
+		l := s.t.list("", "", "")
+		err := call(c.Context, s, nil, "catalogue/metaset/ls", func([]control.Text) any { return control.MetaSetsRequest{Names: c.Args().Slice()} }, func(x filecat.MetaSet) error {
+			if s.t.json {
+				return l.add(x)
+			}
+			for _, row := range pairs(control.LFNResult{LFN: control.Text(x.Name), Value: []byte(encoded(x.Meta))}) {
+				if err := l.add(nil, row...); err != nil {
+					return err
+				}
+			}
+			return nil
+		}, nil)
+		return joinEnd(err, l)
+	}
+	change := func(c *cli.Context, do string, req control.MetaSetsRequest, done string) error {
+		var n control.Count
+		err := call[struct{}](c.Context, s, nil, "catalogue/metaset/"+do, func([]control.Text) any { return req }, nil, &n)
+		if err != nil {
+			return err
+		}
+		return s.t.object(n, func() { s.t.say("%s %s", count(n.Done, "metadata set"), done) })
+	}
+	return &cli.Command{
+		Name: "metaset", Usage: "metadata under a name, to be set together",
+		Subcommands: []*cli.Command{
+			{Name: "ls", Usage: "list them, with what they have", ArgsUsage: "[NAME...]", Action: list},
+			{
+				Name: "add", Usage: "note one, or replace it", ArgsUsage: "NAME KEY=VALUE...",
+				Description: "Example:\n   tarn catalogue metaset add prod5b-20 MCCampaign=PROD5b thetaP=20.0\n   tarn catalogue meta set /ctao/prod5b/gamma --metaset prod5b-20",
+				Flags: []cli.Flag{
+					&cli.StringSliceFlag{Name: "delete", Hidden: true},
+					&cli.BoolFlag{Name: "text", Usage: "values are text, also those that look like numbers"},
+					&cli.BoolFlag{Name: "json-value", Usage: "values are JSON"},
+				},
+				Action: func(c *cli.Context) error {
+					names, meta, err := metaArgs(c, false)
+					if err != nil {
+						return err
+					}
+					return change(c, "add", control.MetaSetsRequest{Names: names, Meta: meta}, "noted")
+				},
+			},
+			{
+				Name: "rm", Usage: "forget them; metadata that were set stay", ArgsUsage: "NAME...",
+				Action: func(c *cli.Context) error {
+					if err := want(c, 1, -1); err != nil {
+						return err
+					}
+					return change(c, "rm", control.MetaSetsRequest{Names: c.Args().Slice()}, "forgotten")
+				},
+			},
+		},
+	}
 }

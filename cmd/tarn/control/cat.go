@@ -22,6 +22,12 @@ func (s *Service) fileCatalogue() map[string]http.HandlerFunc {
 		"size":             operation(s.catSize),
 		"mkdir":            operation(s.catMkdir),
 		"rm":               operation(s.catRemove),
+		"rmdir":            operation(s.catRemoveDir),
+		"attributes":       operation(s.catAttributes),
+		"access":           operation(s.catAccess),
+		"metaset/ls":       operation(s.catMetaSets),
+		"metaset/add":      operation(s.catAddMetaSet),
+		"metaset/rm":       operation(s.catRemoveMetaSet),
 		"status":           operation(s.catStatus),
 		"status/set":       operation(s.catSetStatus),
 		"guid":             operation(s.catGUID),
@@ -101,13 +107,15 @@ func eachLFN(ctx context.Context, lfns []Text, out *stream, f func(p string) (an
 // PathsAbout asks one question about each path.
 type PathsAbout struct {
 	LFNs  []Text `json:"lfns"`
-	About string `json:"about"` // exists, isfile, isdir, size, stat, replicas, permissions
+	About string `json:"about"` // exists, isfile, isdir, islink, readlink, size, stat, replicas
 }
 
 func (s *Service) catPaths(ctx context.Context, req PathsAbout, out *stream) (any, error) {
 	answer := map[string]func(*vfs.Node) (any, error){
+		"islink":   func(n *vfs.Node) (any, error) { return n.IsSymlink(), nil },
+		"readlink": func(n *vfs.Node) (any, error) { return linkTarget(n) },
 		"exists":   func(*vfs.Node) (any, error) { return true, nil },
-		"isfile":   func(n *vfs.Node) (any, error) { return !n.IsDir(), nil },
+		"isfile":   func(n *vfs.Node) (any, error) { return !n.IsDir() && !n.IsSymlink(), nil },
 		"isdir":    func(n *vfs.Node) (any, error) { return n.IsDir(), nil },
 		"size":     func(n *vfs.Node) (any, error) { return fileSize(n) },
 		"stat":     func(n *vfs.Node) (any, error) { return s.catMetadata(ctx, n) },
@@ -127,6 +135,13 @@ func (s *Service) catPaths(ctx context.Context, req PathsAbout, out *stream) (an
 		defer n.Forget(1)
 		return answer(n)
 	})
+}
+
+func linkTarget(n *vfs.Node) (any, error) {
+	if !n.IsSymlink() {
+		return nil, Fail(ErrUsage, "", "%s is no symbolic link", Text(n.Path()).Quote())
+	}
+	return Text(n.Info().Target), nil
 }
 
 func fileSize(n *vfs.Node) (any, error) {

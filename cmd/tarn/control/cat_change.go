@@ -3,7 +3,6 @@ package control
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path"
 	"strings"
@@ -69,6 +68,25 @@ func (s *Service) catRemove(ctx context.Context, req LFNsRequest, out *stream) (
 		if err == nil {
 			defer dir.Forget(1)
 			err = s.FS.Unlink(ctx, dir, path.Base(clean))
+		}
+		if errors.Is(err, backends.ErrNotExist) {
+			err = nil
+		}
+		return true, err
+	})
+}
+
+// catRemoveDir removes empty directories (removeDirectory). What is not there is success.
+func (s *Service) catRemoveDir(ctx context.Context, req LFNsRequest, out *stream) (any, error) {
+	return eachLFN(ctx, req.LFNs, out, func(p string) (any, error) {
+		clean, err := lake.CleanPath(p)
+		if err != nil {
+			return nil, err
+		}
+		dir, err := s.FS.Resolve(ctx, path.Dir(clean))
+		if err == nil {
+			defer dir.Forget(1)
+			err = s.FS.Rmdir(ctx, dir, path.Base(clean))
 		}
 		if errors.Is(err, backends.ErrNotExist) {
 			err = nil
@@ -177,66 +195,5 @@ func (s *Service) catSetStatus(ctx context.Context, req SetStatusRequest, out *s
 			return true, s.Lake.Catalogue().PutReplica(ctx, in.DID, in.Generation, r)
 		}
 		return nil, noReplica(p, req.SE)
-	})
-}
-
-// catSize sums up directories in the words of getDirectorySize.
-type dirSize struct {
-	Size        int64               `json:"LogicalSize"`
-	Files       int64               `json:"LogicalFiles"`
-	Directories int64               `json:"LogicalDirectories"`
-	Physical    map[string]physical `json:"PhysicalSize,omitempty"`
-}
-
-type physical struct {
-	Files int64 `json:"Files"`
-	Size  int64 `json:"Size"`
-}
-
-// SizeRequest asks how much is in directories; with Long also how much of it each SE has.
-type SizeRequest struct {
-	LFNs []Text `json:"lfns"`
-	Long bool   `json:"long,omitempty"`
-}
-
-func (s *Service) catSize(ctx context.Context, req SizeRequest, out *stream) (any, error) {
-	return eachLFN(ctx, req.LFNs, out, func(p string) (any, error) {
-		n, err := s.node(ctx, p)
-		if err != nil {
-			return nil, err
-		}
-		top, isDir := n.Path(), n.IsDir()
-		n.Forget(1)
-		if !isDir {
-			return nil, Fail(backends.ErrNotDir, "", "%s is not a directory", Text(p).Quote())
-		}
-		var d dirSize
-		if req.Long {
-			d.Physical = map[string]physical{}
-		}
-		for w, err := range s.FS.Walk(ctx, top) {
-			switch {
-			case err != nil:
-				return nil, err
-			case w.Path == top:
-			case w.Info.IsDir():
-				d.Directories++
-			default:
-				d.Files++
-				d.Size += w.Info.Size
-				if !req.Long {
-					continue
-				}
-				places, err := s.placesOf(ctx, w.Info)
-				if err != nil && !errors.Is(err, backends.ErrNotExist) {
-					return nil, fmt.Errorf("replicas of %s: %w", Text(w.Path).Quote(), err)
-				}
-				for se := range places {
-					x := d.Physical[se]
-					d.Physical[se] = physical{x.Files + 1, x.Size + w.Info.Size}
-				}
-			}
-		}
-		return d, nil
 	})
 }

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 
 	"tarn/backends"
 	"tarn/backends/filecat"
@@ -108,18 +109,35 @@ type SetMetaEntry struct {
 }
 
 // SetUserMetaRequest sets metadata of many paths (setMetadataBulk); with Delete, keys have to be there (removeMetadata).
+// Set names a metadata set whose values each path gets beside its own.
 type SetUserMetaRequest struct {
 	Entries []SetMetaEntry `json:"entries"`
 	Delete  bool           `json:"delete,omitempty"`
+	Set     string         `json:"set,omitempty"`
 }
 
 func (s *Service) catSetMeta(ctx context.Context, req SetUserMetaRequest, out *stream) (any, error) {
+	set := backends.Meta{}
+	if req.Set != "" {
+		fc, err := s.filesOrNot()
+		if err != nil {
+			return nil, err
+		}
+		x, err := fc.MetaSet(ctx, req.Set)
+		if err != nil {
+			return nil, noMetaSet(req.Set, err)
+		}
+		set = x.Meta
+	}
 	lfns, at := make([]Text, len(req.Entries)), 0
 	for i, e := range req.Entries {
 		lfns[i] = e.LFN
 	}
 	return eachLFN(ctx, lfns, out, func(p string) (any, error) {
-		m := req.Entries[at].Meta
+		m := set.Clone()
+		for k, v := range req.Entries[at].Meta {
+			m[k] = v
+		}
 		at++
 		n, err := s.node(ctx, p)
 		if err != nil {
@@ -139,4 +157,71 @@ func (s *Service) catSetMeta(ctx context.Context, req SetUserMetaRequest, out *s
 		}
 		return true, s.FS.SetMeta(ctx, n, m)
 	})
+}
+
+func noMetaSet(name string, err error) error {
+	if errors.Is(err, backends.ErrNotExist) {
+		return Fail(backends.ErrNotExist, "`tarn catalogue metaset ls` lists them", "there is no metadata set %s", Text(name).Quote())
+	}
+	return err
+}
+
+// MetaSetsRequest names metadata sets (getMetadataSet), and for one that is added what it has (addMetadataSet).
+type MetaSetsRequest struct {
+	Names []string      `json:"names,omitempty"`
+	Meta  backends.Meta `json:"meta,omitempty"`
+}
+
+func (s *Service) catMetaSets(ctx context.Context, req MetaSetsRequest, out *stream) (any, error) {
+	fc, err := s.filesOrNot()
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range req.Names {
+		x, err := fc.MetaSet(ctx, name)
+		if err != nil {
+			return nil, noMetaSet(name, err)
+		}
+		if err := out.item(x); err != nil {
+			return nil, err
+		}
+	}
+	if len(req.Names) > 0 {
+		return nil, nil
+	}
+	for x, err := range fc.MetaSets(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		if err := out.item(x); err != nil {
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
+func (s *Service) catAddMetaSet(ctx context.Context, req MetaSetsRequest, _ *stream) (any, error) {
+	fc, err := s.filesOrNot()
+	if err != nil {
+		return nil, err
+	}
+	if len(req.Names) != 1 {
+		return nil, Fail(ErrUsage, "", "%d names: want one", len(req.Names))
+	}
+	return Count{Done: 1}, fc.AddMetaSet(ctx, req.Names[0], req.Meta)
+}
+
+func (s *Service) catRemoveMetaSet(ctx context.Context, req MetaSetsRequest, _ *stream) (any, error) {
+	fc, err := s.filesOrNot()
+	if err != nil {
+		return nil, err
+	}
+	var c Count
+	for _, name := range req.Names {
+		if err := fc.RemoveMetaSet(ctx, name); err != nil {
+			return nil, noMetaSet(name, err)
+		}
+		c.Done++
+	}
+	return c, nil
 }
