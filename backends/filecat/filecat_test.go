@@ -486,3 +486,31 @@ func TestMetaSets(t *testing.T) {
 	k.must(k.fc.RemoveMetaSet(ctx, "prod5b-20"))
 	k.wants(k.fc.RemoveMetaSet(ctx, "prod5b-20"), backends.ErrNotExist)
 }
+
+// FuzzValues: what a field takes has its form, and is taken again as the same.
+func FuzzValues(f *testing.F) {
+	for _, v := range []string{"1", "-0", "1e3", "01", "2026-11-23", "2026-11-23T12:00:00+01:00", "x", "", "9223372036854775808", "\xff"} {
+		f.Add(v)
+	}
+	f.Fuzz(func(t *testing.T, v string) {
+		for _, typ := range []query.Type{query.Int, query.Float, query.String, query.Date} {
+			s := Schema{"k": {Name: "k", Type: typ}}
+			m, err := s.Values(backends.Meta{"k": v})
+			if err != nil {
+				var te *query.TypeError
+				if !errors.As(err, &te) {
+					t.Fatalf("%q as %s: %v", v, typ, err)
+				}
+				continue
+			}
+			again, err := s.Values(m)
+			if err != nil || fmt.Sprint(again) != fmt.Sprint(m) {
+				t.Fatalf("%q as %s is %v, and that %v, %v", v, typ, m, again, err)
+			}
+			e, err := query.Typed(query.Term{Key: "k", Op: query.Equal, Values: []string{v}}, func(string) query.Type { return typ })
+			if err != nil || !e.Match(func(string) (any, bool) { return m["k"], true }) {
+				t.Fatalf("%q as %s is %v, and is not found by %v, %v", v, typ, m, e, err)
+			}
+		}
+	})
+}
