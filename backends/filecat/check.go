@@ -92,7 +92,7 @@ func (c *Catalogue) checkListed(ctx context.Context, d dataset, all bool, tell f
 		return err
 	}
 	up := c.newInherited()
-	for l, err := range c.listed(ctx, d.List) {
+	for l, err := range c.listed(ctx, d) {
 		if err != nil {
 			return err
 		}

@@ -152,7 +152,7 @@ func (c *Catalogue) relist(ctx context.Context, name string, to Status) (Dataset
 	}); err != nil {
 		return d.Dataset, fmt.Errorf("dataset %q: %w", name, err)
 	}
-	return d.Dataset, c.drop(ctx, tableFile, old)
+	return d.Dataset, nil
 }
 
 // change reads the record of a dataset, lets f change it, and stores it.
@@ -188,10 +188,10 @@ func (c *Catalogue) RemoveDataset(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := c.put(ctx, tableDataset, name, nil); err != nil {
+	if err := c.o.Side.PutSide(ctx, backends.SideRecord{Table: tableDataset, Key: name}, toDrop(d.List)); err != nil {
 		return err
 	}
-	return c.drop(ctx, tableFile, d.List)
+	return c.dropList(ctx, d.List)
 }
 
 // DatasetFiles streams the files of a dataset (getDatasetFiles): of a frozen one those that it was frozen with, under
@@ -207,7 +207,7 @@ func (c *Catalogue) DatasetFiles(ctx context.Context, name string) iter.Seq2[bac
 			c.matching(ctx, d, yield)
 			return
 		}
-		for l, err := range c.listed(ctx, d.List) {
+		for l, err := range c.listed(ctx, d) {
 			in := l.info()
 			if err == nil {
 				var now backends.Info

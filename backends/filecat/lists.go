@@ -45,17 +45,22 @@ func parseListed(list string, r backends.SideRecord) (l listed, err error) {
 	return l, nil
 }
 
-// listed streams a list by inode: about in the order in which the files came to be.
-func (c *Catalogue) listed(ctx context.Context, list string) iter.Seq2[listed, error] {
+// listed streams the list of a dataset. ErrStale when the list was dropped meanwhile, and is cut short.
+func (c *Catalogue) listed(ctx context.Context, d dataset) iter.Seq2[listed, error] {
 	return func(yield func(listed, error) bool) {
-		for r, err := range c.o.Side.SideRecords(ctx, tableFile, list, "") {
+		n := int64(0)
+		for r, err := range c.o.Side.SideRecords(ctx, tableFile, d.List, "") {
 			var l listed
 			if err == nil {
-				l, err = parseListed(list, r)
+				l, err = parseListed(d.List, r)
 			}
 			if !yield(l, err) || err != nil {
 				return
 			}
+			n++
+		}
+		if n != d.Files {
+			yield(listed{}, fmt.Errorf("the list of dataset %q has %d files, and %d are left of it: %w", d.Name, d.Files, n, backends.ErrStale))
 		}
 	}
 }
@@ -95,7 +100,7 @@ func (t *tally) add(l listed) {
 // sum has the form of DIRAC's DatasetHash.
 func (t *tally) sum() string { return strings.ToUpper(hex.EncodeToString(t.hash[:16])) }
 
-// tableList notes which lists are being written, so that those of a crash can be dropped.
+// tableList notes which lists are being written or dropped, so that those of a crash can be dropped.
 const tableList = "dirac.list"
 
 // listAnew writes a new list of the files that match the query of d, and stores d with it, unless check, which is
@@ -138,7 +143,22 @@ func (c *Catalogue) listAnew(ctx context.Context, d dataset, check func(have *da
 	if err != nil {
 		return d, c.abandon(ctx, list, err)
 	}
-	return d, c.o.Side.PutSide(ctx, r, backends.SideRecord{Table: tableList, Key: list})
+	rs := []backends.SideRecord{r, {Table: tableList, Key: list}}
+	if have.List != "" {
+		rs = append(rs, toDrop(have.List))
+	}
+	if err := c.o.Side.PutSide(ctx, rs...); err != nil {
+		return d, err // it may have been stored all the same: the list goes when it is found to be nobody's
+	}
+	if have.List != "" {
+		err = c.dropList(ctx, have.List)
+	}
+	return d, err
+}
+
+// toDrop notes that a list is nobody's any more.
+func toDrop(list string) backends.SideRecord {
+	return backends.SideRecord{Table: tableList, Key: list, Value: []byte{}}
 }
 
 // beginList makes a name for a list, notes that it is being written, and drops those that a crash left.
@@ -156,7 +176,7 @@ func (c *Catalogue) beginList(ctx context.Context) (list string, done func(), er
 			return "", nil, err
 		}
 	}
-	if err := c.o.Side.PutSide(ctx, backends.SideRecord{Table: tableList, Key: list, Value: []byte{}}); err != nil {
+	if err := c.o.Side.PutSide(ctx, toDrop(list)); err != nil {
 		return "", nil, err
 	}
 	c.writing[list] = true
