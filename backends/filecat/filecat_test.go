@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,8 +23,10 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	at := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
-	now := func() time.Time { at = at.Add(time.Second); return at }
+	var seconds atomic.Int64
+	now := func() time.Time {
+		return time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC).Add(time.Duration(seconds.Add(1)) * time.Second)
+	}
 	cat, err := embedded.Open(embedded.Options{InMemory: true, CacheBytes: 8 << 20})
 	if err != nil {
 		t.Fatal(err)
