@@ -73,6 +73,17 @@ func TestDIRAC(t *testing.T) {
 	put(t, file, string(b))
 	s.ok("catalogue", "meta", "set", "--from", file)
 
+	// An id of 19 digits comes back as it is.
+	s.ok("catalogue", "field", "add", "-f", "sb_id", "int")
+	put(t, file, `{"/ctao/prod5b/dl2/run0.h5": {"sb_id": 1234567890123456789, "undeclared": 1234567890123456789}}`)
+	s.ok("catalogue", "meta", "set", "--from", file)
+	for _, args := range [][]string{{"find", "-m", "sb_id=1234567890123456789"}, {"values", "sb_id>1234567890123456788"}, {"meta", "get", "/ctao/prod5b/dl2/run0.h5"}} {
+		if got := s.ok(append([]string{"catalogue", "--json"}, args...)...); !strings.Contains(got, "1234567890123456789") {
+			t.Errorf("%q gives %s", args, got)
+		}
+	}
+	s.ok("catalogue", "field", "rm", "sb_id")
+
 	// Declared types hold for extended attributes, too; they are checked, and stored in their form (F1). The conflict is EEXIST (F2).
 	run1 := s.path(gamma, "run1.simtel.zst")
 	wantErr(t, "an attribute of the wrong type", unix.Setxattr(run1, "user.runNumber", []byte("one"), 0), syscall.EINVAL)

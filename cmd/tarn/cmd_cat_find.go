@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"sort"
 	"strings"
@@ -148,7 +147,7 @@ Example:
 			for _, k := range keys {
 				words := make([]string, len(r.Values[k]))
 				for i, v := range r.Values[k] {
-					words[i] = plain(json.RawMessage(encoded(v)))
+					words[i] = plain(v)
 				}
 				if err := l.add(nil, control.Text(k).Quote(), strings.Join(words, ", ")); err != nil {
 					return err

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -105,8 +106,8 @@ func kindOf(in backends.Info) string {
 
 // ValuesReply is which values remain for each declared field (getCompatibleMetadata).
 type ValuesReply struct {
-	Values map[string][]any `json:"values"`
-	More   []string         `json:"more,omitempty"` // fields that have more values than are told
+	Values map[string][]json.RawMessage `json:"values"`
+	More   []string                     `json:"more,omitempty"` // fields that have more values than are told
 }
 
 func (s *Service) catValues(ctx context.Context, req CatFindRequest, _ *stream) (any, error) {
@@ -115,7 +116,18 @@ func (s *Service) catValues(ctx context.Context, req CatFindRequest, _ *stream) 
 		return nil, err
 	}
 	values, more, err := fc.Compatible(ctx, root, e)
-	return ValuesReply{values, more}, err
+	r := ValuesReply{map[string][]json.RawMessage{}, more}
+	for k, list := range values {
+		r.Values[k] = []json.RawMessage{}
+		for _, v := range list {
+			b, err := json.Marshal(v)
+			if err != nil {
+				return nil, fmt.Errorf("value of %s: %w", k, err)
+			}
+			r.Values[k] = append(r.Values[k], b)
+		}
+	}
+	return r, err
 }
 
 // GUIDRequest asks which files have these GUIDs (getLFNForGUID).

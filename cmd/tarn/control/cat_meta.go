@@ -1,7 +1,9 @@
 package control
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 
 	"tarn/backends"
@@ -106,6 +108,15 @@ func (s *Service) userMeta(ctx context.Context, fc *filecat.Catalogue, n *vfs.No
 type SetMetaEntry struct {
 	LFN  Text          `json:"lfn"`
 	Meta backends.Meta `json:"meta"`
+}
+
+// UnmarshalJSON keeps numbers as they are written: ids of 19 digits are no float64.
+func (e *SetMetaEntry) UnmarshalJSON(b []byte) error {
+	type plain SetMetaEntry
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.UseNumber()
+	d.DisallowUnknownFields()
+	return d.Decode((*plain)(e))
 }
 
 // SetUserMetaRequest sets metadata of many paths (setMetadataBulk); with Delete, keys have to be there (removeMetadata).
