@@ -33,8 +33,8 @@ type Catalogue interface {
 
 	// Find streams the DIDs at or below root (the zero DID: the whole lake) for
 	// which q matches. What q can refer to is the metadata of the DID, of the
-	// collections above it (nearest wins, in layout lfn), and the built-in keys
-	// name, scope, did, type, size, mtime, checksum, adler32, md5, sha256.
+	// collections above it (nearest wins, in layout lfn), and the keys of Builtin,
+	// with the values that Subject gives.
 	Find(ctx context.Context, root DID, q query.Expr) iter.Seq2[Info, error]
 
 	// Add creates a DID; in layout lfn its parent must exist (else ErrNotExist) and

@@ -84,6 +84,14 @@ func (v *FS) walk(ctx context.Context, n *Node, above []uint64, yield func(Walke
 	}
 }
 
+// Query reads a query for Find.
+func (v *FS) Query(ctx context.Context, text string) (query.Expr, error) {
+	if v.opt.Query == nil {
+		return query.Parse(text)
+	}
+	return v.opt.Query(ctx, text)
+}
+
 // Find streams what matches the query at or below the lake path root. Files that are
 // not registered yet are matched on what the journal knows of them.
 func (v *FS) Find(ctx context.Context, root string, q query.Expr) iter.Seq2[Walked, error] {
@@ -140,22 +148,8 @@ func (u *unsent) aside() bool {
 func (u *unsent) lookup(key string) (any, bool) {
 	in := u.info()
 	p := u.where()
-	switch key {
-	case "name":
-		return path.Base(p), true
-	case "scope":
-		return u.fs.lake.PathDID(p).Scope, true
-	case "did":
-		return u.fs.lake.PathDID(p).String(), true
-	case "type":
-		return in.Type.String(), true
-	case "size":
-		return float64(in.Size), true
-	case "mtime":
-		return in.MTime.UTC().Format(time.RFC3339Nano), true
-	}
-	x, ok := u.entry.Record().Meta[key]
-	return x, ok
+	in.DID = u.fs.lake.PathDID(p)
+	return backends.Subject{Info: &in, Meta: u.entry.Record().Meta}.Value(key)
 }
 
 // Evict drops the local copies of the file in: from the hot cache (head and tail stay)

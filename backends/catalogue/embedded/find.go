@@ -16,7 +16,10 @@ func (c *Catalogue) Find(ctx context.Context, root backends.DID, q query.Expr) i
 		w := &walk{q: q}
 		if q != nil {
 			for _, k := range query.Keys(q) {
-				if !builtin(k) {
+				switch {
+				case k == "GUID":
+					w.keys = append(w.keys, backends.MetaGUID...)
+				case !backends.Builtin(k):
 					w.keys = append(w.keys, k)
 				}
 			}
@@ -171,10 +174,21 @@ func (w *walk) match(v *view, e *entry, above backends.Meta, emit func(backends.
 			meta = own
 		}
 	}
-	if w.q == nil || w.q.Match(func(key string) (any, bool) { return value(&e.Info, w.flat, meta, key) }) {
+	if w.q == nil {
+		emit(e.Info)
+		return meta, nil
+	}
+	var failed error
+	subject := backends.Subject{Info: &e.Info, Meta: meta, Flat: w.flat, Replicas: func() (rs []backends.Replica) {
+		if failed == nil {
+			rs, failed = v.replicas(e.Inode)
+		}
+		return rs
+	}}
+	if w.q.Match(subject.Value) && failed == nil {
 		emit(e.Info)
 	}
-	return meta, nil
+	return meta, failed
 }
 
 // page reads one page of the innermost collection.
@@ -295,50 +309,4 @@ func (l *lister) flatAll(v *view, emit func(*entry)) (more bool, err error) {
 		return n < pageSize, nil
 	})
 	return n == pageSize, err
-}
-
-// builtin tells whether a key of queries is not metadata.
-func builtin(key string) bool {
-	switch key {
-	case "name", "scope", "did", "type", "size", "mtime", "checksum", "adler32", "md5", "sha256":
-		return true
-	}
-	return false
-}
-
-// value is what a key of a query stands for.
-func value(in *backends.Info, flat bool, meta backends.Meta, key string) (any, bool) {
-	switch key {
-	case "name":
-		if flat {
-			return query.Text(in.DID.Name), true
-		}
-		return query.Text(treeName(false, in.DID)), true
-	case "scope":
-		return query.Text(in.DID.Scope), true
-	case "did":
-		return query.Text(in.DID.String()), true
-	case "type":
-		return query.Text(in.Type.String()), true
-	case "size":
-		return in.Size, true
-	case "mtime":
-		return in.MTime, true
-	case "checksum":
-		var all []any
-		for _, p := range []struct{ alg, hex string }{{"sha256", in.Checksums.SHA256}, {"md5", in.Checksums.MD5}, {"adler32", in.Checksums.Adler32}} {
-			if p.hex != "" {
-				all = append(all, query.Text(p.hex), query.Text(p.alg+":"+p.hex))
-			}
-		}
-		return all, len(all) > 0
-	case "adler32":
-		return query.Text(in.Checksums.Adler32), in.Checksums.Adler32 != ""
-	case "md5":
-		return query.Text(in.Checksums.MD5), in.Checksums.MD5 != ""
-	case "sha256":
-		return query.Text(in.Checksums.SHA256), in.Checksums.SHA256 != ""
-	}
-	v, ok := meta[key]
-	return v, ok
 }

@@ -109,7 +109,7 @@ func (c *Catalogue) addFiles(ctx context.Context, all []backends.Entry) (added i
 	for i, e := range all {
 		err := c.newName(e.Info.DID)
 		if err == nil && e.Info.Checksums.Adler32 == "" && e.Info.Checksums.MD5 == "" && e.Info.Size > 0 {
-			err = fmt.Errorf("Rucio keeps adler32 and md5, and neither is known: %w", backends.ErrNotSupported)
+			err = fmt.Errorf("neither adler32 nor md5 is known, and Rucio keeps no other checksums: %w", backends.ErrNotSupported)
 		}
 		if err != nil {
 			cut(i, err)

@@ -13,6 +13,7 @@ import (
 
 	"tarn/backends"
 	"tarn/backends/compare"
+	"tarn/backends/filecat"
 	"tarn/backends/ingest"
 	"tarn/backends/lake"
 	"tarn/backends/replication"
@@ -26,6 +27,7 @@ type Service struct {
 	FS    *vfs.FS
 	Lake  *lake.Lake
 	Cache *cache.Cache
+	Files *filecat.Catalogue // fields, datasets, ancestors; nil where the catalogue keeps no side records
 
 	Name     string                                       // of the lake
 	Folders  map[string]string                            // of the RSEs that are plain folders, for imports that register what lies there
@@ -128,6 +130,9 @@ func (s *Service) Handler() http.Handler {
 		"catalogue/backup": s.backup,
 	} {
 		m.HandleFunc("POST /v1/"+op, h)
+	}
+	for op, h := range s.fileCatalogue() {
+		m.HandleFunc("POST /v1/catalogue/"+op, h)
 	}
 	return m
 }

@@ -599,11 +599,11 @@ func TestRedirects(t *testing.T) {
 		case r.URL.Path == "/accounts/me":
 			io.WriteString(w, `{"account": "me"}`)
 		case r.URL.Path == "/rules/":
-			http.Redirect(w, r, "http://"+r.Host+"/rules/there", 308)
+			http.Redirect(w, r, "http://"+r.Host+"/rules/there", http.StatusPermanentRedirect)
 		case r.URL.Path == "/dids":
-			http.Redirect(w, r, "/dids/there", 301)
+			http.Redirect(w, r, "/dids/there", http.StatusMovedPermanently)
 		case r.URL.Path == "/scopes/":
-			http.Redirect(w, r, other.URL+"/scopes/", 308)
+			http.Redirect(w, r, other.URL+"/scopes/", http.StatusPermanentRedirect)
 		}
 	})
 	c := f.client(t)
