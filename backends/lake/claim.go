@@ -25,26 +25,38 @@ func claimOf(in backends.Info, rse string) claim {
 // is called. Two that do so at once would move the bytes twice, and the catalogue would know of one of them. Who
 // has the claim looks at the replicas first: the one it waited for may have made the copy.
 func (l *Lake) Claim(ctx context.Context, in backends.Info, rse string) (release func(), err error) {
-	c := claimOf(in, rse)
 	for {
-		l.mu.Lock()
-		other := l.claims[c]
+		release, other := l.claim(claimOf(in, rse))
 		if other == nil {
-			mine := make(chan struct{})
-			l.claims[c] = mine
-			l.mu.Unlock()
-			return func() {
-				l.mu.Lock()
-				delete(l.claims, c)
-				l.mu.Unlock()
-				close(mine)
-			}, nil
+			return release, nil
 		}
-		l.mu.Unlock()
 		select {
 		case <-other:
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// TryClaim is Claim that does not wait; ok is false when somebody else makes a copy of the file at the RSE, or deletes it.
+func (l *Lake) TryClaim(in backends.Info, rse string) (release func(), ok bool) {
+	release, other := l.claim(claimOf(in, rse))
+	return release, other == nil
+}
+
+// claim takes a claim, or gives what is closed when the one who has it lets it go.
+func (l *Lake) claim(c claim) (release func(), other chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if other := l.claims[c]; other != nil {
+		return nil, other
+	}
+	mine := make(chan struct{})
+	l.claims[c] = mine
+	return func() {
+		l.mu.Lock()
+		delete(l.claims, c)
+		l.mu.Unlock()
+		close(mine)
+	}, nil
 }

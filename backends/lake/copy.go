@@ -314,7 +314,7 @@ func (l *Lake) abandon(ctx context.Context, in backends.Info, to *RSE, pfn strin
 	}) {
 		return
 	}
-	if err := l.o.Catalogue.DropReplica(ctx, in.DID, to.Name); err != nil {
+	if err := l.o.Catalogue.DropReplica(ctx, in.DID, to.Name, pfn); err != nil {
 		l.log.Warn("copy that was begun stays on record", "did", in.DID, "rse", to.Name, "err", err)
 	}
 }

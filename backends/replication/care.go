@@ -38,6 +38,8 @@ type careState struct {
 	busy  map[string]bool      // are being looked at; true: and are to be again
 	swept map[string]bool      // what was being deleted when the process before this one ended has been dealt with
 	of    map[string]CareStatus
+
+	passed map[string]map[backends.DID]bool // by RSE, files whose replica could not go lately
 }
 
 // Care tells how it stands with the RSEs that are drained or have marks, by name.
@@ -189,14 +191,17 @@ func (e *Engine) giveUp(ctx context.Context, in backends.Info, rse *lake.RSE, la
 		return stays, "", err
 	}
 	defer release()
-	unclaim, err := e.l.Claim(ctx, in, rse.Name)
-	if err != nil {
-		return stays, "", err
+	unclaim, ok := e.l.TryClaim(in, rse.Name)
+	if !ok {
+		return stays, "a copy of it is being made", nil
 	}
 	defer unclaim()
 	cur, have, err := e.present(ctx, in)
 	if err != nil || cur == nil {
 		return nobody, "", err
+	}
+	if e.changed(rse) {
+		return stays, changedWhy, nil
 	}
 	in = *cur
 	i := slices.IndexFunc(have, func(r backends.Replica) bool { return r.RSE == rse.Name })
@@ -230,9 +235,22 @@ func (e *Engine) giveUp(ctx context.Context, in backends.Info, rse *lake.RSE, la
 	if err := e.putIf(ctx, in, going); err != nil {
 		return nobody, "", ignoreGone(err)
 	}
-	_, have, err = e.present(ctx, in)
-	if err == nil {
+	cur, have, err = e.present(ctx, in)
+	switch {
+	case err != nil:
+	case cur == nil: // it has another name by now, and other rules
+		return nobody, "", nil
+	case e.changed(rse):
+		why = changedWhy
+	default:
 		_, why, err = e.spare(ctx, in, have, rse.Name, last)
+		now := e.others(have, rse.Name)
+		found := slices.DeleteFunc(slices.Clone(now), func(r backends.Replica) bool {
+			return !slices.ContainsFunc(answer, func(x backends.Replica) bool { return x.RSE == r.RSE && x.PFN == r.PFN })
+		})
+		if err == nil && why == "" && len(found) < len(now) {
+			why, err = e.enough(ctx, in.DID, found, last)
+		}
 	}
 	if err != nil || why != "" {
 		back, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
@@ -241,6 +259,15 @@ func (e *Engine) giveUp(ctx context.Context, in backends.Info, rse *lake.RSE, la
 	}
 	return e.finish(ctx, in, rse, rep, len(others) == 0)
 }
+
+// changed tells whether the settings of an RSE are others than those it is looked after by: it is not drained any more,
+// or read-only, or has another mark.
+func (e *Engine) changed(rse *lake.RSE) bool {
+	now, ok := e.l.RSE(rse.Name)
+	return !ok || now != rse
+}
+
+const changedWhy = "the settings of the RSE were changed"
 
 // wasGood tells of a replica that giveUp was deleting when that ended half-way. One that was BAD says why.
 func wasGood(r backends.Replica) bool { return r.State == backends.BeingDeleted && r.Error == "" }
@@ -255,9 +282,9 @@ func (e *Engine) resume(ctx context.Context, in backends.Info, have []backends.R
 		if !wasGood(r) || !known || rse.ReadOnly {
 			continue
 		}
-		unclaim, err := e.l.Claim(ctx, in, r.RSE)
-		if err != nil {
-			return nil, err
+		unclaim, ok := e.l.TryClaim(in, r.RSE)
+		if !ok {
+			continue // somebody is at it
 		}
 		cur, now, err := e.present(ctx, in)
 		if err == nil && cur != nil && slices.Contains(now, r) {
@@ -287,7 +314,7 @@ func (e *Engine) goOn(ctx context.Context, in backends.Info, rse *lake.RSE, rep 
 	a, err := rse.Storage.Stat(ctx, rep.PFN)
 	switch {
 	case errors.Is(err, backends.ErrNotExist):
-		return gone, "", ignoreGone(e.l.Catalogue().DropReplica(ctx, in.DID, rse.Name))
+		return gone, "", ignoreGone(e.l.Catalogue().DropReplica(ctx, in.DID, rse.Name, rep.PFN))
 	case err != nil:
 		return stays, "", err
 	case a.IsDir || a.Size != in.Size:
@@ -305,13 +332,13 @@ func (e *Engine) finish(ctx context.Context, in backends.Info, rse *lake.RSE, re
 	if err := e.l.RemoveAt(ctx, rse, rep.PFN, 1); err != nil {
 		return stays, "", fmt.Errorf("delete %s at %s: %w", rep.PFN, rse.Name, err)
 	}
-	if last {
+	if cur, _, err := e.present(ctx, in); err == nil && cur != nil && last { // else its name may be another file's by now
 		note := backends.Meta{Expired: fmt.Sprintf("%s, last copy, at %s", e.o.Now().UTC().Format(time.RFC3339), rse.Name)}
 		if err := e.l.SetMeta(ctx, in.DID, note); err != nil && !errors.Is(err, backends.ErrNotExist) {
 			return stays, "", err
 		}
 	}
-	if err := e.l.Catalogue().DropReplica(ctx, in.DID, rse.Name); err != nil && !errors.Is(err, backends.ErrNotExist) {
+	if err := e.l.Catalogue().DropReplica(ctx, in.DID, rse.Name, rep.PFN); err != nil && !errors.Is(err, backends.ErrNotExist) {
 		return stays, "", err
 	}
 	e.log.Debug("replica deleted that no rule needs", "did", in.DID, "rse", rse.Name, "pfn", rep.PFN, "bytes", in.Size, "last", last)
@@ -416,6 +443,13 @@ func (e *Engine) liveRules(ctx context.Context, d backends.DID) func(yield func(
 			}
 		}
 	}
+}
+
+// anyThere tells whether the storage of one verified copy has it.
+func (e *Engine) anyThere(ctx context.Context, in backends.Info, have []backends.Replica) bool {
+	return slices.ContainsFunc(have, func(r backends.Replica) bool {
+		return r.State == backends.Available && !r.Verified.IsZero() && e.there(ctx, in, r)
+	})
 }
 
 // there asks the storage of a replica whether it has it. One that has not is declared BAD.
