@@ -108,7 +108,7 @@ func (e *Engine) reapOne(ctx context.Context, p backends.Past) error {
 			errs = append(errs, fmt.Errorf("RSE %s: %w", r.RSE, backends.ErrReadOnly))
 			continue
 		}
-		if err := e.l.RemoveAt(ctx, rse, r.PFN, 1); err != nil {
+		if err := e.l.RemoveReplica(ctx, rse, p.Info.DID, r); err != nil {
 			errs = append(errs, fmt.Errorf("delete %s at %s: %w", r.PFN, r.RSE, err))
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"tarn/backends"
+	"tarn/backends/lake"
+	"tarn/backends/lake/laketest"
 )
 
 // TestBadReplicaThatIsReplacedMeanwhileStays: what was BAD when its removal was decided may be good again when its turn comes, for
@@ -53,6 +55,34 @@ func TestBadReplicaThatIsReplacedMeanwhileStays(t *testing.T) {
 				}
 				if n := r.disks["B"].Calls("remove"); (n > 0) != (c.left == nil) {
 					t.Errorf("%d removals", n)
+				}
+			})
+		})
+	}
+}
+
+// TestWhatACrashLeftInPlaceOfABadCopyGoesWithIt, when it is deleted and when its file is.
+func TestWhatACrashLeftInPlaceOfABadCopyGoesWithIt(t *testing.T) {
+	for _, how := range []string{"rule", "drain", "removed"} {
+		t.Run(how, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, r *rig) {
+				in := r.file("a", "A", "B")
+				if err := r.l.DeclareBad(ctx, in, "B", errors.New("rotten")); err != nil {
+					t.Fatal(err)
+				}
+				r.disks["B"].Put(r.l.Replacement(in.DID, "B/a"), content("a"))
+				switch how {
+				case "rule":
+					r.rule(in.DID, 1, "A")
+				case "drain":
+					r.care("B", lake.Care{Drain: true})
+				case "removed":
+					r.cat.Remove(ctx, in.DID)
+				}
+				r.start()
+				pass(laketest.Grace + time.Hour)
+				if got := r.disks["B"].Paths(); len(got) > 0 {
+					t.Errorf("left at B: %v", got)
 				}
 			})
 		})
