@@ -318,7 +318,7 @@ func (e *Engine) goOn(ctx context.Context, in backends.Info, rse *lake.RSE, rep 
 	case err != nil:
 		return stays, "", err
 	case a.IsDir || a.Size != in.Size:
-		return stays, "it was being deleted, and is needed", e.l.DeclareBad(ctx, in, rse.Name, errors.New("it was being deleted, and has another size"))
+		return stays, "it was being deleted, and is needed", e.l.DeclareReplicaBad(ctx, in, rep, errors.New("it was being deleted, and has another size"))
 	}
 	rep.State, rep.Verified = backends.Available, time.Time{}
 	if rep.Error != "" {
@@ -470,7 +470,7 @@ func (e *Engine) there(ctx context.Context, in backends.Info, r backends.Replica
 	default:
 		return true
 	}
-	if err := e.l.DeclareBad(ctx, in, r.RSE, errors.New(why)); err != nil {
+	if err := e.l.DeclareReplicaBad(ctx, in, r, errors.New(why)); err != nil {
 		e.log.Warn("replica that is not there is not declared BAD", "did", in.DID, "rse", r.RSE, "err", err)
 	}
 	return false

@@ -103,7 +103,7 @@ func (e *Engine) proveOther(ctx context.Context, drained *lake.RSE, in backends.
 		case ctx.Err() != nil:
 			return false, ctx.Err()
 		case errors.Is(err, backends.ErrCorrupt):
-			if err := e.l.DeclareBad(ctx, *cur, r.RSE, err); err != nil {
+			if err := e.l.DeclareReplicaBad(ctx, *cur, r, err); err != nil {
 				return false, err
 			}
 			continue
