@@ -62,8 +62,8 @@ func (e *Engine) Cared() {
 	ring(e.sweepWake)
 }
 
-// careLoop looks at the RSEs that are drained or have marks, each by itself, now and then, and not so often that this
-// takes more than a tenth of the time.
+// careLoop looks at the RSEs that are drained or have marks, each by itself, now and then, and not so often that
+// all of this takes more than a tenth of the time.
 func (e *Engine) careLoop(ctx context.Context) {
 	for ctx.Err() == nil {
 		soon := time.Now().Add(e.o.Care)
@@ -78,6 +78,7 @@ func (e *Engine) careLoop(ctx context.Context) {
 					begun := time.Now()
 					more := e.careFor(ctx, rse)
 					took := time.Since(begun)
+					took *= time.Duration(e.caredFor()) // each of them goes through all replicas on record
 					wait := max(e.o.Care, 10*took)
 					e.mu.Lock()
 					defer e.mu.Unlock()
@@ -130,6 +131,16 @@ func (e *Engine) careDue(rse *lake.RSE) (due time.Time, busy bool) {
 		e.care.busy[rse.Name] = false
 	}
 	return due, false
+}
+
+// caredFor counts the RSEs that are drained or have marks.
+func (e *Engine) caredFor() (n int) {
+	for _, rse := range e.l.RSEs() {
+		if cared(rse) {
+			n++
+		}
+	}
+	return n
 }
 
 // cared tells whether an RSE is drained or has marks.
