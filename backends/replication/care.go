@@ -226,21 +226,10 @@ func (e *Engine) giveUp(ctx context.Context, in backends.Info, rse *lake.RSE, la
 	if rep.State != backends.Available {
 		return stays, "it is " + string(rep.State), nil
 	}
-	others, why, err := e.spare(ctx, in, have, rse.Name, last)
+	others, answer, why, err := e.spareNow(ctx, in, have, rse.Name, last)
 	if err != nil || why != "" {
 		return stays, why, err
 	}
-	// Not on the word of a register: the storages of the others are asked.
-	answer := slices.DeleteFunc(slices.Clone(others), func(r backends.Replica) bool { return !e.there(ctx, in, r) })
-	if ctx.Err() != nil {
-		return stays, "", ctx.Err()
-	}
-	if len(answer) < len(others) {
-		if why, err = e.enough(ctx, in.DID, answer, last); err != nil || why != "" {
-			return stays, why, err
-		}
-	}
-
 	going := rep
 	going.State = backends.BeingDeleted
 	if err := e.putIf(ctx, in, going); err != nil {
@@ -315,7 +304,7 @@ func (e *Engine) resume(ctx context.Context, in backends.Info, have []backends.R
 
 // goOn deals with a replica that was being deleted when that ended half-way.
 func (e *Engine) goOn(ctx context.Context, in backends.Info, rse *lake.RSE, rep backends.Replica, have []backends.Replica, last bool) (left, string, error) {
-	others, why, err := e.spare(ctx, in, have, rse.Name, last)
+	others, _, why, err := e.spareNow(ctx, in, have, rse.Name, last)
 	if err != nil {
 		return stays, "", err
 	}
@@ -406,6 +395,23 @@ func (e *Engine) spare(ctx context.Context, in backends.Info, have []backends.Re
 	return others, why, err
 }
 
+// spareNow is spare, and not on the word of a register: the storages of the others are asked. answer are those that they
+// have.
+func (e *Engine) spareNow(ctx context.Context, in backends.Info, have []backends.Replica, rse string, last bool) (others, answer []backends.Replica, why string, err error) {
+	others, why, err = e.spare(ctx, in, have, rse, last)
+	if err != nil || why != "" {
+		return others, nil, why, err
+	}
+	answer = slices.DeleteFunc(slices.Clone(others), func(r backends.Replica) bool { return !e.there(ctx, in, r) })
+	if ctx.Err() != nil {
+		return others, answer, "", ctx.Err()
+	}
+	if len(answer) < len(others) {
+		why, err = e.enough(ctx, in.DID, answer, last)
+	}
+	return others, answer, why, err
+}
+
 // others are the verified copies of a file that are not at the RSE, nor at one that is drained.
 func (e *Engine) others(have []backends.Replica, rse string) (out []backends.Replica) {
 	for _, r := range have {
@@ -463,7 +469,7 @@ func (e *Engine) anyThere(ctx context.Context, in backends.Info, have []backends
 	})
 }
 
-// there asks the storage of a replica whether it has it. One that has not is declared BAD.
+// there asks the storage of a replica whether it has it, and a tape system whether it is on tape. One that has not is declared BAD.
 func (e *Engine) there(ctx context.Context, in backends.Info, r backends.Replica) bool {
 	rse, ok := e.l.RSE(r.RSE)
 	if !ok {
@@ -479,7 +485,12 @@ func (e *Engine) there(ctx context.Context, in backends.Info, r backends.Replica
 	case a.IsDir || a.Size != in.Size:
 		why = fmt.Sprintf("%d bytes, and it should have %d", a.Size, in.Size)
 	default:
-		return true
+		// What is not on tape yet is one disk's word.
+		stored, err := e.l.StoredOnTape(ctx, rse, r.PFN)
+		if !errors.Is(err, backends.ErrLost) && !errors.Is(err, backends.ErrNotExist) {
+			return stored && err == nil
+		}
+		why = err.Error()
 	}
 	if err := e.l.DeclareReplicaBad(ctx, in, r, errors.New(why)); err != nil {
 		e.log.Warn("replica that is not there is not declared BAD", "did", in.DID, "rse", r.RSE, "err", err)

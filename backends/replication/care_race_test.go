@@ -378,3 +378,65 @@ func TestRetryIsAtOnce(t *testing.T) {
 		}
 	}, func(o *replication.Options) { o.Workers = 1 })
 }
+
+// TestDeletionThatGoesOnAsksAgain: what a crash left half-way is gone on with only if other copies are there now.
+func TestDeletionThatGoesOnAsksAgain(t *testing.T) {
+	for _, care := range []lake.Care{{}, {Drain: true}, {High: lake.Mark{Bytes: 1 << 30}, Low: lake.Mark{Bytes: 1}}} {
+		inBubble(t, func(t *testing.T, r *rig) {
+			in := r.file("a", "A", "B")
+			r.cat.PutReplica(ctx, in.DID, "", backends.Replica{RSE: "A", PFN: "A/a", State: backends.BeingDeleted})
+			r.disks["B"].Remove(ctx, "B/a")
+			r.rule(in.DID, 1, "B|C")
+			r.care("A", care)
+			r.start()
+			pass(time.Second)
+			lost := true
+			for range 100 {
+				reps, _ := r.cat.Replicas(ctx, in.DID)
+				lost = !slices.ContainsFunc(reps, func(x backends.Replica) bool {
+					return x.State == backends.Available && r.disks[x.RSE].Get(x.PFN) != nil
+				})
+				pass(time.Minute)
+			}
+			if lost {
+				t.Errorf("%+v: the last copy is gone: %s", care, r.at(in))
+			}
+		})
+	}
+}
+
+// TestDiskCopyStaysUntilTheOtherIsOnTape, and not only in the buffer before it.
+func TestDiskCopyStaysUntilTheOtherIsOnTape(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		in := r.file("a", "A")
+		r.rule(in.DID, 1, "T")
+		r.care("A", lake.Care{High: lake.Mark{Bytes: 2}, Low: lake.Mark{Bytes: 1}})
+		r.disks["A"].Fail(func(op, path string) error {
+			if op == "remove" {
+				if reps, _ := r.cat.Replicas(ctx, in.DID); !slices.ContainsFunc(reps, func(x backends.Replica) bool {
+					rse, _ := r.l.RSE(x.RSE)
+					ok, err := r.l.StoredOnTape(ctx, rse, x.PFN)
+					return x.RSE == "T" && ok && err == nil
+				}) {
+					t.Error("it goes, and the other is in the buffer only")
+				}
+			}
+			return nil
+		})
+		r.start()
+		pass(10 * time.Second)
+		if got := r.at(in); got != "A T" {
+			t.Errorf("it is at %s", got)
+		}
+		reps, _ := r.cat.Replicas(ctx, in.DID)
+		for _, x := range reps {
+			if x.RSE == "T" {
+				r.tape.Set(x.PFN, backends.OnlineAndNearline)
+			}
+		}
+		pass(time.Hour)
+		if got := r.at(in); got != "T" {
+			t.Errorf("it is at %s", got)
+		}
+	})
+}

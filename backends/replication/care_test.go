@@ -296,6 +296,9 @@ func careModel(t *testing.T, r *rig, rnd *rand.Rand) {
 	for _, n := range names {
 		r.disks[n].Fail(nil)
 	}
+	for _, p := range r.tape.Storage.Paths() { // what was written reaches the tape at last
+		r.tape.Set(p, backends.OnlineAndNearline)
+	}
 	// With all rules expired and no drain every file keeps one copy, and A none that others have.
 	for s := range r.cat.AllRules(ctx) {
 		r.cat.DeleteRule(ctx, s.ID)
