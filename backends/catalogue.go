@@ -62,8 +62,9 @@ type Catalogue interface {
 	// generation now. An empty gen does not ask.
 	PutReplica(ctx context.Context, d DID, gen Generation, r Replica) error
 
-	// DropReplica forgets the replica at the RSE; none there is success.
-	DropReplica(ctx context.Context, d DID, rse string) error
+	// DropReplica forgets the replica at the RSE if it has this path; none, or one of another path, is success: whoever
+	// deleted a file forgets no copy that was registered there meanwhile. An empty pfn does not ask.
+	DropReplica(ctx context.Context, d DID, rse, pfn string) error
 
 	// Meta gives d's own metadata; SetMeta merges m into it, a nil value deletes the key.
 	Meta(ctx context.Context, d DID) (Meta, error)

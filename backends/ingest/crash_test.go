@@ -77,7 +77,7 @@ func TestRemoveUnhides(t *testing.T) {
 	}
 	r.must(s.Close())
 	s = r.open(nil)
-	r.must(r.cat.DropReplica(t.Context(), s.links["dl0"].link.did("f"), "A")) // it is not safe any more
+	r.must(r.cat.DropReplica(t.Context(), s.links["dl0"].link.did("f"), "A", "")) // it is not safe any more
 	if err := s.Remove(t.Context(), "dl0", false); !errors.Is(err, backends.ErrNotEmpty) && err != nil {
 		t.Errorf("remove: %v", err)
 	}

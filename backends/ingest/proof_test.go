@@ -515,7 +515,7 @@ func (w *world) replicate(all bool) {
 		var data []byte
 		for _, x := range on {
 			if x.State == backends.BeingDeleted && all {
-				w.must(w.cat.DropReplica(ctx, r.DID, x.RSE))
+				w.must(w.cat.DropReplica(ctx, r.DID, x.RSE, ""))
 			}
 			if s := w.disks[x.RSE]; s != nil && x.State == backends.Available && int64(len(s.Get(x.PFN))) == in.Size {
 				data = s.Get(x.PFN)
@@ -686,7 +686,7 @@ func (w *world) harm() {
 		w.must(w.cat.PutReplica(ctx, r.DID, "", x))
 	case 2:
 		w.note("    replica of %s at %s is dropped", r.Path, x.RSE)
-		w.must(w.cat.DropReplica(ctx, r.DID, x.RSE))
+		w.must(w.cat.DropReplica(ctx, r.DID, x.RSE, ""))
 	case 3:
 		w.note("    replica of %s at %s is being deleted", r.Path, x.RSE)
 		x.State = backends.BeingDeleted

@@ -380,8 +380,7 @@ func (v *FS) AllowRecalls(pid uint32) bool { return v.policy.allow(pid) }
 
 // Undelete makes a replaced or removed content current again.
 func (v *FS) Undelete(ctx context.Context, p, handle string) error {
-	ver := v.lake.Versions()
-	if ver == nil {
+	if v.lake.Versions() == nil {
 		return fmt.Errorf("undelete: this catalogue keeps no old contents: %w", backends.ErrNotSupported)
 	}
 	dir, err := v.Resolve(ctx, path.Dir(p))
@@ -407,7 +406,7 @@ func (v *FS) Undelete(ctx context.Context, p, handle string) error {
 	if in, err := v.lake.Lookup(ctx, dir.Info(), path.Base(p)); err == nil && v.unsentOf(in.Inode) != nil {
 		return fmt.Errorf("undelete %s: the content that is there is not safe yet: %w", p, backends.ErrBusy)
 	}
-	if err := ver.Undelete(ctx, handle); err != nil {
+	if err := v.lake.Undelete(ctx, handle); err != nil {
 		return err
 	}
 	dir.changed(v.now())

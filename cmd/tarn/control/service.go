@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"path"
 	"strings"
+	"sync"
 	"time"
 
 	"tarn/backends"
@@ -50,6 +51,10 @@ type Service struct {
 	Now func() time.Time // default time.Now
 
 	jobs *jobs
+
+	// importing is read-locked by imports and locked by whoever deletes what nobody knows: a file that is imported where it
+	// lies, or was stored a while ago, is known when its batch is registered. Neither waits for the other.
+	importing sync.RWMutex
 }
 
 // Handler answers the control API. It is called once; Close ends what it started.
