@@ -135,6 +135,15 @@ type Places interface {
 	Holders(ctx context.Context, rse, pfn string) (int, error)
 }
 
+// Cached is a catalogue that remembers for a while what a server said.
+type Cached interface {
+	// Refresh forgets what is remembered of d and of all below it; the zero DID: everything.
+	Refresh(d DID)
+	// AsOf tells of when what is shown of d is, where that is older than it should be since the server
+	// cannot be asked; else zero.
+	AsOf(d DID) time.Time
+}
+
 // Rules holds the copies users asked for. Rucio acts on them itself; for the embedded
 // catalogue package replication does.
 type Rules interface {

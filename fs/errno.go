@@ -35,6 +35,7 @@ var errnos = []struct {
 	{backends.ErrExist, syscall.EEXIST},
 	{backends.ErrPermission, syscall.EACCES},
 	{backends.ErrImmutable, syscall.EPERM},
+	{backends.ErrCrossDevice, syscall.EXDEV}, // mv copies then
 	{backends.ErrReadOnly, syscall.EROFS},
 	{backends.ErrNameTooLong, syscall.ENAMETOOLONG},
 	{backends.ErrName, syscall.EINVAL},

@@ -54,7 +54,7 @@ var allowed = []struct {
 	{"tarn/backends/compare", "what compares storages with the catalogue stands on the lake",
 		[]string{"tarn/backends", "tarn/backends/lake", "tarn/backends/checksum"}, []string{"golang.org/x"}},
 	{"tarn/backends/catalogue", "a catalogue knows contracts, and its own database",
-		[]string{"tarn/backends", "tarn/backends/query", "tarn/backends/checksum"},
+		[]string{"tarn/backends", "tarn/backends/query", "tarn/backends/checksum", "tarn/backends/naming"},
 		[]string{"github.com/dgraph-io/badger", "github.com/hashicorp/golang-lru", "golang.org/x", "google.golang.org/protobuf"}}, // badger's MANIFEST is protobuf
 	{"tarn/backends/storage/s3", "a storage knows contracts only, and its own client library",
 		[]string{"tarn/backends", "tarn/backends/checksum", "tarn/backends/credential", "tarn/backends/storage/wire"}, []string{"github.com/minio/minio-go", "golang.org/x"}},

@@ -91,12 +91,6 @@ var namespaceCases = []catalogueCase{
 	}},
 	{"Remove detaches everywhere", func(k *catalogueTest) {
 		k.needNamespace()
-		k.dir(k.flatDID("s"))
-		k.file(k.flatDID("f"), 1)
-		k.must(k.Catalogue.Attach(k.ctx, k.flatDID("s"), k.flatDID("f")))
-		k.must(k.Namespace.Remove(k.ctx, k.flatDID("f")))
-		k.equal("members", k.names(k.flatDID("s"), ""), []string(nil))
-		k.missing(k.flatDID("f"))
 		k.dir(k.did("d"))
 		k.file(k.did("f"), 1)
 		k.must(k.Catalogue.Attach(k.ctx, k.did("d"), k.did("f")))

@@ -1,6 +1,7 @@
 package credential
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -256,6 +257,17 @@ func (s *Source) config(host string, gsi bool) *tls.Config {
 // GSIConfig is for a handshake with host that somebody makes himself by the rules of the Grid Security Infrastructure:
 // a certificate may be for any use, and one without alternative names is for the host in its CN, perhaps as "host/NAME".
 func (s *Source) GSIConfig(host string) *tls.Config { return s.config(host, true) }
+
+// ServerConfig is for connections to host, and others that the client is sent to, which show no certificate of ours: who connects adds one.
+func (s *Source) ServerConfig(host string) *tls.Config {
+	return &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		InsecureSkipVerify: true, // VerifyConnection does it
+		VerifyConnection: func(cs tls.ConnectionState) error {
+			return s.verify(cmp.Or(cs.ServerName, host), cs.PeerCertificates, false) // no name is sent where the host is an address
+		},
+	}
+}
 
 // Handshake makes a TLS connection to host (a name or address without port) on a connection that dial
 // gives. On an error no connection stays open.

@@ -112,7 +112,7 @@ func (o Options) prepare(ctx context.Context, d Definition) error {
 		if in, err := o.Lake.Resolve(ctx, p); err == nil && in.IsDir() {
 			continue
 		}
-		in := backends.Info{DID: backends.DID{Scope: scope, Name: p}, Type: backends.Container, Mode: 0o755,
+		in := backends.Info{DID: o.Lake.PathDID(p), Type: backends.Container, Mode: 0o755,
 			UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), MTime: o.Now(), CTime: o.Now()}
 		if p == target {
 			in.Type = kind
@@ -122,7 +122,7 @@ func (o Options) prepare(ctx context.Context, d Definition) error {
 		}
 	}
 	for _, r := range d.Rules {
-		r.DID = backends.DID{Scope: scope, Name: target}
+		r.DID = o.Lake.PathDID(target)
 		if _, err := o.Lake.Rules().AddRule(ctx, r); err != nil {
 			return fmt.Errorf("rule for %d copies on %q: %w", r.Copies, r.Expression, err)
 		}

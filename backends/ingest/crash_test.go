@@ -14,7 +14,7 @@ import (
 
 // TestCrashAtEveryStep: wherever a pass ends, the next one carries it on: all files are stored once, registered and deleted.
 func TestCrashAtEveryStep(t *testing.T) {
-	for _, step := range []string{"seal", "send", "sent", "verified", "import", "imported", "reread", "safe", "delete", "hide", "hidden", "prove", "unlinked", "deleted"} {
+	for _, step := range []string{"seal", "send", "sent", "verified", "import", "imported", "reread", "safe", "delete", "hide", "leased", "hidden", "prove", "unlinked", "deleted"} {
 		t.Run(step, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)

@@ -77,7 +77,7 @@ func (k *link) step(name, path string) error {
 
 // did is the DID of a path.
 func (k *link) did(rel string) backends.DID {
-	return backends.DID{Scope: k.scope, Name: k.target + "/" + rel}
+	return k.lake.PathDID(k.target + "/" + rel)
 }
 
 // newLink makes one from a definition that was checked.

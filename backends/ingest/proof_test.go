@@ -257,6 +257,12 @@ func (w *world) hook(name, path string) error {
 		w.crashed = true
 		return errCrash
 	}
+	if name == "leased" { // writers wait for the lease to end
+		w.busy = true
+		w.hold()
+		w.busy = false
+		return nil
+	}
 	if name == "hidden" && w.one(4) { // who had it open is quick
 		w.busy = true
 		for range 5 {

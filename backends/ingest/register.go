@@ -130,7 +130,7 @@ func (k *link) folders(r *Record, done map[string]bool) (out []backends.Entry) {
 	dir := path.Dir(r.DID.Name)
 	for p := dir; p != "/"+k.scope && p != "/" && !done[p]; p = path.Dir(p) {
 		done[p] = true
-		in := backends.Info{DID: backends.DID{Scope: k.scope, Name: p}, Type: backends.Container, Mode: 0o755,
+		in := backends.Info{DID: k.lake.PathDID(p), Type: backends.Container, Mode: 0o755,
 			UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), MTime: k.o.Now(), CTime: k.o.Now()}
 		if p == dir {
 			in.Type = backends.Dataset

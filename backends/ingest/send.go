@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"tarn/backends"
-	"tarn/backends/lake"
 )
 
 // sealed is how many files are sealed at a time: their places are on record before a byte of them is written.
@@ -294,7 +293,7 @@ func (k *link) transfer(ctx context.Context, r *Record) error {
 		}
 	}
 	_, sums, err := k.lake.Take(ctx, rse, r.PFN, src, r.Size, r.tries, progress)
-	if rse.Naming != nil && lake.Misfit(err) { // nothing can be at the path of its naming
+	if rse.Elsewhere(err) { // nothing can be at the path of its naming
 		if err := k.elsewhere(r); err != nil {
 			return err
 		}
@@ -342,7 +341,7 @@ func (k *link) sender(ctx context.Context, resumed []*Record, out chan<- *Record
 		if err := context.Cause(ctx); err != nil {
 			return err
 		}
-		if !k.hours.open(time.Now()) {
+		if !k.hours.open(k.o.Now().Local()) {
 			k.await(ctx, time.Minute)
 			continue
 		}

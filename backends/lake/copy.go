@@ -91,7 +91,7 @@ func (l *Lake) copy(ctx context.Context, in backends.Info, to *RSE, from From, p
 	}
 
 	r, err := l.copyBytes(ctx, in, to, pfn, from, progress)
-	if to.Naming != nil && bad == "" && Misfit(err) {
+	if bad == "" && to.Elsewhere(err) {
 		if pfn, err = l.instead(ctx, in, to, pfn); err == nil {
 			r, err = l.copyBytes(ctx, in, to, pfn, from, progress)
 		}

@@ -41,6 +41,8 @@ type RSE struct {
 	LAN      bool              // it is at this site: Rucio's lan domain, and tried before all others
 	Distance int               // 0 is next door; replicas are tried in this order, but for those that were measured to be slow
 	Naming   *naming.Algorithm // of new copies, on disk; nil: each has a path of its own
+	// Bound: its copies are where Naming says and nowhere else (a deterministic RSE of Rucio's).
+	Bound bool
 	// Endpoints tells how it stands with the doors of its servers; nil: it has none.
 	Endpoints func() []backends.EndpointState
 	Counters  func() any // what its machinery counts, for people; nil: nothing
@@ -58,6 +60,16 @@ type Options struct {
 	Places    backends.Places  // needed where an RSE has a Naming; keeps the paths at these
 	Records   backends.Records // needed by who looks after whole storages; nil: none does
 	RSEs      []*RSE
+	// Layout is that of all scopes; "": each has its own.
+	Layout backends.Layout
+	// Cached is nil for a catalogue that remembers nothing of what a server said.
+	Cached backends.Cached
+	// Served: the catalogue's server carries out the rules. Of a new file one copy is stored here, the others are the server's.
+	Served bool
+	// ScopeOf gives the scope of a path, for a catalogue of layout lfn whose scopes are no directories (Rucio with an
+	// algorithm such as CTAO's): a path is its DID's name, and in the root stand the paths of what Namespace.Scopes
+	// gives. It must give the same for a path at all times. Nil: a path begins with its scope.
+	ScopeOf func(path string) string
 
 	// WriteRules are the templates (DID empty) of the rules that a new file gets; the
 	// copies of the first are made first.
@@ -133,6 +145,12 @@ func New(o Options) (*Lake, error) {
 	if o.Catalogue == nil || o.Namespace == nil {
 		return nil, errors.New("new lake: a catalogue with a namespace is needed")
 	}
+	if o.ScopeOf != nil {
+		if o.Layout == backends.LayoutContents {
+			return nil, errors.New("new lake: a scope follows from a path in layout lfn only")
+		}
+		o.Layout = backends.LayoutLFN
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -164,6 +182,8 @@ func New(o Options) (*Lake, error) {
 			return nil, fmt.Errorf("new lake: RSE %s has no storage", r.Name)
 		case (r.Kind == backends.TapeKind) != (r.Tape != nil):
 			return nil, fmt.Errorf("new lake: RSE %s: kind %s and a tape system go together", r.Name, backends.TapeKind)
+		case r.Bound && r.Naming == nil:
+			return nil, fmt.Errorf("new lake: RSE %s: its paths follow from the names, by an algorithm that is not given", r.Name)
 		case r.Naming != nil && (o.Places == nil || r.Tape != nil):
 			return nil, fmt.Errorf("new lake: RSE %s: naming %s needs a disk, and a catalogue that keeps paths", r.Name, r.Naming)
 		}
@@ -199,6 +219,27 @@ func (l *Lake) Namespace() backends.Namespace { return l.o.Namespace }
 
 // Versions is nil for a catalogue that keeps no old generations.
 func (l *Lake) Versions() backends.Versions { return l.o.Versions }
+
+// Refresh forgets what the catalogue remembers of d and of what is below it (the zero DID: of everything), so that its server is
+// asked again. False: it remembers nothing.
+func (l *Lake) Refresh(d backends.DID) bool {
+	if l.o.Cached == nil {
+		return false
+	}
+	l.o.Cached.Refresh(d)
+	return true
+}
+
+// AsOf tells of when what is shown of d is, where that is older than it should be since the catalogue is away; else zero.
+func (l *Lake) AsOf(d backends.DID) time.Time {
+	if l.o.Cached == nil {
+		return time.Time{}
+	}
+	return l.o.Cached.AsOf(d)
+}
+
+// Served tells whether the catalogue's server carries out the rules (Options.Served).
+func (l *Lake) Served() bool { return l.o.Served }
 
 // Rules is nil for a catalogue without rules.
 func (l *Lake) Rules() backends.Rules { return l.o.Rules }

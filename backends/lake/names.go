@@ -176,7 +176,7 @@ func unescape(s string) string {
 // lfnName gives the entry name of a child in layout lfn: the last element of its path.
 // False when d is not directly below dir or POSIX cannot show the element: such a DID
 // stands elsewhere in the tree, or nowhere.
-func lfnName(dir, d backends.DID) (string, bool) {
+func (l *Lake) lfnName(dir, d backends.DID) (string, bool) {
 	name, ok := strings.CutPrefix(d.Name, dir.Name+"/")
-	return name, ok && d.Scope == dir.Scope && checkElement(name) == nil
+	return name, ok && d.Scope == l.ScopeOf(d.Name) && checkElement(name) == nil
 }

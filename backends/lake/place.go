@@ -136,6 +136,9 @@ func (l *Lake) Place(ctx context.Context, rse *RSE, in backends.Info, h Holder, 
 	if rse.Naming == nil {
 		return own, false, nil
 	}
+	if rse.Bound {
+		return l.boundPlace(ctx, rse, in, h)
+	}
 	p, ok := rse.Naming.Path(in.DID)
 	if !ok {
 		return own, false, nil
@@ -153,6 +156,50 @@ func (l *Lake) Place(ctx context.Context, rse *RSE, in backends.Info, h Holder, 
 		return "", false, fmt.Errorf("look whether %s at %s is free: %w", p, rse.Name, err)
 	}
 	return own, false, nil
+}
+
+// boundPlace is Place at an RSE where a copy of a DID can be at one path only. What lies there is overwritten if it is nobody's;
+// what is on record there is the DID's own, and must be what in is. ErrExist when it is not.
+func (l *Lake) boundPlace(ctx context.Context, rse *RSE, in backends.Info, h Holder) (pfn string, found bool, err error) {
+	fail := func(err error) (string, bool, error) {
+		return "", false, fmt.Errorf("path of %s at %s: %w", in.DID, rse.Name, err)
+	}
+	p, ok := rse.Naming.Path(in.DID)
+	if !ok {
+		return fail(fmt.Errorf("algorithm %s makes none of this name: %w", rse.Naming, backends.ErrName))
+	}
+	had, err := l.hold(h, rse.Name, p)
+	if err != nil {
+		return fail(err)
+	}
+	n, err := l.o.Places.Holders(ctx, rse.Name, p)
+	switch {
+	case err != nil:
+	case n == 0:
+		return p, false, nil
+	case in.Checksums.IsZero():
+		err = fmt.Errorf("a copy of the name is on record, and the checksum of the new file is not known yet: %w: %w", backends.ErrBusy, backends.ErrTemporary)
+	case l.stored(ctx, rse, p, in.Size, in.Checksums):
+		return p, true, nil
+	default:
+		err = fmt.Errorf("the name has another content on record, and a name never gets another one there; write it under another name: %w", backends.ErrExist)
+	}
+	if !had {
+		l.letGoOf(h, spot{rse.Name, p})
+	}
+	return fail(err)
+}
+
+// Elsewhere tells whether an error says that a copy does not go to the path of the RSE's naming, and may go to another.
+func (r *RSE) Elsewhere(err error) bool { return r.Naming != nil && !r.Bound && Misfit(err) }
+
+// Astray tells whether a copy that was stored for a DID is not where copies of that DID have to be: the file was renamed since.
+func (r *RSE) Astray(d backends.DID, pfn string) bool {
+	if !r.Bound {
+		return false
+	}
+	p, ok := r.Naming.Path(d)
+	return ok && p != pfn
 }
 
 // free tells whether nothing is on record of the path and nothing lies there.

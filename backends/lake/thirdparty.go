@@ -61,7 +61,7 @@ func (l *Lake) CopyByServers(ctx context.Context, in backends.Info, to *RSE, pfn
 			return fail(err)
 		case errors.Is(err, backends.ErrNotSupported):
 			continue
-		case to.Naming != nil && Misfit(err):
+		case to.Elsewhere(err):
 			return r, false, nil // who carries the bytes finds the same, and another path
 		}
 		// An answer may have been lost on its way.

@@ -28,8 +28,132 @@ func (l *Lake) Root() backends.Info {
 
 func isRoot(in backends.Info) bool { return in.DID.IsZero() && in.Inode == 1 }
 
+// ScopeOf gives the scope of a path of layout lfn: by Options.ScopeOf, or its first element.
+func (l *Lake) ScopeOf(p string) string {
+	if l.o.ScopeOf != nil {
+		return l.o.ScopeOf(p)
+	}
+	s, _, _ := strings.Cut(strings.TrimPrefix(p, "/"), "/")
+	return s
+}
+
+// lfnDID is the DID that the path has in layout lfn.
+func (l *Lake) lfnDID(p string) backends.DID { return backends.DID{Scope: l.ScopeOf(p), Name: p} }
+
+// PathDID is the DID that a new file would have at a lake path, by the path alone: in layout contents its last element
+// names it, and the elements before that tell the scope. It needs no I/O; a scope that nobody asked for yet counts as lfn.
+func (l *Lake) PathDID(p string) backends.DID {
+	elems := strings.Split(strings.TrimPrefix(p, "/"), "/")
+	if len(elems) < 2 || l.knownLayout(elems[0]) != backends.LayoutContents {
+		return l.lfnDID(p)
+	}
+	d := backends.DID{Scope: elems[0]}
+	for _, e := range elems[1:] {
+		if isCut(e) { // its scope stands before a colon, all others are escaped
+			if s, _, ok := strings.Cut(e, ":"); ok && backends.CheckScope(s) == nil {
+				d.Scope = s
+			}
+			continue
+		}
+		next, err := DecodeName(d.Scope, e)
+		if err != nil {
+			return l.lfnDID(p)
+		}
+		d = next
+	}
+	return d
+}
+
+// DIDPath is a lake path at which the DID stands: its name in layout lfn, the entry of its scope in layout contents.
+func (l *Lake) DIDPath(d backends.DID) string {
+	if l.knownLayout(d.Scope) != backends.LayoutContents && strings.HasPrefix(d.Name, "/") {
+		return d.Name
+	}
+	if d.Name == "" {
+		return "/" + d.Scope
+	}
+	return "/" + d.Scope + "/" + EncodeName(d.Scope, d)
+}
+
+// PathOf is a lake path at which d can be found: that of DIDPath in layout lfn, and else the first way up through the collections that it is
+// in, for which the catalogue is asked; known keeps those of collections. ErrNotExist when it is gone.
+func (l *Lake) PathOf(ctx context.Context, d backends.DID, known map[backends.DID]string) (string, error) {
+	if d.Name == "" || l.knownLayout(d.Scope) != backends.LayoutContents && strings.HasPrefix(d.Name, "/") {
+		return l.DIDPath(d), nil
+	}
+	var below []backends.DID // d and those above it that have no path yet
+	for at := d; ; {
+		p, ok := known[at]
+		if at.Name == "" {
+			p, ok = "/"+at.Scope, true
+		}
+		if ok {
+			up := at
+			for i, x := range slices.Backward(below) {
+				p += "/" + EncodeName(up.Scope, x)
+				if up = x; i > 0 { // a collection
+					known[x] = p
+				}
+			}
+			return p, nil
+		}
+		if len(below) > maxDepth {
+			return "", fmt.Errorf("path of %s: %w", d, backends.ErrLoop)
+		}
+		below = append(below, at)
+		parent := backends.DID{Scope: at.Scope} // who is in no collection stands below its scope
+		for p, err := range l.o.Catalogue.Parents(ctx, at) {
+			if err != nil {
+				return "", fmt.Errorf("path of %s: %w", d, err)
+			}
+			parent = p
+			break
+		}
+		at = parent
+	}
+}
+
+// knownLayout is the layout of what stands in the root, without asking for it: "" when it is not known.
+func (l *Lake) knownLayout(top string) backends.Layout {
+	if l.o.Layout != "" {
+		return l.o.Layout
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.layouts[top]
+}
+
+// Named tells whether a DID at the path is in its directory by its name alone (layout lfn), and needs no attachment.
+func (l *Lake) Named(dir backends.Info, d backends.DID) bool {
+	return dir.DID.Name == "" || l.knownLayout(dir.DID.Scope) != backends.LayoutContents && strings.HasPrefix(d.Name, dir.DID.Name+"/")
+}
+
 // layoutOf gives the layout of a scope; ErrNotExist when there is no such scope.
 func (l *Lake) layoutOf(ctx context.Context, scope string) (backends.Layout, error) {
+	if l.o.Layout != "" {
+		return l.o.Layout, nil
+	}
+	return l.layoutOfTop(ctx, scope)
+}
+
+// top is the name of what Namespace.Scopes gives in the root: the scope's, or with Options.ScopeOf that of the path.
+func (l *Lake) top(d backends.DID) string {
+	if l.o.ScopeOf != nil {
+		return strings.TrimPrefix(d.Name, "/")
+	}
+	return d.Scope
+}
+
+// checkTop tells whether something can stand in the root under this name.
+func (l *Lake) checkTop(name string) error {
+	if l.o.ScopeOf != nil {
+		return checkElement(name)
+	}
+	return backends.CheckScope(name)
+}
+
+// layoutOfTop gives the layout of what stands in the root; ErrNotExist.
+func (l *Lake) layoutOfTop(ctx context.Context, scope string) (backends.Layout, error) {
 	l.mu.Lock()
 	layout, ok := l.layouts[scope]
 	l.mu.Unlock()
@@ -46,11 +170,18 @@ func (l *Lake) findScope(ctx context.Context, scope string) (backends.Info, erro
 		if err != nil {
 			return backends.Info{}, fmt.Errorf("list scopes: %w", err)
 		}
-		if in.DID.Scope == scope {
+		if l.top(in.DID) == scope {
 			return l.remember(in), nil
 		}
 	}
-	return backends.Info{}, fmt.Errorf("scope %s: %w", scope, backends.ErrNotExist)
+	return backends.Info{}, fmt.Errorf("%s: %w", l.rootWord(scope), backends.ErrNotExist)
+}
+
+func (l *Lake) rootWord(name string) string {
+	if l.o.ScopeOf != nil {
+		return "/" + name
+	}
+	return "scope " + name
 }
 
 func (l *Lake) remember(in backends.Info) backends.Info {
@@ -59,7 +190,7 @@ func (l *Lake) remember(in backends.Info) backends.Info {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.layouts[in.DID.Scope] = in.Layout
+	l.layouts[l.top(in.DID)] = in.Layout
 	return in
 }
 
@@ -69,16 +200,16 @@ func (l *Lake) forgetLayout(scope string) {
 	delete(l.layouts, scope)
 }
 
-// scopeInfo is the Info of a scope's directory.
+// scopeInfo is the Info of a directory in the root: a scope's, or with Options.ScopeOf one of the paths there.
 func (l *Lake) scopeInfo(ctx context.Context, scope string) (backends.Info, error) {
-	if err := backends.CheckScope(scope); err != nil {
+	if err := l.checkTop(scope); err != nil {
 		return backends.Info{}, fmt.Errorf("scope %q: %w", scope, backends.ErrNotExist)
 	}
-	layout, err := l.layoutOf(ctx, scope)
+	layout, err := l.layoutOfTop(ctx, scope)
 	if err != nil {
 		return backends.Info{}, err
 	}
-	in, err := l.o.Catalogue.Stat(ctx, scopeDID(scope, layout))
+	in, err := l.o.Catalogue.Stat(ctx, l.scopeDID(scope, layout))
 	if errors.Is(err, backends.ErrNotExist) { // removed meanwhile, or made anew in another layout
 		l.forgetLayout(scope)
 		return l.findScope(ctx, scope)
@@ -90,11 +221,11 @@ func (l *Lake) scopeInfo(ctx context.Context, scope string) (backends.Info, erro
 	return in, nil
 }
 
-func scopeDID(scope string, layout backends.Layout) backends.DID {
+func (l *Lake) scopeDID(scope string, layout backends.Layout) backends.DID {
 	if layout == backends.LayoutContents {
 		return backends.DID{Scope: scope}
 	}
-	return backends.DID{Scope: scope, Name: "/" + scope}
+	return l.lfnDID("/" + scope)
 }
 
 // Resolve gives the Info of a lake path. Symbolic links are given as such, and are
@@ -114,7 +245,7 @@ func (l *Lake) Resolve(ctx context.Context, p string) (backends.Info, error) {
 		if in.Layout == backends.LayoutContents {
 			in, err = l.walk(ctx, in, elems[1:])
 		} else {
-			in, err = l.o.Catalogue.Stat(ctx, backends.DID{Scope: elems[0], Name: p})
+			in, err = l.o.Catalogue.Stat(ctx, l.lfnDID(p))
 		}
 	}
 	if err != nil {
@@ -166,7 +297,7 @@ func (l *Lake) Lookup(ctx context.Context, dir backends.Info, name string) (back
 	if layout == backends.LayoutContents {
 		return l.lookupAttached(ctx, dir, name)
 	}
-	return l.o.Catalogue.Stat(ctx, backends.DID{Scope: dir.DID.Scope, Name: dir.DID.Name + "/" + name})
+	return l.o.Catalogue.Stat(ctx, l.lfnDID(dir.DID.Name+"/"+name))
 }
 
 func (l *Lake) lookupAttached(ctx context.Context, dir backends.Info, name string) (backends.Info, error) {
@@ -177,6 +308,14 @@ func (l *Lake) lookupAttached(ctx context.Context, dir backends.Info, name strin
 	d, err := DecodeName(dir.DID.Scope, name)
 	if err != nil {
 		return backends.Info{}, notThere
+	}
+	if dir.DID.Name == "" && l.o.Layout != "" {
+		// The listing shows what has no parent; by its name every DID of the scope can be reached, so that it has a path.
+		in, err := l.o.Catalogue.Stat(ctx, d)
+		if err == nil && d.Scope != dir.DID.Scope {
+			return backends.Info{}, notThere
+		}
+		return in, err
 	}
 	if dir.DID.Name == "" { // a scope's virtual collection is nobody's parent on record
 		for in, err := range l.o.Catalogue.Contents(ctx, dir.DID, before(d.String())) {
@@ -257,7 +396,7 @@ func (l *Lake) List(ctx context.Context, dir backends.Info, after string) iter.S
 				fail(err)
 				return
 			}
-			name, ok := lfnName(dir.DID, in.DID)
+			name, ok := l.lfnName(dir.DID, in.DID)
 			if !ok {
 				l.log.Debug("not shown: the name does not stand below the directory", "did", in.DID, "dir", dir.DID)
 				continue
@@ -275,10 +414,11 @@ func (l *Lake) listScopes(ctx context.Context, after string, yield func(Named, e
 			yield(Named{}, fmt.Errorf("list scopes: %w", err))
 			return
 		}
-		if in.DID.Scope <= after || backends.CheckScope(in.DID.Scope) != nil {
+		name := l.top(in.DID)
+		if name <= after || l.checkTop(name) != nil {
 			continue
 		}
-		if !yield(Named{in.DID.Scope, l.remember(in)}, nil) {
+		if !yield(Named{name, l.remember(in)}, nil) {
 			return
 		}
 	}
@@ -345,14 +485,12 @@ func (l *Lake) ChildDID(dir backends.Info, name string) (backends.DID, error) {
 		return backends.DID{}, err
 	}
 	if isRoot(dir) {
-		if err := backends.CheckScope(name); err != nil {
+		if err := l.checkTop(name); err != nil {
 			return backends.DID{}, err
 		}
-		return scopeDID(name, backends.LayoutLFN), nil
+		return l.scopeDID(name, backends.LayoutLFN), nil
 	}
-	l.mu.Lock()
-	layout := l.layouts[dir.DID.Scope]
-	l.mu.Unlock()
+	layout := l.knownLayout(dir.DID.Scope)
 	if dir.Layout != "" {
 		layout = dir.Layout
 	}
@@ -364,5 +502,5 @@ func (l *Lake) ChildDID(dir backends.Info, name string) (backends.DID, error) {
 		}
 		return d, nil
 	}
-	return backends.DID{Scope: dir.DID.Scope, Name: dir.DID.Name + "/" + name}, nil
+	return l.lfnDID(dir.DID.Name + "/" + name), nil
 }

@@ -30,7 +30,7 @@ type Algorithm struct {
 	name func(scope, pfn string) (name string, ok bool)
 }
 
-// all are the algorithms of Rucio's own (lib/rucio/rse/translation.py) that need nothing
+// all are the algorithms of Rucio (lib/rucio/rse/translation.py) and of its communities that need nothing
 // but scope and name, whatever the names look like.
 var all = []Algorithm{
 	{"hash",
@@ -49,10 +49,14 @@ var all = []Algorithm{
 	{"identity",
 		func(d backends.DID, name string) string { return folderOf(d.Scope) + "/" + name },
 		func(scope, pfn string) (string, bool) { return strings.CutPrefix(pfn, folderOf(scope)+"/") }},
-	{"belleii",
-		func(_ backends.DID, name string) string { return name },
-		func(_, pfn string) (string, bool) { return pfn, true }},
+	{"belleii", nameOf, isName},
+	// That of CTAO's policy package (bdms_rucio_policy, lfn2pfn.py).
+	{"ctao_bdms", nameOf, isName},
 }
+
+// nameOf is the path that is the name itself, and isName the way back.
+func nameOf(_ backends.DID, name string) string   { return name }
+func isName(_, pfn string) (name string, ok bool) { return pfn, true }
 
 // folderOf is a scope as a path: those of users and groups are spread over folders.
 func folderOf(scope string) string {

@@ -104,6 +104,8 @@ func (s *session) commands() []*cli.Command {
 		s.catCommand(),
 		s.getCommand(),
 		s.putCommand(),
+		s.mkdirCommand(),
+		s.refreshCommand(),
 		s.metaCommand(),
 		s.undeleteCommand(),
 

@@ -124,6 +124,9 @@ func (s *session) restore(ctx context.Context, file string, force bool) error {
 	if err != nil {
 		return err
 	}
+	if err := notRucio(cfg, "restore"); err != nil {
+		return err
+	}
 	done, err := s.restoreTo(ctx, cfg, file, force)
 	if err != nil {
 		return err

@@ -45,6 +45,9 @@ them bytes are lost, or the catalogue is.`,
 			if err != nil {
 				return err
 			}
+			if err := notRucio(cfg, "fsck"); err != nil {
+				return err
+			}
 			f := &fsck{s: s, cfg: cfg, repair: c.Bool("repair"), deep: c.Bool("deep"), backup: c.String("backup"), list: s.t.list()}
 			defer func() { err = errors.Join(err, f.close()) }()
 			if err := f.run(c.Context); err != nil {

@@ -27,16 +27,32 @@ an emulated tape library that runs 1000 times as fast as a real one.
 Where DIR is a lake already, what its lake.yaml names is made as far as it is missing, and nothing
 else is touched. So a lake.yaml written by hand becomes a lake, too.
 
+--rucio URL makes the lake of a Rucio server. How to log in is taken from the rucio.cfg that Rucio's own
+clients would use, and no secret is written; --account names the account, --write the RSEs that new files go to.
+
 Examples:
    tarn init ~/lake
-   tarn init --demo /tmp/lake`,
+   tarn init --demo /tmp/lake
+   tarn init --rucio https://rucio.example.org --write MY-SITE_SCRATCHDISK ~/escape`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "demo", Usage: "the lake of the demonstration"},
 			&cli.StringFlag{Name: "name", Usage: "`NAME` of the lake (default: that of DIR)"},
+			&cli.StringFlag{Name: "rucio", Usage: "the lake of the Rucio server at `URL`"},
+			&cli.StringFlag{Name: "account", Usage: "with --rucio: the `ACCOUNT` there"},
+			&cli.StringFlag{Name: "write", Usage: "with --rucio: an RSE `EXPRESSION` for new files"},
 		},
 		Action: func(c *cli.Context) error {
 			if err := want(c, 1, 1); err != nil {
 				return err
+			}
+			if url := c.String("rucio"); url != "" {
+				if c.Bool("demo") {
+					return usage([]string{"init"}, "--demo and --rucio make different lakes")
+				}
+				return s.initRucio(c.Context, c.Args().First(), c.String("name"), url, c.String("account"), c.String("write"))
+			}
+			if c.IsSet("account") || c.IsSet("write") {
+				return usage([]string{"init"}, "--account and --write go with --rucio")
 			}
 			return s.initLake(c.Context, c.Args().First(), c.String("name"), c.Bool("demo"))
 		},
@@ -117,23 +133,43 @@ func (o *opened) makeDirs(ctx context.Context, paths ...string) error {
 
 // complete tells whether all folders that the lake file names are there.
 func complete(cfg *config.Config) bool {
-	dirs := []string{cfg.Catalogue.Path, cfg.Cache.Path, cfg.Journal.Path}
+	dirs := []string{cfg.Cache.Path, cfg.Journal.Path}
+	if cfg.IsRucio() {
+		return allThere(dirs)
+	}
+	dirs = append(dirs, cfg.Catalogue.Path)
 	for _, r := range cfg.RSEs {
 		if r.Path != "" {
 			dirs = append(dirs, r.Path)
 		}
 	}
+	names, err := os.ReadDir(cfg.Catalogue.Path)
+	return allThere(dirs) && err == nil && len(names) > 0
+}
+
+func allThere(dirs []string) bool {
 	for _, d := range dirs {
 		if _, err := os.Stat(d); err != nil {
 			return false
 		}
 	}
-	names, err := os.ReadDir(cfg.Catalogue.Path)
-	return err == nil && len(names) > 0
+	return true
 }
 
 // writeLakeFile writes the file into an empty folder; fresh is false where it is there.
 func (s *session) writeLakeFile(dir, file, name string, demo bool) (fresh bool, err error) {
+	if name == "" {
+		name = lakeName(filepath.Base(dir))
+	}
+	mark := ""
+	if demo {
+		mark = demoMark
+	}
+	return s.writeNewFile(dir, file, newLakeFile(name, userScope(), demo), mark)
+}
+
+// writeNewFile is writeLakeFile of a text; one that is there has to begin with mark.
+func (s *session) writeNewFile(dir, file, text, mark string) (fresh bool, err error) {
 	if st, err := os.Stat(dir); err == nil && !st.IsDir() {
 		return false, fmt.Errorf("make a lake: %s is a file: %w", dir, backends.ErrNotDir)
 	}
@@ -141,7 +177,7 @@ func (s *session) writeLakeFile(dir, file, name string, demo bool) (fresh bool, 
 		return false, fmt.Errorf("make a lake: %w", err)
 	}
 	if b, err := os.ReadFile(file); err == nil {
-		if demo && !strings.HasPrefix(string(b), demoMark) {
+		if !strings.HasPrefix(string(b), mark) {
 			return false, control.Fail(backends.ErrExist, "name another folder", "%s is a lake already, and not that of the demonstration", dir)
 		}
 		return false, nil
@@ -157,10 +193,6 @@ func (s *session) writeLakeFile(dir, file, name string, demo bool) (fresh bool, 
 			return false, control.Fail(backends.ErrNotEmpty, "name a folder that is empty or not there yet", "make a lake: %s is not empty: there is %s", dir, control.Text(n.Name()).Quote())
 		}
 	}
-	if name == "" {
-		name = lakeName(filepath.Base(dir))
-	}
-	text := newLakeFile(name, userScope(), demo)
 	if _, err := config.Parse(file, []byte(text)); err != nil {
 		return false, err // --name
 	}

@@ -34,8 +34,12 @@ were open then give errors and have to be opened again.
 cache_size=, cache_dir=, close=local|fast|remote|registered, io_uring=auto|on|off, cache.limit=20G ... In /etc/fstab:
    /srv/lake  /lake  fuse.tarn  allow_other,_netdev  0 0
 
+rucio: in place of LAKE is the Rucio server and the account of your rucio.cfg and environment, or rucio:URL another one; what
+belongs to the mount is kept below ~/.cache/tarn/rucio. Keys of a lake file can be given with -o and --set.
+
 Examples:
    tarn mount ~/lake /mnt/lake
+   tarn mount rucio: /mnt/rucio --set 'write_rules=[{expression: MY-SITE_SCRATCHDISK}]'
    tarn mount -f ~/lake /mnt/lake -o ro,cache_size=50G`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "foreground", Aliases: []string{"f"}, Usage: "stay in the foreground"},
@@ -64,6 +68,13 @@ Examples:
 			o := mountOptions{passthrough: !c.Bool("no-passthrough"), nonempty: c.Bool("nonempty"), debug: c.Bool("debug-fuse"), foreground: c.Bool("foreground"), supervise: c.Bool("supervise")}
 			if err := s.mountSettings(c, &o); err != nil {
 				return err
+			}
+			if server, ok := rucioOf(s.lakeArg); ok {
+				file, err := s.rucioLake(server)
+				if err != nil {
+					return err
+				}
+				s.lakeArg = file
 			}
 			file, _, err := s.pick()
 			if err != nil {

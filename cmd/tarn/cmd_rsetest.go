@@ -50,7 +50,7 @@ func (s *session) rseTestCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			for _, r := range cfg.RSEs {
+			for _, r := range rsesOf(cfg) {
 				if r.Name == c.Args().First() {
 					return s.testRSE(c.Context, cfg.Here(r), cfg)
 				}

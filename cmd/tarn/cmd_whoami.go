@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/url"
@@ -31,6 +32,7 @@ type used struct {
 type whoRow struct {
 	Credential  *credential.Found       `json:"credential,omitempty"`
 	Authorities *credential.Authorities `json:"authorities,omitempty"`
+	Rucio       *rucioWho               `json:"rucio,omitempty"`
 	Use         *used                   `json:"use,omitempty"`
 }
 
@@ -51,7 +53,8 @@ func (s *session) whoamiCommand() *cli.Command {
 		Description: `Shows the credentials that this shell's environment leads to, never a secret, when they expire, and
 the trusted authorities with their lists of revoked certificates. With a lake (--lake, TARN_LAKE, or the
 only one there is): those of the files that its protocols name (keys, proxy, token), too, and for each
-protocol of each RSE what its server is shown, and what is missing. A mount
+protocol of each RSE what its server is shown, and what is missing. With a Rucio server: the account there, and when
+its token ends, which is renewed by itself unless it was brought along. A mount
 uses the credentials of the environment that it was started in.
 
 Exit codes: 0 nothing is missing, 9 nothing was found and there is no lake to ask for, 12 something is
@@ -68,12 +71,12 @@ expired, cannot be used, or is missing where a protocol cannot do without.`,
 			if err != nil && !errors.Is(err, config.ErrNoLake) {
 				return err
 			}
-			return s.whoami(credential.New(credential.Options{Getenv: os.Getenv, UID: os.Geteuid()}), cfg)
+			return s.whoami(c.Context, credential.New(credential.Options{Getenv: os.Getenv, UID: os.Geteuid()}), cfg)
 		},
 	}
 }
 
-func (s *session) whoami(cred *credential.Source, cfg *config.Config) error {
+func (s *session) whoami(ctx context.Context, cred *credential.Source, cfg *config.Config) error {
 	found, trust := cred.List(), cred.Authorities()
 	l := s.t.list("", "", "", "")
 	bad := 0
@@ -94,8 +97,17 @@ func (s *session) whoami(cred *credential.Source, cfg *config.Config) error {
 	if err := l.add(whoRow{Authorities: &trust}, "authorities", trust.Dir, s.trustWord(trust)); err != nil {
 		return err
 	}
+	if cfg != nil && cfg.IsRucio() {
+		w := s.askRucio(ctx, cfg, cred)
+		if w.Problem != "" {
+			bad++
+		}
+		if err := l.add(whoRow{Rucio: &w}, "rucio", w.Server, s.rucioWord(w)); err != nil {
+			return err
+		}
+	}
 	if cfg != nil {
-		for _, r := range cfg.RSEs {
+		for _, r := range rsesOf(cfg) {
 			for _, p := range r.Protocols {
 				u := useOf(r, p, seenBy(cred, p, found))
 				if u.Missing != "" {
@@ -137,7 +149,7 @@ func ofFiles(cred *credential.Source, cfg *config.Config) (out []credential.Foun
 	if cfg == nil {
 		return nil
 	}
-	for _, r := range cfg.RSEs {
+	for _, r := range rsesOf(cfg) {
 		for _, p := range r.Protocols {
 			for _, f := range ofProtocol(cred, p) {
 				if !slices.ContainsFunc(out, func(o credential.Found) bool { return o.Kind == f.Kind && o.From == f.From }) {

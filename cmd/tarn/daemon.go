@@ -170,6 +170,7 @@ func (s *session) serve(ctx context.Context, o mountOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, lk.Close()) }()
+	defer lk.refreshOnHangUp()()
 	o.later = false
 	if err := checkMount(ctx, &o); err != nil {
 		return err
@@ -293,11 +294,19 @@ func (o *mountOptions) fsOptions(lk *opened, log *slog.Logger) tarnfs.Options {
 			return lk.ingests.List()
 		},
 	}
+	if o.cfg.IsRucio() { // nobody tells of what others change there
+		for _, d := range []*time.Duration{&f.AttrTimeout, &f.EntryTimeout, &f.NegativeTimeout} {
+			*d = min(*d, rucioKernel)
+		}
+	}
 	if m.Umask != nil {
 		f.Umask = uint32(*m.Umask)
 	}
 	return f
 }
+
+// rucioKernel is how long the kernel keeps what it was shown of a Rucio server's lake; what this process keeps (catalogue.ttl) answers it.
+const rucioKernel = time.Second
 
 // orShort turns "keep nothing" into what package fs takes for it.
 func orShort(d config.Duration) time.Duration { return max(d.D(), time.Nanosecond) }

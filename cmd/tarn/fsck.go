@@ -13,6 +13,7 @@ import (
 
 	"tarn/backends"
 	"tarn/backends/catalogue/embedded"
+	"tarn/backends/credential"
 	"tarn/cache/journal"
 	"tarn/cmd/tarn/config"
 	"tarn/cmd/tarn/control"
@@ -302,7 +303,7 @@ func (f *fsck) storages(ctx context.Context) error {
 		name := one.RSEs[0].Name
 		log := f.tell("storage", name)
 		o := &opened{cfg: &one, log: slog.New(log), now: f.s.t.now, folders: map[string]string{}}
-		rses, err := o.openRSEs(false)
+		rses, err := o.openRSEs(false, credential.New(credential.Options{Getenv: os.Getenv, UID: os.Geteuid(), Now: o.now, Log: o.log}))
 		f.onClose(o.Close)
 		if err == nil {
 			err = f.storage(ctx, rses[0], &strange)

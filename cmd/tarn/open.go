@@ -14,6 +14,8 @@ import (
 
 	"tarn/backends"
 	"tarn/backends/catalogue/embedded"
+	"tarn/backends/catalogue/rucio"
+	"tarn/backends/catalogue/rucio/rest"
 	"tarn/backends/checksum"
 	"tarn/backends/credential"
 	"tarn/backends/ingest"
@@ -42,12 +44,24 @@ type openOptions struct {
 	Now    func() time.Time
 }
 
+// catalogue is what every catalogue of a lake can do.
+type catalogue interface {
+	backends.Catalogue
+	backends.Namespace
+	backends.Rules
+	backends.Places
+}
+
 // opened is a lake of which this process holds everything.
 type opened struct {
 	cfg     *config.Config
 	log     *slog.Logger
 	now     func() time.Time
-	cat     *embedded.Catalogue
+	cat     catalogue
+	stored  *embedded.Catalogue // the same where it is this machine's; else nil
+	rucio   *rucio.Catalogue    // the same where it is a Rucio server's; else nil
+	client  *rest.Client        // to that server
+	gates   map[string]*gate    // of its RSEs
 	lake    *lake.Lake
 	cache   *cache.Cache
 	journal *journal.Journal
@@ -70,20 +84,21 @@ func openLake(cfg *config.Config, opt openOptions) (_ *opened, err error) {
 			err = errors.Join(err, o.Close())
 		}
 	}()
-	cat, err := o.openCatalogue(opt.Create)
-	if err != nil {
-		return nil, err
-	}
-	rses, err := o.openRSEs(opt.Create)
+	rses, err := o.openCatalogue(opt.Create)
 	if err != nil {
 		return nil, err
 	}
 	lo := lake.Options{
-		Catalogue: cat, Namespace: cat, Versions: cat, Rules: cat, Places: cat, Records: cat, RSEs: rses, Algs: cfg.Checksums,
+		Catalogue: o.cat, Namespace: o.cat, Rules: o.cat, Places: o.cat, RSEs: rses, Algs: cfg.Checksums,
 		ReadTimeout: cfg.Reads.Failover.D(), Patience: cfg.Reads.Patience.D(), Hedge: float64(cfg.Reads.Hedge),
 		ThirdParty: int64(cfg.Transfers.ThirdParty), HoldWindow: cfg.Recalls.Hold.D(), Log: o.log, Now: o.now,
 		// The tape libraries are in this process: asking them costs nothing.
 		Recall: lake.RecallOptions{PollMin: 20 * time.Millisecond, PollMax: time.Second},
+	}
+	if o.stored != nil {
+		lo.Versions, lo.Records = o.stored, o.stored
+	} else {
+		o.lakeOfRucio(&lo)
 	}
 	for _, w := range cfg.WriteRules {
 		lo.WriteRules = append(lo.WriteRules, backends.Rule{Copies: w.Copies, Expression: w.Expression, Comment: w.Comment})
@@ -92,6 +107,9 @@ func openLake(cfg *config.Config, opt openOptions) (_ *opened, err error) {
 		return nil, err
 	}
 	o.onClose(func() error { o.lake.Close(); return nil })
+	if o.rucio != nil {
+		o.followRSEs()
+	}
 	if err := o.makeScopes(); err != nil {
 		return nil, err
 	}
@@ -99,16 +117,18 @@ func openLake(cfg *config.Config, opt openOptions) (_ *opened, err error) {
 		return nil, err
 	}
 	vfs.HoldCopies(o.lake, o.journal, o.log)
-	if opt.Replicate {
+	if opt.Replicate && o.stored != nil { // Rucio's daemons do it for Rucio's catalogue
 		o.replicate()
 	}
 	if err := o.openFS(); err != nil {
 		return nil, err
 	}
-	if err := o.openIngests(); err != nil {
+	if o.rucio != nil {
+		o.noIngests = notRucio(cfg, "ingest")
+	} else if err := o.openIngests(); err != nil {
 		return nil, err
 	}
-	if opt.Ingest {
+	if opt.Ingest && o.ingests != nil {
 		o.runIngests()
 	}
 	return o, nil
@@ -126,29 +146,45 @@ func (o *opened) Close() error {
 	return errors.Join(errs...)
 }
 
-func (o *opened) openCatalogue(create bool) (*embedded.Catalogue, error) {
+// openCatalogue opens it, and the storages.
+func (o *opened) openCatalogue(create bool) ([]*lake.RSE, error) {
+	cred := credential.New(credential.Options{Getenv: os.Getenv, UID: os.Geteuid(), Now: o.now, Log: o.log})
+	if o.cfg.IsRucio() {
+		if err := o.openRucio(cred); err != nil {
+			return nil, err
+		}
+		return o.openRucioRSEs(cred)
+	}
+	if err := o.openStored(create); err != nil {
+		return nil, err
+	}
+	return o.openRSEs(create, cred)
+}
+
+// openStored opens a catalogue of this machine.
+func (o *opened) openStored(create bool) error {
 	c := o.cfg.Catalogue
 	if create {
 		if err := makeFolder(c.Path); err != nil {
-			return nil, err
+			return err
 		}
 	} else if _, err := os.Stat(c.Path); errors.Is(err, os.ErrNotExist) {
-		return nil, control.Fail(control.ErrFatal, "is its disk mounted? If this lake is new: `tarn init "+o.cfg.File()+"`", "the catalogue's folder %s is not there", c.Path)
+		return control.Fail(control.ErrFatal, "is its disk mounted? If this lake is new: `tarn init "+o.cfg.File()+"`", "the catalogue's folder %s is not there", c.Path)
 	}
 	opt := catalogueOptions(o.cfg, o.now, o.log)
 	opt.MustExist = !create
 	cat, err := embedded.Open(opt)
 	switch {
 	case errors.Is(err, backends.ErrBusy):
-		return nil, control.Fail(err, o.holder(), "open the catalogue of lake %s: %v", o.cfg.Name, err)
+		return control.Fail(err, o.holder(), "open the catalogue of lake %s: %v", o.cfg.Name, err)
 	case !create && (errors.Is(err, backends.ErrNotExist) || errors.Is(err, backends.ErrUnavailable)):
-		return nil, control.Fail(control.ErrFatal, "is its disk mounted? If this lake is new: `tarn init "+o.cfg.File()+"`", "open the catalogue of lake %s: %v", o.cfg.Name, err)
+		return control.Fail(control.ErrFatal, "is its disk mounted? If this lake is new: `tarn init "+o.cfg.File()+"`", "open the catalogue of lake %s: %v", o.cfg.Name, err)
 	case err != nil:
-		return nil, fmt.Errorf("open the catalogue of lake %s: %w", o.cfg.Name, err)
+		return fmt.Errorf("open the catalogue of lake %s: %w", o.cfg.Name, err)
 	}
 	o.onClose(cat.Close)
-	o.cat = cat
-	return cat, nil
+	o.cat, o.stored = cat, cat
+	return nil
 }
 
 // holder says which process has the lake, as far as that is known.
@@ -171,9 +207,8 @@ func makeFolder(dir string) error {
 	return nil
 }
 
-func (o *opened) openRSEs(create bool) ([]*lake.RSE, error) {
+func (o *opened) openRSEs(create bool, credentials *credential.Source) ([]*lake.RSE, error) {
 	var out []*lake.RSE
-	credentials := credential.New(credential.Options{Getenv: os.Getenv, UID: os.Geteuid(), Now: o.now, Log: o.log})
 	doors := doorsOf(o.cfg, credentials, o.log)
 	for _, r := range o.cfg.RSEs {
 		r := o.cfg.Here(r)
@@ -192,7 +227,7 @@ func (o *opened) openRSEs(create bool) ([]*lake.RSE, error) {
 			rse.Storage, rse.Tape = lib, lib
 			rse.Counters = func() any { return lib.Stats() }
 		case len(r.Protocols) > 0:
-			st, err := openProtocols(r, doors, credentials, o.cfg.Checksums, o.log, o.now)
+			st, err := openProtocols(r, doors, credentials, o.cfg.Checksums, o.log, o.now, nil)
 			if err != nil {
 				return nil, fmt.Errorf("open RSE %s: %w", r.Name, err)
 			}
@@ -414,11 +449,17 @@ func policyOf(p config.Policy) vfs.Policy {
 // service shows the lake to the commands.
 func (o *opened) service() *control.Service {
 	s := &control.Service{FS: o.fs, Lake: o.lake, Cache: o.cache, Ingest: o.ingests, NoIngest: o.noIngests, Name: o.cfg.Name, Folders: o.folders, Scratch: o.cfg.Run, SetRSE: o.setRSE, Copies: o.ingestCopies, Log: o.log, Now: o.now}
+	if o.rucio != nil {
+		s.Remote = remote{o}
+	}
 	if o.engine != nil {
 		s.Kick, s.Engine = o.engine.Kick, o.engine
 	}
 	s.Backup = func(ctx context.Context, w io.Writer) error {
-		_, err := o.cat.Backup(ctx, w, o.cfg.Name)
+		if o.stored == nil {
+			return notRucio(o.cfg, "back up")
+		}
+		_, err := o.stored.Backup(ctx, w, o.cfg.Name)
 		return err
 	}
 	return s

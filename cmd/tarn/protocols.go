@@ -44,9 +44,10 @@ var (
 	_ backends.ThirdParty = (*protocols)(nil)
 )
 
-// openProtocols opens what the lake file names.
-func openProtocols(r config.RSE, doors *endpoint.Set, cred *credential.Source, algs []string, log *slog.Logger, now func() time.Time) (_ *protocols, err error) {
+// openProtocols opens what the lake file names. What cannot be opened is an error or, with skip, told to that and left out.
+func openProtocols(r config.RSE, doors *endpoint.Set, cred *credential.Source, algs []string, log *slog.Logger, now func() time.Time, skip func(config.Protocol, error)) (_ *protocols, err error) {
 	p := &protocols{}
+	var opened []config.Protocol // as p.all
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.Close())
@@ -54,9 +55,14 @@ func openProtocols(r config.RSE, doors *endpoint.Set, cred *credential.Source, a
 	}()
 	for _, c := range r.Protocols {
 		st, err := openProtocol(c, r, cred, algs, log, now)
+		if err != nil && skip != nil {
+			skip(c, err)
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
+		opened = append(opened, c)
 		if door := c.Door(); door != "" {
 			e := doors.At(door)
 			if !slices.Contains(p.doors, e) {
@@ -75,13 +81,13 @@ func openProtocols(r config.RSE, doors *endpoint.Set, cred *credential.Source, a
 	}
 	order := func(prio func(config.Protocol) *int) (out []backends.Storage) {
 		var at []int
-		for i, c := range r.Protocols {
+		for i, c := range opened {
 			if config.Priority(prio(c)) > 0 {
 				at = append(at, i)
 			}
 		}
 		slices.SortStableFunc(at, func(a, b int) int {
-			return cmp.Compare(config.Priority(prio(r.Protocols[a])), config.Priority(prio(r.Protocols[b])))
+			return cmp.Compare(config.Priority(prio(opened[a])), config.Priority(prio(opened[b])))
 		})
 		for _, i := range at {
 			out = append(out, p.all[i])

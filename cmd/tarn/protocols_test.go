@@ -25,7 +25,7 @@ import (
 func openForTest(t *testing.T, r config.RSE) *protocols {
 	t.Helper()
 	cred := credential.New(credential.Options{})
-	p, err := openProtocols(r, doorsOf(&config.Config{RSEs: []config.RSE{r}}, cred, slog.New(slog.DiscardHandler)), cred, checksum.Default, slog.New(slog.DiscardHandler), time.Now)
+	p, err := openProtocols(r, doorsOf(&config.Config{RSEs: []config.RSE{r}}, cred, slog.New(slog.DiscardHandler)), cred, checksum.Default, slog.New(slog.DiscardHandler), time.Now, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +143,7 @@ func TestProtocolsHaveTheirOwnCredentials(t *testing.T) {
 	try := func(t *testing.T, p config.Protocol) error {
 		t.Helper()
 		r := config.RSE{Protocols: []config.Protocol{p}}
-		st, err := openProtocols(r, doorsOf(&config.Config{RSEs: []config.RSE{r}}, cred, slog.New(slog.DiscardHandler)), cred, checksum.Default, slog.New(slog.DiscardHandler), time.Now)
+		st, err := openProtocols(r, doorsOf(&config.Config{RSEs: []config.RSE{r}}, cred, slog.New(slog.DiscardHandler)), cred, checksum.Default, slog.New(slog.DiscardHandler), time.Now, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -101,7 +101,7 @@ scopes: [{name: s}]
 		t.Errorf("with nothing: exit code %d:\n%s", code, out)
 	}
 	var said strings.Builder
-	err = (&session{t: &terminal{out: &said, err: &said, now: time.Now}}).whoami(credential.None(), nil)
+	err = (&session{t: &terminal{out: &said, err: &said, now: time.Now}}).whoami(t.Context(), credential.None(), nil)
 	if code := report(&said, err, false); code != control.CodeNothing || !strings.Contains(said.String(), "no credentials were found") {
 		t.Errorf("with nothing and no lake: exit code %d:\n%s", code, said.String())
 	}

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path"
 	"slices"
-	"strings"
 	"time"
 
 	"tarn/backends"
@@ -144,18 +143,27 @@ func (v *FS) Mknod(ctx context.Context, dir *Node, name string, mode uint32, c C
 
 // Mkdir makes a directory: a container of the catalogue, or a scope in the root.
 func (v *FS) Mkdir(ctx context.Context, dir *Node, name string, mode uint32, c Caller) (*Node, error) {
+	return v.MkdirAs(ctx, dir, name, mode, c, backends.Container)
+}
+
+// MkdirAs is Mkdir of a collection of that type: a Dataset holds files only, where the catalogue makes a difference.
+func (v *FS) MkdirAs(ctx context.Context, dir *Node, name string, mode uint32, c Caller, typ backends.Type) (*Node, error) {
 	done, err := v.editing(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
+	if dir.Info().Type == backends.Dataset && v.lake.Served() {
+		return nil, fmt.Errorf("mkdir %s: %s is a dataset, which holds nothing but files in Rucio; make the directory beside it: %w", path.Join(dir.Path(), name), dir.Path(), backends.ErrImmutable)
+	}
 	if v.unsentAt(dir.Path(), name) != nil {
 		return nil, fmt.Errorf("mkdir %s: %w", path.Join(dir.Path(), name), backends.ErrExist)
 	}
 	mode, uid, gid := dir.newAttrs(mode, c, true)
 	now := v.now()
-	in := backends.Info{Type: backends.Container, Mode: mode, UID: uid, GID: gid, MTime: now, CTime: now}
+	in := backends.Info{Type: typ, Mode: mode, UID: uid, GID: gid, MTime: now, CTime: now}
 	if err := v.addName(ctx, dir, name, in); err != nil {
+		v.tell(err, dir)
 		return nil, fmt.Errorf("mkdir %s: %w", path.Join(dir.Path(), name), err)
 	}
 	dir.changed(now)
@@ -234,7 +242,7 @@ func (v *FS) addName(ctx context.Context, dir *Node, name string, in backends.In
 // attach makes did a member of dir where its name does not say so by itself: in layout
 // contents, below the scope.
 func (v *FS) attach(ctx context.Context, dir backends.Info, did backends.DID) error {
-	if dir.DID.Name == "" || strings.HasPrefix(did.Name, dir.DID.Name+"/") {
+	if v.lake.Named(dir, did) {
 		return nil
 	}
 	return v.lake.Catalogue().Attach(ctx, dir.DID, did)
@@ -274,6 +282,7 @@ func (v *FS) Unlink(ctx context.Context, dir *Node, name string) error {
 	gone := v.contents(s.inodes()...)
 	if found {
 		if err := v.remove(ctx, cat.DID); err != nil {
+			v.tell(err, dir)
 			return fmt.Errorf("unlink %s: %w", p, err)
 		}
 	}
@@ -360,6 +369,7 @@ func (v *FS) Rmdir(ctx context.Context, dir *Node, name string) error {
 		err = v.remove(ctx, n.did())
 	}
 	if err != nil {
+		v.tell(err, n)
 		return fmt.Errorf("rmdir %s: %w", p, err)
 	}
 	v.unname(dir, name, nil)

@@ -14,7 +14,7 @@ import (
 
 // plan chooses where the copies go: one list over all write rules, the first rule's first.
 func (up *uploader) plan(ctx context.Context, u *unsent, r journal.Record) ([]journal.Copy, error) {
-	in := infoOf(r)
+	in := up.v.infoOf(r)
 	did := in.DID
 	var have []backends.Replica
 	var copies []journal.Copy
@@ -41,9 +41,8 @@ func (up *uploader) plan(ctx context.Context, u *unsent, r journal.Record) ([]jo
 }
 
 // infoOf is what a record tells of the file that it is to become.
-func infoOf(r journal.Record) backends.Info {
-	p := string(r.Path)
-	return backends.Info{DID: backends.DID{Scope: scopeOf(p), Name: p}, Type: backends.File, Inode: r.Inode, Size: r.Size, Checksums: checksum.FromMap(r.Sums)}
+func (v *FS) infoOf(r journal.Record) backends.Info {
+	return backends.Info{DID: v.lake.PathDID(string(r.Path)), Type: backends.File, Inode: r.Inode, Size: r.Size, Checksums: checksum.FromMap(r.Sums)}
 }
 
 func (up *uploader) first(ctx context.Context, u *unsent, r journal.Record) error {
@@ -77,6 +76,9 @@ func (up *uploader) first(ctx context.Context, u *unsent, r journal.Record) erro
 			copies := r.Copies
 			copies[0], copies[i] = copies[i], copies[0]
 			copies[0].State = journal.Verified
+			if up.v.lake.Served() {
+				copies = copies[:1] // the others are made by the rules
+			}
 			return u.reach(journal.Verified, func(r *journal.Record) { r.Copies = copies })
 		}
 		if ctx.Err() != nil {
@@ -107,10 +109,10 @@ func (up *uploader) store(ctx context.Context, u *unsent, r *journal.Record, i i
 		store = up.v.lake.Store // there may be a file at a path that others can have, too
 	}
 	err := up.storeAt(ctx, *r, i, src, store)
-	if !ok || rse.Naming == nil || !lake.Misfit(err) {
+	if !ok || !rse.Elsewhere(err) {
 		return err
 	}
-	r.Copies[i].PFN = up.v.lake.NewPFN(infoOf(*r).DID, u.id)
+	r.Copies[i].PFN = up.v.lake.NewPFN(up.v.infoOf(*r).DID, u.id)
 	up.v.log.Info("a path does not fit the storage", "rse", r.Copies[i].RSE, "instead", r.Copies[i].PFN, "err", err)
 	if err := up.keepCopies(u, r); err != nil {
 		return err

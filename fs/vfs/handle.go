@@ -2,6 +2,7 @@ package vfs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -147,10 +148,22 @@ func (v *FS) writable(n *Node) error {
 	published := n.work == nil || n.work.registered()
 	n.mu.Unlock()
 	if published && !v.lake.Catalogue().Traits().Versions {
-		n.setErr("published files cannot be changed in this catalogue; write a new file")
-		return fmt.Errorf("write %s: a published file %w", n.Path(), backends.ErrImmutable)
+		n.setErr(neverAnother)
+		return fmt.Errorf("write %s: %s: %w", n.Path(), neverAnother, backends.ErrImmutable)
 	}
 	return nil
+}
+
+// tell keeps what an error number says too little of where user.tarn.error shows it.
+func (v *FS) tell(err error, nodes ...*Node) {
+	for _, is := range []error{backends.ErrImmutable, backends.ErrCrossDevice, backends.ErrNotSupported, backends.ErrQuota, backends.ErrPermission, backends.ErrName, backends.ErrUnavailable} {
+		if errors.Is(err, is) {
+			for _, n := range nodes {
+				n.setErr(err.Error())
+			}
+			return
+		}
+	}
 }
 
 func (n *Node) setErr(s string) {

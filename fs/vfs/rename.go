@@ -93,6 +93,7 @@ func (v *FS) Rename(ctx context.Context, fromDir *Node, fromName string, toDir *
 		from.u.mu.Unlock()
 	}
 	if err := v.mayRename(from, to, flags); err != nil {
+		v.tell(err, n, toDir)
 		return fmt.Errorf("rename %s to %s: %w", from.path, to.path, err)
 	}
 	if to.exists() && to.inode() == from.inode() {
@@ -104,6 +105,7 @@ func (v *FS) Rename(ctx context.Context, fromDir *Node, fromName string, toDir *
 		err = v.renameFile(ctx, from, to)
 	}
 	if err != nil {
+		v.tell(err, n)
 		return fmt.Errorf("rename %s to %s: %w", from.path, to.path, err)
 	}
 	fromDir.changed(now)
@@ -129,6 +131,10 @@ func (v *FS) mayRename(from, to *spot, flags uint32) error {
 		if err := v.deletable(to.path); err != nil {
 			return err
 		}
+		if to.found && !v.lake.Catalogue().Traits().Versions {
+			// Not EXDEV: mv would delete what is there first, and could not put another content in its place.
+			return fmt.Errorf("%s: %w", neverAnother, backends.ErrImmutable)
+		}
 	case to.isDir():
 		v.mu.Lock()
 		unsent := len(v.names[to.path])
@@ -141,11 +147,14 @@ func (v *FS) mayRename(from, to *spot, flags uint32) error {
 	return err
 }
 
+// neverAnother is why a published file of a catalogue without versions stays as it is.
+const neverAnother = "the catalogue never gives the name of a published file to another content; write it under another name"
+
 // catRename renames in the catalogue.
 func (v *FS) catRename(ctx context.Context, from, to *spot) error {
 	ns := v.lake.Namespace()
 	if ns == nil || !v.lake.Catalogue().Traits().Rename {
-		return fmt.Errorf("published names cannot be changed in this catalogue: %w", backends.ErrImmutable)
+		return fmt.Errorf("the catalogue never changes a published name; a copy can have another one: %w", backends.ErrCrossDevice)
 	}
 	did, err := v.lake.ChildDID(to.dir.Info(), to.name)
 	if err != nil {
@@ -300,14 +309,8 @@ func (v *FS) reposition(from, to *spot) {
 	for i, n := range all {
 		n.mu.Lock()
 		if n.info.DID.Scope != "" && strings.HasPrefix(n.info.DID.Name, "/") {
-			n.info.DID = backends.DID{Scope: scopeOf(paths[i]), Name: paths[i]}
+			n.info.DID = v.lake.PathDID(paths[i])
 		}
 		n.mu.Unlock()
 	}
-}
-
-// scopeOf is the first element of a lake path.
-func scopeOf(p string) string {
-	s, _, _ := strings.Cut(strings.TrimPrefix(p, "/"), "/")
-	return s
 }

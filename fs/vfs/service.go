@@ -95,14 +95,20 @@ func (v *FS) Find(ctx context.Context, root string, q query.Expr) iter.Seq2[Walk
 		}
 		did := n.did()
 		n.Forget(1)
+		known := map[backends.DID]string{} // of collections
 		for in, err := range v.lake.Catalogue().Find(ctx, did, q) {
+			var p string
+			if err == nil {
+				if p, err = v.lake.PathOf(ctx, in.DID, known); isNotExist(err) {
+					continue // removed meanwhile
+				}
+			}
 			if err != nil {
 				yield(Walked{}, err)
 				return
 			}
-			p := in.DID.Name
-			if !strings.HasPrefix(p, "/") {
-				p = path.Join("/", in.DID.Scope, lake.EncodeName(in.DID.Scope, in.DID))
+			if len(known) > maxKnown {
+				clear(known)
 			}
 			if !yield(Walked{p, in}, nil) {
 				return
@@ -120,6 +126,9 @@ func (v *FS) Find(ctx context.Context, root string, q query.Expr) iter.Seq2[Walk
 	}
 }
 
+// maxKnown bounds the paths of collections that a Find keeps.
+const maxKnown = 100_000
+
 // aside tells whether u is an unfinished file that a crash left: not in the tree.
 func (u *unsent) aside() bool {
 	u.mu.Lock()
@@ -135,9 +144,9 @@ func (u *unsent) lookup(key string) (any, bool) {
 	case "name":
 		return path.Base(p), true
 	case "scope":
-		return scopeOf(p), true
+		return u.fs.lake.PathDID(p).Scope, true
 	case "did":
-		return scopeOf(p) + ":" + p, true
+		return u.fs.lake.PathDID(p).String(), true
 	case "type":
 		return in.Type.String(), true
 	case "size":
@@ -423,6 +432,12 @@ func (v *FS) Undelete(ctx context.Context, p, handle string) error {
 // Changed drops what the kernel keeps of a name and of all below it, after a change that
 // was not made through this FS.
 func (v *FS) Changed(ctx context.Context, p string) {
+	if p == "/" {
+		for _, inode := range v.changedBelow(v.root) {
+			v.notifyContent(inode)
+		}
+		return
+	}
 	dir, err := v.Resolve(ctx, path.Dir(p))
 	if err != nil {
 		return
@@ -435,6 +450,25 @@ func (v *FS) Changed(ctx context.Context, p string) {
 	for _, inode := range below { // those in use outlive the name's end
 		v.notifyContent(inode)
 	}
+}
+
+// Refresh makes the catalogue's server be asked again for a path and all below it, by us and by the kernel. False: the
+// catalogue remembers nothing, so what it shows is what there is.
+func (v *FS) Refresh(ctx context.Context, p string) (bool, error) {
+	var did backends.DID
+	if p, err := lake.CleanPath(p); err != nil {
+		return false, err
+	} else if p != "/" {
+		did = v.lake.PathDID(p) // also of what is said not to be there
+		if in, err := v.lake.Resolve(ctx, p); err == nil {
+			did = in.DID
+		}
+	}
+	if !v.lake.Refresh(did) {
+		return false, nil
+	}
+	v.Changed(ctx, p)
+	return true, nil
 }
 
 // changedBelow notes a change in every live directory from n (nil: none) downwards, and

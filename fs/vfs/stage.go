@@ -88,7 +88,7 @@ func (v *FS) sortOut(ctx context.Context, paths []string, each func(in backends.
 				continue
 			}
 			if w.Info.DID.Scope == "" {
-				w.Info.DID = backends.DID{Scope: scopeOf(w.Path), Name: w.Path}
+				w.Info.DID = v.lake.PathDID(w.Path)
 			}
 			if batch = append(batch, w.Info); len(batch) == Page {
 				if err := flush(); err != nil {

@@ -50,7 +50,9 @@ func (v *FS) outdated(ctx context.Context, r journal.Record) bool {
 	in, err := v.lake.Resolve(ctx, string(r.Path))
 	switch {
 	case err == nil:
-		return in.Inode != r.Inode || in.Size != r.Size || checksum.FromMap(r.Sums).Match(in.Checksums) != nil
+		// Where a name never gets another content, its inode may be one that the catalogue makes up.
+		moved := in.Inode != r.Inode && v.lake.Catalogue().Traits().Versions
+		return moved || in.Size != r.Size || checksum.FromMap(r.Sums).Match(in.Checksums) != nil
 	case isNotExist(err), errors.Is(err, backends.ErrNotDir):
 		return true
 	}
@@ -128,7 +130,7 @@ func (up *uploader) clean(ctx context.Context, u *unsent) bool {
 // of a path, by RSE and PFN. It deletes those of the past after the grace period.
 func (v *FS) copiesAt(ctx context.Context, p string) (map[[2]string]bool, error) {
 	known := map[[2]string]bool{}
-	did := backends.DID{Scope: scopeOf(p), Name: p}
+	did := v.lake.PathDID(p)
 	reps, err := v.lake.Catalogue().Replicas(ctx, did)
 	if err != nil && !isNotExist(err) {
 		return nil, err

@@ -12,6 +12,7 @@ import (
 
 	"tarn/backends"
 	"tarn/backends/checksum"
+	"tarn/backends/lake"
 	"tarn/cache/journal"
 )
 
@@ -345,6 +346,9 @@ func (up *uploader) register(ctx context.Context, u *unsent, r journal.Record) e
 	u.mu.Unlock()
 	var reps []backends.Replica
 	for _, c := range r.Copies {
+		if rse, ok := v.lake.RSE(c.RSE); ok && rse.Astray(did, c.PFN) {
+			return up.again(ctx, u, r.Copies)
+		}
 		if c.State == journal.Verified {
 			reps = append(reps, up.replica(c))
 		}
@@ -380,6 +384,19 @@ func (up *uploader) register(ctx context.Context, u *unsent, r journal.Record) e
 	parent.names.Add(1)
 	up.outdate(u)
 	v.stats.registered.Add(1)
+	return nil
+}
+
+// again forgets the copies of a file that was renamed after they were stored, where their paths follow from the name: it is
+// to be stored under the new one.
+func (up *uploader) again(ctx context.Context, u *unsent, copies []journal.Copy) error {
+	for _, c := range copies {
+		up.removeCopy(ctx, c)
+	}
+	if err := u.reach(journal.Sealed, func(r *journal.Record) { r.Copies = nil }); err != nil {
+		return err
+	}
+	up.v.lake.LetGo(lake.Holder(u.id))
 	return nil
 }
 

@@ -205,7 +205,7 @@ func (u *unsent) published() backends.Info {
 	}
 	r := u.entry.Record()
 	in := backends.Info{Type: backends.File, Inode: u.inode, Size: r.Size, Checksums: checksum.FromMap(r.Sums)}
-	in.DID = backends.DID{Scope: scopeOf(string(r.Path)), Name: string(r.Path)}
+	in.DID = u.fs.lake.PathDID(string(r.Path))
 	in.Generation = backends.GenerationOf(in.DID, in.Size, in.Checksums)
 	return in
 }
@@ -268,6 +268,8 @@ func (v *FS) SetAttr(ctx context.Context, n *Node, s SetAttr) error {
 		if u != nil {
 			return u.setAttr(s.Change, v.now())
 		}
+	} else if n != v.root && !v.lake.Catalogue().Traits().Attributes {
+		return v.attrsStay(n, s.Change)
 	} else if n != v.root {
 		ns := v.lake.Namespace()
 		if ns == nil {
@@ -292,6 +294,18 @@ func (v *FS) SetAttr(ctx context.Context, n *Node, s SetAttr) error {
 		n.touched = time.Time{}
 	}
 	n.mu.Unlock()
+	return nil
+}
+
+// attrsStay is SetAttr where the catalogue keeps no attributes: those that would be others are refused, in words, but for times,
+// which every copying program sets.
+func (v *FS) attrsStay(n *Node, c backends.Change) error {
+	in := n.Info()
+	if c.Mode != nil && *c.Mode&0o7777 != in.Mode || c.UID != nil && *c.UID != in.UID || c.GID != nil && *c.GID != in.GID {
+		err := fmt.Errorf("change %s: the catalogue keeps no modes and owners of published files and directories: %w", n.Path(), backends.ErrImmutable)
+		v.tell(err, n)
+		return err
+	}
 	return nil
 }
 

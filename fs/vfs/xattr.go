@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"sort"
 	"strings"
+	"time"
 
 	"tarn/backends"
 	"tarn/cache"
@@ -22,7 +23,7 @@ const (
 )
 
 // fixedAttrs are the attributes that every node has, or may have.
-var fixedAttrs = []string{"did", "type", "locality", "replicas", "checksum", "generation", "state", "durability", "error", "explain"}
+var fixedAttrs = []string{"did", "type", "locality", "replicas", "checksum", "generation", "state", "durability", "error", "explain", "asof"}
 
 // GetXattr gives an extended attribute: user.tarn.* from what tarn knows, user.status,
 // and any other user.* from the catalogue's metadata. Everything else is
@@ -99,12 +100,16 @@ func (v *FS) fixedAttr(ctx context.Context, n *Node, name string) (string, error
 			return "", nil
 		}
 		if in.DID.Scope == "" { // not registered yet
-			p := n.Path()
-			return backends.DID{Scope: scopeOf(p), Name: p}.String(), nil
+			return v.lake.PathDID(n.Path()).String(), nil
 		}
 		return in.DID.String(), nil
 	case "type":
 		return in.Type.String(), nil
+	case "asof":
+		if t := v.lake.AsOf(in.DID); !t.IsZero() {
+			return t.UTC().Format(time.RFC3339), nil
+		}
+		return "", nil
 	case "error":
 		n.mu.Lock()
 		why, u := n.lastErr, n.work
@@ -355,9 +360,9 @@ func (v *FS) ListXattr(ctx context.Context, n *Node) ([]string, error) {
 	for _, a := range fixedAttrs {
 		switch {
 		case a == "did", a == "type":
-		case n.isDir || n.isLink:
+		case (n.isDir || n.isLink) && a != "asof" && a != "error":
 			continue
-		case a == "error", a == "checksum", a == "generation":
+		case a == "asof", a == "error", a == "checksum", a == "generation":
 			if s, err := v.fixedAttr(ctx, n, a); err != nil || s == "" {
 				continue
 			}

@@ -48,13 +48,15 @@ type Config struct {
 	src  *source
 }
 
-// Catalogue says where the catalogue is.
+// Catalogue says where the catalogue is: a folder of this machine, or a Rucio server.
 type Catalogue struct {
-	Type      string   `yaml:"type"` // embedded
+	Type      string   `yaml:"type"` // embedded, rucio
 	Path      string   `yaml:"path"`
 	Grace     Duration `yaml:"grace"`      // how long replaced and removed files can be undeleted
 	FreeFloor Size     `yaml:"free_floor"` // writes are refused when the disk has less free
-	Cache     Size     `yaml:"cache"`      // memory for blocks of the database
+	Cache     Size     `yaml:"cache"`      // memory for blocks of the database; rucio: for what was asked of the server
+
+	Rucio `yaml:",inline"`
 }
 
 // Cache is the hot cache.
@@ -131,7 +133,7 @@ type RSE struct {
 	Kind       string            `yaml:"kind"` // disk, tape
 	Path       string            `yaml:"path"`
 	Attributes map[string]string `yaml:"attributes"`
-	Naming     string            `yaml:"naming"` // disk: of new copies; unique, or one of Rucio's: hash, identity, belleii
+	Naming     string            `yaml:"naming"` // disk: of new copies; unique, or one of Rucio's: hash, identity, belleii, ctao_bdms
 	ReadOnly   bool              `yaml:"read_only"`
 	Distance   int               `yaml:"distance"`   // smaller is nearer; the nearest replica is read
 	Marker     string            `yaml:"marker"`     // disk: a file that stands in Path when its file system is mounted
@@ -343,7 +345,7 @@ func Default(base string) *Config {
 		Run: below("run"), Memory: 768 * MiB,
 		Catalogue: Catalogue{
 			Type: "embedded", Path: below("catalogue"), Grace: Duration(24 * time.Hour),
-			FreeFloor: 256 * MiB, Cache: 64 * MiB,
+			FreeFloor: 256 * MiB, Cache: 64 * MiB, Rucio: defaultRucio(),
 		},
 		Cache: Cache{
 			Path: below("cache"), Limit: 10 * GiB, FreeFloor: 1 * GiB, Head: 1 * MiB, Tail: 1 * MiB,

@@ -46,6 +46,11 @@ func (j judge) hosts(ctx context.Context, lookup Lookup) {
 			}
 		}
 	}
+	for _, f := range []struct{ key, text string }{{"catalogue.url", j.c.Catalogue.URL}, {"catalogue.auth_url", j.c.Catalogue.AuthURL}} {
+		if u, err := url.Parse(f.text); err == nil && u.Hostname() != "" && net.ParseIP(u.Hostname()) == nil {
+			all = append(all, place{f.key, u.Hostname()})
+		}
+	}
 	var mu sync.Mutex // guards missing
 	asked, missing := map[string]bool{}, map[string]bool{}
 	var g errgroup.Group

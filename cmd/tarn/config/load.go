@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -182,6 +183,12 @@ func (c *Config) complete() {
 		}
 	}
 	for _, p := range []*string{&c.Run, &c.Catalogue.Path, &c.Cache.Path, &c.Journal.Path, &c.Ingest.Path, &c.Log.File} {
+		abs(p)
+	}
+	if c.IsRucio() && slices.Equal(c.Checksums, Default("").Checksums) {
+		c.Checksums = []string{"adler32", "md5"} // what Rucio keeps
+	}
+	for _, p := range c.Catalogue.files() {
 		abs(p)
 	}
 	for i := range c.RSEs {

@@ -86,7 +86,7 @@ func TestParseGood(t *testing.T) {
 // Faults of every kind are reported together, each with its line.
 func TestParseReportsAllFaults(t *testing.T) {
 	text := `nmae: x
-catalogue: {type: rucio, grace: soon}
+catalogue: {type: dirac, grace: soon}
 cache:
   limit: lots
   streams: many
@@ -124,7 +124,7 @@ journal: []
 	got := err.Error()
 	for _, want := range []string{
 		`lake.yaml:1: nmae: unknown key; did you mean "name"?`,
-		`lake.yaml:2: catalogue.type: want embedded, not "rucio"`,
+		`lake.yaml:2: catalogue.type: want embedded or rucio, not "dirac"`,
 		`lake.yaml:2: catalogue.grace: "soon" is not a duration`,
 		`lake.yaml:4: cache.limit: "lots" is not a size`,
 		`lake.yaml:5: cache.streams: want a whole number, not "many"`,

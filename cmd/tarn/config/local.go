@@ -35,7 +35,7 @@ func (c *Config) SetRSE(name string, set map[string]string) (*Config, error) {
 	if c.file == "" {
 		return nil, errors.New("set RSE: the lake has no file")
 	}
-	if !slices.ContainsFunc(c.RSEs, func(r RSE) bool { return r.Name == name }) {
+	if !c.IsRucio() && !slices.ContainsFunc(c.RSEs, func(r RSE) bool { return r.Name == name }) {
 		return nil, fmt.Errorf("set RSE %s: %w", name, backends.ErrNotExist)
 	}
 	main, err := os.ReadFile(c.file)

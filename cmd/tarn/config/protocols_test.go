@@ -237,7 +237,7 @@ scopes: [{name: x}]
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		`lake.yaml:5: rses[0].naming: want unique or hash or identity or belleii, not "Hash"`,
+		`lake.yaml:5: rses[0].naming: want unique or hash or identity or belleii or ctao_bdms, not "Hash"`,
 		"lake.yaml:10: rses[1].naming: hash is for disk RSEs: want unique",
 	} {
 		if !strings.Contains(err.Error(), want) {

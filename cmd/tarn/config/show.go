@@ -54,13 +54,8 @@ var items = map[reflect.Type]any{
 func ptr[T any](v T) *T { return &v }
 
 func listKeys(v reflect.Value, path string, out *[]Key) {
-	t := v.Type()
-	for i := range t.NumField() {
-		key := yamlKey(t.Field(i))
-		if key == "" {
-			continue
-		}
-		name, f := join(path, key), v.Field(i)
+	for _, field := range keyed(v.Type()) {
+		name, f := join(path, yamlKey(field)), v.FieldByIndex(field.Index)
 		if f.Kind() == reflect.Pointer {
 			if f.IsNil() {
 				*out = append(*out, Key{name, ""})

@@ -168,11 +168,9 @@ func (s *source) fits(bad *Error, name string, n *yaml.Node, t reflect.Type, pat
 		}
 		fields := map[string]reflect.Type{}
 		var names []string
-		for i := range t.NumField() {
-			if key := yamlKey(t.Field(i)); key != "" {
-				fields[key] = t.Field(i).Type
-				names = append(names, key)
-			}
+		for _, f := range keyed(t) {
+			fields[yamlKey(f)] = f.Type
+			names = append(names, yamlKey(f))
 		}
 		seen := map[string]int{}
 		for i := 0; i+1 < len(n.Content); i += 2 {
@@ -266,6 +264,16 @@ func join(path, key string) string {
 	return path + "." + key
 }
 
+// keyed lists the fields of t that have a key, those of inlined structs among them.
+func keyed(t reflect.Type) (out []reflect.StructField) {
+	for _, f := range reflect.VisibleFields(t) {
+		if yamlKey(f) != "" {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
 func yamlKey(f reflect.StructField) string {
 	key, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
 	return key
@@ -273,12 +281,8 @@ func yamlKey(f reflect.StructField) string {
 
 // scalarKeys calls f with the dotted key of every single value that is not in a list.
 func scalarKeys(t reflect.Type, path string, f func(string)) {
-	for i := range t.NumField() {
-		key := yamlKey(t.Field(i))
-		if key == "" {
-			continue
-		}
-		ft := t.Field(i).Type
+	for _, field := range keyed(t) {
+		key, ft := yamlKey(field), field.Type
 		if ft.Kind() == reflect.Pointer {
 			ft = ft.Elem()
 		}

@@ -68,8 +68,7 @@ func (c *Config) validate(bad *Error) {
 		j.fault("name", "want 1 to 63 letters, digits, '.', '-', '_', not %q", c.Name)
 	}
 	j.within("memory", int64(c.Memory), int64(128*MiB), int64(TiB), sizeWord)
-	j.oneOf("catalogue.type", c.Catalogue.Type, "embedded")
-	j.within("catalogue.cache", int64(c.Catalogue.Cache), int64(MiB), int64(TiB), sizeWord)
+	j.catalogue()
 	j.cache()
 	j.oneOf("journal.close", c.Journal.Close, CloseLocal, CloseFast, CloseRemote, CloseRegistered)
 	j.rses()
@@ -113,7 +112,7 @@ func (j judge) cache() {
 }
 
 func (j judge) rses() {
-	if len(j.c.RSEs) == 0 {
+	if len(j.c.RSEs) == 0 && !j.c.IsRucio() {
 		j.fault("rses", "want at least one RSE")
 	}
 	first := map[string]int{}
@@ -131,6 +130,8 @@ func (j judge) rses() {
 			first[r.Name] = i
 		}
 		switch {
+		case j.c.IsRucio():
+			j.overrides(key, r)
 		case len(r.Protocols) > 0:
 			j.protocols(key, r)
 		case r.Path == "":
@@ -142,6 +143,9 @@ func (j judge) rses() {
 			} else if slices.Contains([]string{"rse", "name", "rse_type"}, a) {
 				j.fault(key+".attributes."+a, "%q is known of every RSE and cannot be an attribute", a)
 			}
+		}
+		if j.c.IsRucio() {
+			continue
 		}
 		switch {
 		case r.Kind != Disk && r.Kind != TapeKind:
@@ -210,7 +214,10 @@ func (j judge) tape(key string, t *Tape) {
 func (j judge) folders() {
 	type place struct{ key, path string }
 	c := j.c
-	all := []place{{"run", c.Run}, {"catalogue.path", c.Catalogue.Path}, {"cache.path", c.Cache.Path}, {"journal.path", c.Journal.Path}, {"ingest.path", c.Ingest.Path}}
+	all := []place{{"run", c.Run}, {"cache.path", c.Cache.Path}, {"journal.path", c.Journal.Path}, {"ingest.path", c.Ingest.Path}}
+	if !c.IsRucio() {
+		all = slices.Insert(all, 1, place{"catalogue.path", c.Catalogue.Path})
+	}
 	for _, p := range all {
 		if p.path == "" {
 			j.fault(p.key, "want a folder")
@@ -260,7 +267,7 @@ func (j judge) ingest() {
 func inside(p, dir string) bool { return strings.HasPrefix(p, strings.TrimSuffix(dir, "/")+"/") }
 
 func (j judge) scopes() {
-	if len(j.c.Scopes) == 0 {
+	if len(j.c.Scopes) == 0 && !j.c.IsRucio() {
 		j.fault("scopes", "want at least one scope")
 	}
 	first := map[string]int{}
@@ -279,6 +286,10 @@ func (j judge) scopes() {
 }
 
 func (j judge) writeRules() {
+	if j.c.IsRucio() {
+		j.rucioRules()
+		return
+	}
 	for i, w := range j.c.WriteRules {
 		key := fmt.Sprintf("write_rules[%d]", i)
 		if w.Copies < 1 {
@@ -335,7 +346,7 @@ func (j judge) transfers() {
 			x, err := rseexpr.Parse(e[1])
 			if err != nil {
 				j.fault(key+"."+e[0], "%v", err)
-			} else if !slices.ContainsFunc(j.c.RSEs, func(r RSE) bool { return x.Match(r.Backend()) }) {
+			} else if !j.c.IsRucio() && !slices.ContainsFunc(j.c.RSEs, func(r RSE) bool { return x.Match(r.Backend()) }) {
 				j.fault(key+"."+e[0], "%q matches no RSE of this lake", e[1])
 			}
 		}

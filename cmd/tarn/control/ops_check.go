@@ -127,7 +127,7 @@ func (s *Service) unsentPlaces() compare.Unsent {
 			out.Places = append(out.Places, compare.Place{RSE: c.RSE, PFN: path.Clean(c.PFN)})
 		}
 		if len(u.Path) > 0 && u.Path[0] == '/' {
-			out.Files = append(out.Files, didOf(backends.Info{}, u.Path))
+			out.Files = append(out.Files, s.didOf(backends.Info{}, u.Path))
 		}
 	}
 	if s.Copies != nil {

@@ -78,7 +78,7 @@ func (s *Service) eachFile(ctx context.Context, paths []Text, f func(p string, i
 			if w.Info.Type != backends.File || w.Info.IsSymlink() {
 				continue
 			}
-			w.Info.DID = didOf(w.Info, w.Path)
+			w.Info.DID = s.didOf(w.Info, w.Path)
 			if err := f(w.Path, w.Info); err != nil {
 				return err
 			}

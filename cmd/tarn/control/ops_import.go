@@ -53,7 +53,7 @@ func (s *Service) importTree(ctx context.Context, req ImportRequest, out *stream
 	})
 	if s.FS != nil && res.Added > 0 {
 		s.FS.Changed(context.WithoutCancel(ctx), string(req.Target))
-		s.Kick(didOf(backends.Info{}, string(req.Target))) // rules may be on it or above it
+		s.Kick(s.didOf(backends.Info{}, string(req.Target))) // rules may be on it or above it
 	}
 	if err != nil {
 		return nil, err

@@ -37,6 +37,8 @@ type RSEUsage struct {
 	Error string           `json:"error,omitempty"` // why it does not answer
 
 	All    Held                           `json:"all"`
+	Own    Held                           `json:"own,omitzero"`    // by the user's rules, of a server's catalogue
+	Quota  *int64                         `json:"quota,omitempty"` // in bytes, of the user; none: without bound, or not a server's
 	States map[backends.ReplicaState]Held `json:"states"`
 	// Of those AVAILABLE: Expiring are held by rules that all end, Unlocked by no rule at all, Unverified were never verified,
 	// and Only are the only ones of their files.
@@ -53,6 +55,9 @@ type RSEUsage struct {
 
 // rseUsage goes through all replicas on record.
 func (s *Service) rseUsage(ctx context.Context, req RSERequest, out *stream) (any, error) {
+	if s.Remote != nil {
+		return nil, s.remoteUsage(ctx, req, out)
+	}
 	rec := s.Lake.Records()
 	if rec == nil {
 		return nil, fmt.Errorf("what RSEs hold: %w", backends.ErrNotSupported)

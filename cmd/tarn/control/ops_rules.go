@@ -38,7 +38,7 @@ func (s *Service) rules(ctx context.Context, req RulesRequest, out *stream) (any
 		if err != nil {
 			return nil, err
 		}
-		d := didOf(n.Info(), n.Path())
+		d := s.didOf(n.Info(), n.Path())
 		n.Forget(1)
 		seq = r.RulesOf(ctx, d)
 	}
@@ -237,7 +237,7 @@ func (s *Service) ruleExplain(ctx context.Context, req RuleExplainRequest, out *
 		if err != nil {
 			return nil, err
 		}
-		below = didOf(n.Info(), n.Path())
+		below = s.didOf(n.Info(), n.Path())
 		n.Forget(1)
 		seq = rules.RulesOf(ctx, below)
 	}

@@ -9,6 +9,9 @@ import (
 
 // engine gives the one that makes the copies.
 func (s *Service) engine() (*replication.Engine, error) {
+	if err := s.elsewhere("transfers", "`tarn rule ls` shows how far each rule is"); err != nil {
+		return nil, err
+	}
 	if s.Engine == nil {
 		return nil, Fail(ErrNoDaemon, "", "copies are made by the daemon of a mount")
 	}
@@ -49,7 +52,7 @@ func (s *Service) dids(ctx context.Context, paths []Text) (out []backends.DID, e
 		if err != nil {
 			return nil, err
 		}
-		d := didOf(n.Info(), n.Path())
+		d := s.didOf(n.Info(), n.Path())
 		n.Forget(1)
 		if d.IsZero() {
 			return nil, Fail(ErrUsage, "name a scope or what is below it", "%s is no file and no directory of files", p.Quote())

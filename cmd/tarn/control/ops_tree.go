@@ -96,7 +96,7 @@ func (s *Service) stat(ctx context.Context, req PathsRequest, out *stream) (any,
 
 func (s *Service) statNode(ctx context.Context, n *vfs.Node) (Entry, error) {
 	in, p := n.Info(), n.Path()
-	e := entryOf(p, in)
+	e := s.entryOf(p, in)
 	if p == "/" {
 		return e, nil
 	}
@@ -110,7 +110,7 @@ func (s *Service) statNode(ctx context.Context, n *vfs.Node) (Entry, error) {
 			return e, fmt.Errorf("state of %s: %w", e.Path.Quote(), err)
 		}
 		e.State = string(state)
-		in.DID = didOf(in, p)
+		in.DID = s.didOf(in, p)
 		locs, err := s.FS.Localities(ctx, []backends.Info{in})
 		if err != nil {
 			return e, fmt.Errorf("locality of %s: %w", e.Path.Quote(), err)
@@ -256,7 +256,7 @@ func (s *Service) usageBelow(ctx context.Context, root string, req UsageRequest,
 		u.Files++
 		u.Bytes += w.Info.Size
 		if req.Locality && w.Info.Type == backends.File && !w.Info.IsSymlink() {
-			w.Info.DID = didOf(w.Info, w.Path)
+			w.Info.DID = s.didOf(w.Info, w.Path)
 			if ask = append(ask, asked{w.Info, u}); len(ask) == bulk {
 				if err := flush(); err != nil {
 					return err

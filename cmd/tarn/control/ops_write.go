@@ -281,7 +281,7 @@ func (s *Service) undelete(ctx context.Context, req UndeleteRequest, _ *stream) 
 		return nil, err
 	}
 	p := path.Clean(string(req.Path))
-	for past, err := range v.Pasts(ctx, didOf(backends.Info{}, p)) {
+	for past, err := range v.Pasts(ctx, s.didOf(backends.Info{}, p)) {
 		if err != nil {
 			return nil, err
 		}

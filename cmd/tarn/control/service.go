@@ -36,6 +36,7 @@ type Service struct {
 	Leave    func()                                       // tells the daemon to leave unsent files in the journal when it ends; nil where there is none
 	Daemon   Daemon                                       // zero where there is none
 	Backup   func(ctx context.Context, w io.Writer) error // of the catalogue; may be nil
+	Remote   Remote                                       // the catalogue is a server's; nil: it is this machine's
 
 	// SetRSE writes settings of an RSE into a file, whose name it gives, and puts them in force, but for what later tells
 	// of; may be nil.
@@ -121,6 +122,8 @@ func (s *Service) Handler() http.Handler {
 		"rse/usage":          operation(s.rseUsage),
 		"rse/set":            operation(s.rseSet),
 		"rse/drain":          operation(s.rseDrain),
+		"refresh":            operation(s.refresh),
+		"mkdir":              operation(s.mkdir),
 
 		"catalogue/backup": s.backup,
 	} {
@@ -209,16 +212,15 @@ func (s *Service) followed(ctx context.Context, p string) (*vfs.Node, error) {
 
 // didOf is the DID of what stands at a lake path; that of an unregistered file is what
 // it will be.
-func didOf(in backends.Info, p string) backends.DID {
+func (s *Service) didOf(in backends.Info, p string) backends.DID {
 	if in.DID.Scope == "" && p != "/" {
-		scope, _, _ := strings.Cut(strings.TrimPrefix(p, "/"), "/")
-		return backends.DID{Scope: scope, Name: p}
+		return s.Lake.PathDID(p)
 	}
 	return in.DID
 }
 
 // entryOf is what a listing shows.
-func entryOf(p string, in backends.Info) Entry {
+func (s *Service) entryOf(p string, in backends.Info) Entry {
 	e := Entry{
 		Path: Text(p), Type: in.Type.String(), Size: in.Size, Mode: in.Mode, UID: in.UID, GID: in.GID, MTime: in.MTime, CTime: in.CTime,
 		Inode: in.Inode, Checksums: in.Checksums, Generation: Text(in.Generation), Target: Text(in.Target), Layout: in.Layout,
@@ -226,7 +228,7 @@ func entryOf(p string, in backends.Info) Entry {
 	if in.IsSymlink() {
 		e.Type = "symlink"
 	}
-	if d := didOf(in, p); !d.IsZero() {
+	if d := s.didOf(in, p); !d.IsZero() {
 		e.DID = Text(d.String())
 	}
 	return e
@@ -258,11 +260,11 @@ func (s *Service) batch(out *stream, locality bool) *batch {
 
 func (b *batch) add(ctx context.Context, p string, in backends.Info) error {
 	if !b.ask {
-		return b.out.item(entryOf(p, in))
+		return b.out.item(b.s.entryOf(p, in))
 	}
-	e := entryOf(p, in)
+	e := b.s.entryOf(p, in)
 	e.State = b.states[p]
-	in.DID = didOf(in, p)
+	in.DID = b.s.didOf(in, p)
 	b.infos, b.entries = append(b.infos, in), append(b.entries, e)
 	if len(b.infos) < bulk {
 		return nil

@@ -206,7 +206,7 @@ func (r *run) parents(ctx context.Context, st os.FileInfo) error {
 		}
 		now := r.o.Now()
 		err = r.l.Catalogue().Add(ctx, backends.Info{
-			DID: backends.DID{Scope: r.scope, Name: p}, Type: backends.Container, Mode: 0o755,
+			DID: r.l.PathDID(p), Type: backends.Container, Mode: 0o755,
 			UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), MTime: now, CTime: now,
 		}, nil)
 		if err != nil && !errors.Is(err, backends.ErrExist) {

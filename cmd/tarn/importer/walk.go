@@ -46,7 +46,7 @@ func (r *run) walk(ctx context.Context, emit func(*job) bool) error {
 
 func (r *run) walkEntry(ctx context.Context, source, target string, st os.FileInfo, emit func(*job) bool) (bool, error) {
 	j := &job{source: source, target: target, done: make(chan struct{})}
-	did := backends.DID{Scope: r.scope, Name: target}
+	did := r.l.PathDID(target)
 	info := backends.Info{DID: did, Type: backends.File, Mode: modeOf(st), MTime: st.ModTime(), CTime: r.o.Now()}
 	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
 		info.UID, info.GID = sys.Uid, sys.Gid
@@ -226,7 +226,7 @@ func (r *run) store(ctx context.Context, in backends.Info, f *os.File) (backends
 		})
 	}
 	rep, err := at(pfn)
-	if r.rse.Naming != nil && lake.Misfit(err) {
+	if r.rse.Elsewhere(err) {
 		pfn, found = r.l.NewPFN(in.DID, ""), false
 		rep, err = at(pfn)
 	}

@@ -41,7 +41,7 @@ func attach[A, D any](ctx context.Context, c *Client, all []A, children func(A) 
 		}
 		k := call{method: http.MethodPost, route: "/dids/attachments", twice: true, path: "/dids/attachments", body: map[string]any{"attachments": batch, "ignore_duplicate": true}}
 		batch, n = nil, 0
-		return c.ask(ctx, k, nil)
+		return collide(ctx, func() error { return c.ask(ctx, k, nil) })
 	}
 	for _, a := range all {
 		for rest := children(a); len(rest) > 0; {

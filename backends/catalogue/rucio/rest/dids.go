@@ -139,13 +139,36 @@ func (c *Client) UserMeta(ctx context.Context, d backends.DID) (backends.Meta, e
 	if err := c.ask(ctx, k, &all); err != nil {
 		return nil, err
 	}
+	return usersOwn(all), nil
+}
+
+// BulkUserMeta gives the metadata of many DIDs, with that of the collections above them, nearest wins (POST /dids/bulkmeta with all
+// plug-ins and inherit, without which the server gives columns only), in ceil(n/Page) calls; the server makes some queries of each DID.
+func (c *Client) BulkUserMeta(ctx context.Context, dids []backends.DID) (map[backends.DID]backends.Meta, error) {
+	var mu sync.Mutex
+	out := make(map[backends.DID]backends.Meta, len(dids))
+	err := pages(ctx, dids, func(ctx context.Context, part []backends.DID) error {
+		k := call{method: http.MethodPost, route: "/dids/bulkmeta", path: "/dids/bulkmeta", body: map[string]any{"dids": part, "inherit": true, "plugin": "ALL"}}
+		return rows(ctx, c, k, func(m map[string]any) error {
+			d := backends.DID{Scope: fmt.Sprint(m["scope"]), Name: fmt.Sprint(m["name"])}
+			mu.Lock()
+			defer mu.Unlock()
+			out[d] = usersOwn(m)
+			return nil
+		})
+	})
+	return out, err
+}
+
+// usersOwn leaves out what is no metadata of a user's.
+func usersOwn(all map[string]any) backends.Meta {
 	out := backends.Meta{}
 	for key, v := range all {
 		if v != nil && !columns[key] {
 			out[key] = v
 		}
 	}
-	return out, nil
+	return out
 }
 
 // SetMeta sets metadata of one DID (POST /dids/SCOPE/NAME/meta).

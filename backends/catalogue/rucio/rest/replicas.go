@@ -2,9 +2,11 @@ package rest
 
 import (
 	"context"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"sync"
+	"time"
 
 	"tarn/backends"
 )
@@ -65,11 +67,26 @@ type NewReplica struct {
 func (c *Client) AddReplicas(ctx context.Context, rse string, all []NewReplica) error {
 	for part := range slices.Chunk(all, Page) {
 		k := call{method: http.MethodPost, route: "/replicas", twice: true, path: "/replicas", body: map[string]any{"rse": rse, "files": part, "ignore_availability": false}}
-		if err := c.ask(ctx, k, nil); err != nil {
+		if err := collide(ctx, func() error { return c.ask(ctx, k, nil) }); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// collide repeats what the database refused to all but one of those who did the same at a moment.
+func collide(ctx context.Context, f func() error) error {
+	for try := 1; ; try++ {
+		err := f()
+		if !Is(err, "RucioException", "DatabaseException", "DuplicateContent", "FileAlreadyExists") || try == 5 {
+			return err
+		}
+		select {
+		case <-time.After(time.Duration(try)*50*time.Millisecond + rand.N(100*time.Millisecond)):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // at is a replica as some routes name it.

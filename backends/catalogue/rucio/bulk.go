@@ -1,0 +1,273 @@
+package rucio
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"tarn/backends"
+	"tarn/backends/catalogue/rucio/rest"
+)
+
+// warm asks for what is not known of DIDs, in one call a thousand, so that look answers from memory.
+func (c *Catalogue) warm(ctx context.Context, dids []backends.DID) error {
+	var ask []backends.DID
+	for _, d := range dids {
+		if a, ok := c.attrs.Peek(d); d.Name != "" && (!ok || !c.fresh(a)) {
+			ask = append(ask, d)
+		}
+	}
+	if len(ask) < 2 {
+		return nil
+	}
+	asked, seq := c.now(), c.changes.Load()
+	rows, err := c.c.BulkMeta(ctx, ask)
+	if err != nil {
+		return err
+	}
+	for _, d := range ask {
+		if m, ok := rows[d]; ok {
+			c.know(d, c.attr(m, asked), seq)
+		} else {
+			c.know(d, attr{none: true, length: -1, asked: asked}, seq)
+		}
+	}
+	return nil
+}
+
+// attachAll puts children into collections: one call for a thousand collections of a thousand children each. What is there is success.
+func (c *Catalogue) attachAll(ctx context.Context, byParent map[backends.DID][]backends.DID) error {
+	var all []rest.Attachment
+	n := 0
+	flush := func() error {
+		if len(all) == 0 {
+			return nil
+		}
+		err := c.c.Attach(ctx, all)
+		if err != nil {
+			err = fmt.Errorf("attach to %s:%s: %w", all[0].Scope, all[0].Name, err)
+		}
+		all, n = nil, 0
+		return err
+	}
+	for p, children := range byParent {
+		for part := range slices.Chunk(children, rest.Page) {
+			if n+len(part) > rest.Page {
+				if err := flush(); err != nil {
+					return err
+				}
+			}
+			all = append(all, rest.Attachment{Scope: p.Scope, Name: p.Name, DIDs: part})
+			n += len(part)
+		}
+	}
+	return flush()
+}
+
+// revived are the columns of a collection that was removed and is made again.
+func revived(d backends.DID) rest.DIDMeta {
+	return rest.DIDMeta{Scope: d.Scope, Name: d.Name, Meta: map[string]any{"hidden": false, "lifetime": nil}}
+}
+
+// make makes collections that have none of the names yet, in one transaction if nobody else makes one of them at the same time.
+func (c *Catalogue) make(ctx context.Context, all []rest.NewDID) error {
+	for part := range slices.Chunk(all, rest.Page) {
+		err := c.c.AddDIDs(ctx, part)
+		if errors.Is(err, backends.ErrExist) && len(part) > 1 {
+			for _, one := range part {
+				if err = c.c.AddDIDs(ctx, []rest.NewDID{one}); err != nil && !errors.Is(err, backends.ErrExist) {
+					return err
+				}
+			}
+			continue
+		}
+		if err != nil && !errors.Is(err, backends.ErrExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// addCollections makes those of the entries that are not there, at most rest.Page, parents before what they hold, and attaches all to their
+// parents, so that what a crash left half done becomes whole. It ends at the first that cannot be: at is its place.
+func (c *Catalogue) addCollections(ctx context.Context, all []backends.Entry) (added int64, at int, err error) {
+	want := make([]backends.DID, 0, 2*len(all))
+	for _, e := range all {
+		want = append(want, e.Info.DID)
+		if c.isLFN() && !c.isRoot(e.Info.DID) && strings.Count(e.Info.DID.Name, "/") > 1 {
+			want = append(want, c.home(e.Info.DID))
+		}
+	}
+	slices.SortFunc(want, func(a, b backends.DID) int { return strings.Compare(a.String(), b.String()) })
+	rows, err := c.c.BulkMeta(ctx, slices.Compact(want))
+	if err != nil {
+		return 0, 0, err
+	}
+	made := map[backends.DID]backends.Type{}
+	typeOf := func(d backends.DID) (backends.Type, bool) {
+		if t, ok := made[d]; ok {
+			return t, true
+		}
+		m, ok := rows[d]
+		return c.info(m).Type, ok
+	}
+	var news []rest.NewDID
+	var again, metas []rest.DIDMeta
+	byParent := map[backends.DID][]backends.DID{}
+	at = len(all)
+	var ends error
+	for i, e := range all {
+		d := e.Info.DID
+		err := c.newName(d)
+		if err == nil && c.isLFN() && !c.isRoot(d) {
+			switch t, ok := typeOf(c.home(d)); {
+			case !ok:
+				err = fmt.Errorf("its parent: %w", backends.ErrNotExist)
+			default:
+				err = holdsCollections(c.home(d), t)
+			}
+		}
+		if err != nil {
+			ends, at = fmt.Errorf("%s: %w", d, err), i
+			break
+		}
+		m, there := rows[d]
+		_, twice := made[d]
+		if there && c.info(m).Type == backends.File {
+			continue // what is to be below it finds that
+		}
+		made[d] = e.Info.Type
+		switch {
+		case twice:
+			continue
+		case !there:
+			added++
+			news = append(news, rest.NewDID{Scope: d.Scope, Name: d.Name, Type: typeWord(e.Info.Type)})
+		default:
+			made[d] = c.info(m).Type
+			if m.Hidden != nil && *m.Hidden {
+				added++
+				again = append(again, revived(d))
+			}
+		}
+		if c.isLFN() && !c.isRoot(d) {
+			byParent[c.home(d)] = append(byParent[c.home(d)], d)
+		}
+		if len(e.Meta) > 0 {
+			metas = append(metas, rest.DIDMeta{Scope: d.Scope, Name: d.Name, Meta: e.Meta})
+		}
+	}
+	defer c.changed(didsOf(all)...)
+	err = c.make(ctx, news)
+	if err == nil {
+		err = c.c.BulkSetMeta(ctx, again)
+	}
+	if err == nil {
+		err = c.attachAll(ctx, byParent)
+	}
+	if err == nil {
+		err = c.c.BulkSetMeta(ctx, metas)
+	}
+	if err != nil {
+		return 0, 0, err
+	}
+	return added, at, ends
+}
+
+// holdsCollections tells why nothing can be made in a directory.
+func holdsCollections(d backends.DID, t backends.Type) error {
+	switch t {
+	case backends.Container:
+		return nil
+	case backends.Dataset:
+		return fmt.Errorf("%s is a dataset, which holds nothing but files in Rucio; make the directory beside it: %w", d, backends.ErrImmutable)
+	}
+	return backends.ErrNotDir
+}
+
+func typeWord(t backends.Type) string {
+	if t == backends.Dataset {
+		return rest.TypeDataset
+	}
+	return rest.TypeContainer
+}
+
+// isJoined tells whether a dataset of loose files is known to be attached to its container.
+func (c *Catalogue) isJoined(files backends.DID) bool {
+	at, ok := c.joined.Get(files)
+	return ok && c.now().Sub(at) < c.o.TTL
+}
+
+// datasets gives for each directory the dataset that its files are attached to, making those of containers that have none
+// yet; or why it has none.
+func (c *Catalogue) datasets(ctx context.Context, dirs []backends.DID) (map[backends.DID]backends.DID, map[backends.DID]error, error) {
+	known := slices.Clone(dirs)
+	for _, d := range dirs {
+		if !c.isJoined(loose(d)) {
+			known = append(known, loose(d))
+		}
+	}
+	if err := c.warm(ctx, known); err != nil {
+		return nil, nil, err
+	}
+	out, why := map[backends.DID]backends.DID{}, map[backends.DID]error{}
+	var news []rest.NewDID
+	var again []rest.DIDMeta
+	byParent := map[backends.DID][]backends.DID{}
+	for _, dir := range dirs {
+		a, err := c.stat(ctx, dir)
+		switch {
+		case err != nil:
+			why[dir] = err
+			continue
+		case !a.info.IsDir():
+			why[dir] = backends.ErrNotDir
+			continue
+		case a.info.Type == backends.Dataset:
+			out[dir] = dir
+			continue
+		}
+		files := loose(dir)
+		if out[dir] = files; c.isJoined(files) {
+			continue
+		}
+		// That it is there says nothing of whether it was attached: who made it may have died in between.
+		switch f, err := c.look(ctx, files); {
+		case errors.Is(err, backends.ErrNotExist):
+			news = append(news, rest.NewDID{Scope: files.Scope, Name: files.Name, Type: rest.TypeDataset})
+		case err != nil:
+			return nil, nil, err
+		case f.info.Type != backends.Dataset:
+			why[dir] = fmt.Errorf("%s is no dataset: %w", files, backends.ErrNotSupported)
+			continue
+		case f.hidden:
+			again = append(again, revived(files))
+		}
+		byParent[dir] = append(byParent[dir], files)
+	}
+	err := c.make(ctx, news)
+	if err == nil {
+		err = c.c.BulkSetMeta(ctx, again)
+	}
+	if err == nil {
+		err = c.attachAll(ctx, byParent)
+	}
+	for dir := range byParent {
+		c.changed(loose(dir), dir)
+		if err == nil {
+			c.joined.Add(loose(dir), c.now())
+		}
+	}
+	return out, why, err
+}
+
+// dataset is datasets for one directory.
+func (c *Catalogue) dataset(ctx context.Context, dir backends.DID) (backends.DID, error) {
+	out, why, err := c.datasets(ctx, []backends.DID{dir})
+	if err == nil {
+		err = why[dir]
+	}
+	return out[dir], err
+}

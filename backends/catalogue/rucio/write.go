@@ -1,0 +1,520 @@
+package rucio
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+
+	"tarn/backends"
+	"tarn/backends/catalogue/rucio/rest"
+	"tarn/backends/naming"
+)
+
+// place is the path of a file at a deterministic RSE whose algorithm is known here.
+func place(r rest.RSE, d backends.DID) (string, bool) {
+	if !r.Deterministic {
+		return "", false
+	}
+	alg := r.Algorithm
+	if alg == "" || alg == "default" {
+		alg = "hash"
+	}
+	a, ok := naming.ByName(alg)
+	if !ok || a == nil {
+		return "", false
+	}
+	return a.Path(d)
+}
+
+// Add makes a collection, or a file with its replicas.
+func (c *Catalogue) Add(ctx context.Context, in backends.Info, meta backends.Meta, at ...backends.Replica) error {
+	if in.Type.IsCollection() {
+		return edge("add", in.DID, c.addCollection(ctx, in, meta))
+	}
+	if in.IsSymlink() {
+		return edge("add", in.DID, fmt.Errorf("there are no symbolic links in Rucio: %w", backends.ErrNotSupported))
+	}
+	_, err := c.addFiles(ctx, []backends.Entry{{Info: in, Meta: meta, Replicas: at}})
+	return edge("add", in.DID, err)
+}
+
+// addCollection makes one, in layout lfn in the one that it belongs into. A name that was removed comes back.
+func (c *Catalogue) addCollection(ctx context.Context, in backends.Info, meta backends.Meta) error {
+	d := in.DID
+	if err := c.newName(d); err != nil {
+		return err
+	}
+	var into []backends.DID // the parent, if the name tells one
+	if c.isLFN() && !c.isRoot(d) {
+		p, err := c.stat(ctx, c.home(d))
+		if err != nil {
+			return fmt.Errorf("its parent: %w", err)
+		}
+		if err := holdsCollections(p.info.DID, p.info.Type); err != nil {
+			return err
+		}
+		into = []backends.DID{p.info.DID}
+	}
+	defer c.changed(d)
+	a, err := c.ask(ctx, d)
+	if err != nil {
+		return err
+	}
+	switch {
+	case a.none:
+		err = c.c.AddDIDs(ctx, []rest.NewDID{{Scope: d.Scope, Name: d.Name, Type: typeWord(in.Type)}})
+	case a.info.Type != in.Type:
+		err = backends.ErrExist
+	case a.hidden:
+		err = c.c.BulkSetMeta(ctx, []rest.DIDMeta{revived(d)})
+	case len(into) == 0:
+		err = backends.ErrExist
+	default: // who made it may have died before it was attached
+		var parents []backends.DID
+		if parents, err = c.c.Parents(ctx, d); err == nil && slices.Contains(parents, into[0]) {
+			err = backends.ErrExist
+		}
+	}
+	if err != nil {
+		return err
+	}
+	for _, p := range into {
+		if err := c.attachAll(ctx, map[backends.DID][]backends.DID{p: {d}}); err != nil {
+			return err
+		}
+	}
+	if len(meta) > 0 {
+		return c.c.SetMeta(ctx, d, meta)
+	}
+	return nil
+}
+
+// addFiles registers files in bulk, at most rest.Page. It tells how many were not there before. At the first that cannot be
+// it ends, with those before it registered.
+func (c *Catalogue) addFiles(ctx context.Context, all []backends.Entry) (added int64, err error) {
+	var ends error // why the rest of all is left out
+	cut := func(i int, err error) {
+		ends = err
+		if len(all) > 1 {
+			ends = fmt.Errorf("%s: %w", all[i].Info.DID, err)
+		}
+		all = all[:i]
+	}
+	// The parents first: what cannot be attached is not to be registered.
+	var homes []backends.DID
+	for i, e := range all {
+		err := c.newName(e.Info.DID)
+		if err == nil && e.Info.Checksums.Adler32 == "" && e.Info.Checksums.MD5 == "" && e.Info.Size > 0 {
+			err = fmt.Errorf("Rucio keeps adler32 and md5, and neither is known: %w", backends.ErrNotSupported)
+		}
+		if err != nil {
+			cut(i, err)
+			break
+		}
+		if c.isLFN() && (len(homes) == 0 || c.home(e.Info.DID) != homes[len(homes)-1]) {
+			homes = append(homes, c.home(e.Info.DID))
+		}
+	}
+	slices.SortFunc(homes, func(a, b backends.DID) int { return strings.Compare(a.String(), b.String()) })
+	parents, why, err := c.datasets(ctx, slices.Compact(homes))
+	if err != nil {
+		return 0, err
+	}
+	for i, e := range all {
+		if err := why[c.home(e.Info.DID)]; c.isLFN() && err != nil {
+			cut(i, fmt.Errorf("its directory %s: %w", c.home(e.Info.DID).Name, err))
+			break
+		}
+	}
+	before, err := c.c.BulkMeta(ctx, didsOf(all))
+	if err != nil {
+		return 0, err
+	}
+	at := map[string]bool{}
+	for _, e := range all {
+		for _, r := range e.Replicas {
+			at[r.RSE] = true
+		}
+	}
+	rses, err := c.rsesOf(ctx, slices.Collect(maps.Keys(at)))
+	if err != nil {
+		return 0, err
+	}
+	defer c.changed(didsOf(all)...)
+	byRSE := map[string][]rest.NewReplica{}
+	var again, metas []rest.DIDMeta
+	for i, e := range all {
+		d := e.Info.DID
+		m, there := before[d]
+		if err = nil; there {
+			err = same(e.Info, m)
+		} else if len(e.Replicas) == 0 {
+			err = fmt.Errorf("a file comes into being with its first replica in Rucio: %w", backends.ErrNotSupported)
+		}
+		var reps map[string]rest.NewReplica
+		if err == nil {
+			reps, err = newReplicas(rses, e)
+		}
+		if err != nil {
+			cut(i, err)
+			break
+		}
+		for name, r := range reps {
+			byRSE[name] = append(byRSE[name], r)
+		}
+		switch {
+		case !there:
+			added++
+		case m.Hidden != nil && *m.Hidden:
+			again = append(again, revived(d))
+		}
+		if len(e.Meta) > 0 {
+			metas = append(metas, rest.DIDMeta{Scope: d.Scope, Name: d.Name, Meta: e.Meta})
+		}
+	}
+	for name, reps := range byRSE {
+		if err := c.c.AddReplicas(ctx, name, reps); err != nil {
+			return 0, fmt.Errorf("register at %s: %w", name, err)
+		}
+	}
+	// Files that were registered with other bytes in this moment are success for the server.
+	if len(byRSE) > 0 {
+		now, err := c.c.BulkMeta(ctx, didsOf(all))
+		if err != nil {
+			return 0, err
+		}
+		for _, e := range all {
+			m, ok := now[e.Info.DID]
+			err := fmt.Errorf("%s: Rucio has forgotten it at once: %w", e.Info.DID, backends.ErrStale)
+			if ok {
+				err = same(e.Info, m)
+			}
+			if err != nil {
+				return 0, err
+			}
+		}
+	}
+	if err := c.c.BulkSetMeta(ctx, again); err != nil {
+		return 0, err
+	}
+	if err := c.attachFiles(ctx, all, parents); err != nil {
+		return 0, err
+	}
+	if err := c.c.BulkSetMeta(ctx, metas); err != nil {
+		return 0, err
+	}
+	for _, e := range all {
+		if e.Info.Inode != 0 { // who has the file open knows it by this one
+			c.inodes.Add(e.Info.DID, e.Info.Inode)
+		}
+	}
+	return added, ends
+}
+
+// attachFiles puts files of layout lfn into the datasets of their directories.
+func (c *Catalogue) attachFiles(ctx context.Context, all []backends.Entry, parents map[backends.DID]backends.DID) error {
+	if !c.isLFN() {
+		return nil
+	}
+	byParent := map[backends.DID][]backends.DID{}
+	for _, e := range all {
+		p := parents[c.home(e.Info.DID)]
+		byParent[p] = append(byParent[p], e.Info.DID)
+	}
+	return c.attachAll(ctx, byParent)
+}
+
+func didsOf(all []backends.Entry) []backends.DID {
+	out := make([]backends.DID, len(all))
+	for i, e := range all {
+		out[i] = e.Info.DID
+	}
+	return out
+}
+
+// same tells whether a row is of this content.
+func same(in backends.Info, m rest.Meta) error {
+	taken := func(why string) error {
+		return fmt.Errorf("the name has another content in Rucio (%s), and a name never gets a second one there; use another name: %w", why, backends.ErrExist)
+	}
+	switch {
+	case m.Type != rest.TypeFile:
+		return fmt.Errorf("it is a %s: %w", strings.ToLower(m.Type), backends.ErrExist)
+	case int64(m.Bytes) != in.Size:
+		return taken(fmt.Sprintf("%d bytes, and not %d", m.Bytes, in.Size))
+	case m.Adler32 != "" && in.Checksums.Adler32 != "" && m.Adler32 != in.Checksums.Adler32:
+		return taken("adler32 " + m.Adler32 + ", and not " + in.Checksums.Adler32)
+	case m.MD5 != "" && in.Checksums.MD5 != "" && m.MD5 != in.Checksums.MD5:
+		return taken("md5 " + m.MD5 + ", and not " + in.Checksums.MD5)
+	}
+	return nil
+}
+
+// newReplicas are those of an entry that are copies, by RSE.
+func newReplicas(rses map[string]rest.RSE, e backends.Entry) (map[string]rest.NewReplica, error) {
+	out := map[string]rest.NewReplica{}
+	d := e.Info.DID
+	for _, r := range e.Replicas {
+		if r.State != backends.Available {
+			continue
+		}
+		rse, ok := rses[r.RSE]
+		if !ok {
+			return nil, fmt.Errorf("RSE %s: Rucio has none of this name: %w", r.RSE, backends.ErrNotSupported)
+		}
+		n := rest.NewReplica{Scope: d.Scope, Name: d.Name, Bytes: e.Info.Size, Adler32: e.Info.Checksums.Adler32, MD5: e.Info.Checksums.MD5, State: "A"}
+		if !rse.Deterministic {
+			if len(rse.Protocols) == 0 {
+				return nil, fmt.Errorf("RSE %s has no protocols: %w", r.RSE, backends.ErrNotSupported)
+			}
+			p := rse.Protocols[0]
+			n.PFN = p.Root() + "/" + strings.TrimLeft(r.PFN, "/")
+			if p.Scheme == "file" {
+				n.PFN = "file://" + p.Hostname + n.PFN
+			}
+		} else if want, ok := place(rse, d); ok && want != r.PFN {
+			return nil, fmt.Errorf("its copy at %s lies at %s, and Rucio would look for it at %s, where something else lies: %w", r.RSE, r.PFN, want, backends.ErrExist)
+		}
+		out[r.RSE] = n
+	}
+	return out, nil
+}
+
+// Import adds entries in bulk, a thousand at a time: the collections of these first, since files need them.
+func (c *Catalogue) Import(ctx context.Context, entries iter.Seq2[backends.Entry, error]) (added int64, err error) {
+	var dirs, files []backends.Entry
+	var before []int // how many files came before each of dirs
+	flush := func() error {
+		var failed error
+		if len(dirs) > 0 {
+			n, at, err := c.addCollections(ctx, dirs)
+			added += n
+			if failed = err; err != nil {
+				files = files[:before[at]]
+			}
+		}
+		if len(files) > 0 {
+			n, err := c.addFiles(ctx, files)
+			added += n
+			failed = errors.Join(err, failed)
+		}
+		dirs, files, before = dirs[:0], files[:0], before[:0]
+		return failed
+	}
+	for e, err := range entries {
+		if err != nil {
+			return added, errors.Join(err, flush())
+		}
+		if e.Info.Type.IsCollection() {
+			dirs, before = append(dirs, e), append(before, len(files))
+		} else {
+			files = append(files, e)
+		}
+		if max(len(dirs), len(files)) == rest.Page {
+			if err := flush(); err != nil {
+				return added, edge("import", backends.DID{}, err)
+			}
+		}
+	}
+	err = flush()
+	return added, edge("import", backends.DID{}, err)
+}
+
+// Attach puts children into a collection.
+func (c *Catalogue) Attach(ctx context.Context, parent backends.DID, children ...backends.DID) error {
+	p, err := c.stat(ctx, parent)
+	if err == nil && !p.info.IsDir() {
+		err = backends.ErrNotDir
+	}
+	var files, collections []backends.DID
+	for _, d := range children {
+		if err != nil {
+			break
+		}
+		var a attr
+		a, err = c.look(ctx, d)
+		switch {
+		case err != nil:
+		case d == parent:
+			err = backends.ErrLoop
+		case a.info.IsDir():
+			collections = append(collections, d)
+		default:
+			files = append(files, d)
+		}
+	}
+	if err == nil && parent.Name == "" {
+		return nil // a scope's collection has what nobody else has
+	}
+	if err == nil && len(collections) > 0 && p.info.Type == backends.Dataset {
+		err = fmt.Errorf("a dataset holds nothing but files in Rucio: %w", backends.ErrNotSupported)
+	}
+	to := parent
+	if err == nil && len(files) > 0 {
+		to, err = c.dataset(ctx, parent)
+	}
+	if err != nil {
+		return edge("attach to", parent, err)
+	}
+	defer c.changed(append(slices.Clone(children), parent, to)...)
+	for _, x := range []struct {
+		to  backends.DID
+		all []backends.DID
+	}{{to, files}, {parent, collections}} {
+		for part := range slices.Chunk(x.all, rest.Page) {
+			err := c.c.Attach(ctx, []rest.Attachment{{Scope: x.to.Scope, Name: x.to.Name, DIDs: part}})
+			if rest.Is(err, "UnsupportedOperation") && strings.Contains(err.Error(), "circular") {
+				err = backends.ErrLoop
+			}
+			if err != nil && !errors.Is(err, backends.ErrExist) {
+				return edge("attach to", parent, err)
+			}
+		}
+	}
+	return nil
+}
+
+// Detach takes children out of a collection.
+func (c *Catalogue) Detach(ctx context.Context, parent backends.DID, children ...backends.DID) error {
+	if c.isLFN() {
+		for _, d := range children {
+			if !c.isRoot(d) && c.home(d) == parent {
+				return edge("detach from", parent, fmt.Errorf("%s is in it by its name; remove it: %w", d, backends.ErrNotSupported))
+			}
+		}
+	}
+	if _, err := c.stat(ctx, parent); err != nil {
+		return edge("detach from", parent, err)
+	}
+	return edge("detach from", parent, c.detach(ctx, parent, children...))
+}
+
+func (c *Catalogue) detach(ctx context.Context, parent backends.DID, children ...backends.DID) error {
+	defer c.changed(append(slices.Clone(children), parent, loose(parent))...)
+	for _, d := range children {
+		for _, from := range []backends.DID{parent, loose(parent)} {
+			if from != parent {
+				if _, err := c.look(ctx, from); errors.Is(err, backends.ErrNotExist) {
+					continue
+				}
+			}
+			if err := c.c.Detach(ctx, from, []backends.DID{d}); err != nil && !errors.Is(err, backends.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// PutReplica registers a copy that is there, or tells the server of a bad one. Of a copy that is being made it hears nothing.
+func (c *Catalogue) PutReplica(ctx context.Context, d backends.DID, gen backends.Generation, r backends.Replica) error {
+	a, err := c.stat(ctx, d)
+	switch {
+	case err != nil:
+	case a.info.IsDir():
+		err = backends.ErrIsDir
+	case gen != "" && a.info.Generation != gen:
+		err = backends.ErrStale
+	}
+	if err != nil {
+		return edge("put replica", d, err)
+	}
+	defer c.changed(d)
+	switch r.State {
+	case backends.Available:
+		rses, err := c.rsesOf(ctx, []string{r.RSE})
+		if err != nil {
+			return edge("put replica", d, err)
+		}
+		reps, err := newReplicas(rses, backends.Entry{Info: a.info, Replicas: []backends.Replica{r}})
+		if err == nil {
+			err = c.c.AddReplicas(ctx, r.RSE, []rest.NewReplica{reps[r.RSE]})
+		}
+		if err == nil {
+			c.bad.Remove(at{d, r.RSE})
+		}
+		return edge("put replica", d, err)
+	case backends.Bad:
+		c.bad.Add(at{d, r.RSE}, badness{r.Error, c.now()})
+		err := c.c.DeclareBad(ctx, d, r.RSE, r.Error)
+		if errors.Is(err, backends.ErrPermission) { // everybody may say that one looks bad
+			var rse rest.RSE
+			if rse, err = c.rse(ctx, r.RSE); err == nil && len(rse.Protocols) > 0 {
+				p := rse.Protocols[0]
+				pfn := p.Root() + "/" + r.PFN
+				if p.Scheme == "file" {
+					pfn = "file://" + p.Hostname + pfn
+				}
+				err = c.c.DeclareSuspicious(ctx, pfn, r.Error)
+			}
+		}
+		if err != nil && !backends.IsTemporary(err) {
+			c.log.Warn("Rucio does not take note of a bad replica; it is not read here", "did", d, "rse", r.RSE, "err", err)
+			return nil
+		}
+		return edge("declare bad", d, err)
+	}
+	return nil
+}
+
+// DropReplica lets Rucio's reaper have a copy; one that is not there is success.
+func (c *Catalogue) DropReplica(ctx context.Context, d backends.DID, rse string) error {
+	a, err := c.stat(ctx, d)
+	if err == nil && a.info.IsDir() {
+		err = backends.ErrIsDir
+	}
+	if err != nil {
+		return edge("drop replica", d, err)
+	}
+	defer c.changed(d)
+	err = c.c.Tombstone(ctx, d, rse)
+	if errors.Is(err, backends.ErrNotExist) {
+		err = nil
+	}
+	return edge("drop replica", d, err)
+}
+
+// Holders counts the files of the lake whose copy at an RSE belongs at a path: a name has one content for ever.
+func (c *Catalogue) Holders(ctx context.Context, rse, pfn string) (int, error) {
+	r, err := c.rse(ctx, rse)
+	if err != nil {
+		return 0, edge("holders of "+pfn, backends.DID{}, err)
+	}
+	if !r.Deterministic {
+		return 0, edge("holders of "+pfn, backends.DID{}, backends.ErrNotSupported)
+	}
+	alg := r.Algorithm
+	if alg == "" || alg == "default" {
+		alg = "hash"
+	}
+	a, _ := naming.ByName(alg)
+	if a == nil {
+		return 0, edge("holders of "+pfn, backends.DID{}, backends.ErrNotSupported)
+	}
+	scopes, err := c.allScopes(ctx)
+	if err != nil {
+		return 0, edge("holders of "+pfn, backends.DID{}, err)
+	}
+	var dids []backends.DID
+	for _, s := range scopes {
+		dids = append(dids, a.DIDs(s, pfn)...)
+	}
+	if len(dids) == 0 {
+		return 0, nil
+	}
+	rows, err := c.c.ListReplicas(ctx, dids)
+	if err != nil {
+		return 0, edge("holders of "+pfn, backends.DID{}, err)
+	}
+	n := 0
+	for _, row := range rows {
+		if _, ok := row.States[rse]; ok {
+			n++
+		}
+	}
+	return n, nil
+}
