@@ -209,7 +209,7 @@ func TestRepeats(t *testing.T) {
 		{"writing, a connection that breaks", 1, drop, write, false, 1, time.Second, 0},
 		{"told when to come again", 1, status(503, "", "Retry-After", "1"), read, true, 2, 2 * time.Second, time.Second},
 		{"told to come much later", 1, status(503, "", "Retry-After", "3600"), read, false, 1, time.Second, 0},
-		{"down for long", 99, status(503, ""), read, false, -1, 4 * time.Second, 1500 * time.Millisecond},
+		{"down for long", 99, status(503, ""), read, false, -1, 4 * time.Second, 800 * time.Millisecond},
 		{"a stream that breaks before its first row", 1, nothing, stream, true, 2, time.Second, 0},
 		{"a stream that breaks after its first row", 1, half, stream, false, 1, time.Second, 0},
 	} {
