@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -203,7 +204,7 @@ func newFront(t testing.TB, to string) *front {
 	}
 	f := &front{proxy: httputil.NewSingleHostReverseProxy(u)}
 	f.proxy.FlushInterval = -1
-	f.proxy.ErrorLog = nil
+	f.proxy.ErrorLog = log.New(io.Discard, "", 0)
 	f.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if what := f.what.Load(); what != nil && (*what)(f.n.Add(1)-1, w, r) {
 			return
@@ -270,7 +271,7 @@ func TestRucio503(t *testing.T) {
 	if rules := g.rules("d/__files__"); len(rules) != 1 {
 		t.Errorf("rules: %+v", rules)
 	}
-	g.expect("upload failed")
+	g.expect("503 Service Unavailable")
 	g.umount()
 }
 

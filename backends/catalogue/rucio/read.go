@@ -108,6 +108,11 @@ func (c *Catalogue) Member(ctx context.Context, dir, child backends.DID) (backen
 			err = backends.ErrNotExist
 		}
 	}
+	if l := c.listings.get(dir); err != nil && c.away(err) && l != nil && c.now().Sub(l.asked) < c.o.Stale { // as it was seen last
+		if i, ok := l.index[child]; ok {
+			return l.infos[i], nil
+		}
+	}
 	return a.info, edge("look up", child, err)
 }
 

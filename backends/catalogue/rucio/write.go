@@ -125,7 +125,10 @@ func (c *Catalogue) addFiles(ctx context.Context, all []backends.Entry) (added i
 		return 0, err
 	}
 	for i, e := range all {
-		if err := why[c.home(e.Info.DID)]; c.isLFN() && err != nil {
+		if !c.isLFN() { // where the directory is attached to afterwards
+			break
+		}
+		if err := why[c.home(e.Info.DID)]; err != nil {
 			cut(i, fmt.Errorf("its directory %s: %w", c.home(e.Info.DID).Name, err))
 			break
 		}
