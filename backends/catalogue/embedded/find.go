@@ -50,6 +50,23 @@ type walk struct {
 	extra []uint64        // attached members of lfn collections, walked after their homes
 	root  uint64
 	flat  bool
+
+	// What is being matched: made once, since a closure for each entry shows in the time of a walk.
+	subject backends.Subject
+	get     func(key string) (any, bool)
+	view    *view
+	failed  error
+}
+
+// prepare makes the functions that the query and the subject ask.
+func (w *walk) prepare() {
+	w.get = func(key string) (any, bool) { return w.subject.Value(key) }
+	w.subject.Replicas = func() (rs []backends.Replica) {
+		if w.failed == nil {
+			rs, w.failed = w.view.replicas(w.subject.Info.Inode)
+		}
+		return rs
+	}
 }
 
 // frame is a collection whose children are being read.
@@ -178,17 +195,15 @@ func (w *walk) match(v *view, e *entry, above backends.Meta, emit func(backends.
 		emit(e.Info)
 		return meta, nil
 	}
-	var failed error
-	subject := backends.Subject{Info: &e.Info, Meta: meta, Flat: w.flat, Replicas: func() (rs []backends.Replica) {
-		if failed == nil {
-			rs, failed = v.replicas(e.Inode)
-		}
-		return rs
-	}}
-	if w.q.Match(subject.Value) && failed == nil {
+	if w.get == nil {
+		w.prepare()
+	}
+	w.view, w.failed = v, nil
+	w.subject.Info, w.subject.Meta, w.subject.Flat = &e.Info, meta, w.flat
+	if w.q.Match(w.get) && w.failed == nil {
 		emit(e.Info)
 	}
-	return meta, failed
+	return meta, w.failed
 }
 
 // page reads one page of the innermost collection.
