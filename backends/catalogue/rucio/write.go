@@ -464,11 +464,19 @@ func (c *Catalogue) PutReplica(ctx context.Context, d backends.DID, gen backends
 	return nil
 }
 
-// DropReplica lets Rucio's reaper have a copy; one that is not there is success.
-func (c *Catalogue) DropReplica(ctx context.Context, d backends.DID, rse string) error {
+// DropReplica lets Rucio's reaper have a copy; one that is not there, or has another path, is success.
+func (c *Catalogue) DropReplica(ctx context.Context, d backends.DID, rse, pfn string) error {
 	a, err := c.stat(ctx, d)
 	if err == nil && a.info.IsDir() {
 		err = backends.ErrIsDir
+	}
+	if err == nil && pfn != "" {
+		c.replicas.Remove(d)
+		var have []backends.Replica
+		have, err = c.Replicas(ctx, d)
+		if err == nil && !slices.ContainsFunc(have, func(r backends.Replica) bool { return r.RSE == rse && r.PFN == pfn }) {
+			return nil
+		}
 	}
 	if err != nil {
 		return edge("drop replica", d, err)
