@@ -148,7 +148,7 @@ func (c *Client) BulkUserMeta(ctx context.Context, dids []backends.DID) (map[bac
 	var mu sync.Mutex
 	out := make(map[backends.DID]backends.Meta, len(dids))
 	err := pages(ctx, dids, func(ctx context.Context, part []backends.DID) error {
-		k := call{method: http.MethodPost, route: "/dids/bulkmeta", path: "/dids/bulkmeta", body: map[string]any{"dids": part, "inherit": true, "plugin": "ALL"}}
+		k := call{method: http.MethodPost, route: "/dids/bulkmeta", twice: true, path: "/dids/bulkmeta", body: map[string]any{"dids": part, "inherit": true, "plugin": "ALL"}}
 		return rows(ctx, c, k, func(m map[string]any) error {
 			d := backends.DID{Scope: fmt.Sprint(m["scope"]), Name: fmt.Sprint(m["name"])}
 			mu.Lock()

@@ -26,10 +26,10 @@ type fake struct {
 	paths  sync.Map      // escaped path of each request to its number
 }
 
-func newFake(t *testing.T, answer http.HandlerFunc) *fake {
+func newFake(t *testing.T, answer http.HandlerFunc, change ...func(*http.Server)) *fake {
 	t.Helper()
 	f := &fake{valid: time.Hour}
-	f.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	f.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		n, _ := f.paths.LoadOrStore(r.URL.EscapedPath(), new(atomic.Int64))
 		n.(*atomic.Int64).Add(1)
 		if r.URL.Path == "/auth/userpass" {
@@ -54,8 +54,24 @@ func newFake(t *testing.T, answer http.HandlerFunc) *fake {
 		}
 		answer(w, r)
 	}))
+	for _, c := range change {
+		c(f.Config)
+	}
+	f.Start()
 	t.Cleanup(f.Close)
 	return f
+}
+
+// before is asked first, and answers itself where it is false.
+func before(first func(http.ResponseWriter, *http.Request) bool) func(*http.Server) {
+	return func(s *http.Server) {
+		then := s.Handler
+		s.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if first(w, r) {
+				then.ServeHTTP(w, r)
+			}
+		})
+	}
 }
 
 // client is one with a short patience.
@@ -193,7 +209,7 @@ func TestRepeats(t *testing.T) {
 		{"writing, a connection that breaks", 1, drop, write, false, 1, time.Second, 0},
 		{"told when to come again", 1, status(503, "", "Retry-After", "1"), read, true, 2, 2 * time.Second, time.Second},
 		{"told to come much later", 1, status(503, "", "Retry-After", "3600"), read, false, 1, time.Second, 0},
-		{"down for long", 99, status(503, ""), read, false, -1, 4 * time.Second, 1500 * time.Millisecond},
+		{"down for long", 99, status(503, ""), read, false, -1, 4 * time.Second, 800 * time.Millisecond},
 		{"a stream that breaks before its first row", 1, nothing, stream, true, 2, time.Second, 0},
 		{"a stream that breaks after its first row", 1, half, stream, false, 1, time.Second, 0},
 	} {
@@ -271,8 +287,8 @@ func TestNothingWasSent(t *testing.T) {
 // is even less patient, is made again.
 func TestIdleConnections(t *testing.T) {
 	t.Parallel()
-	f := newFake(t, func(w http.ResponseWriter, r *http.Request) {})
-	f.Config.IdleTimeout = 2 * time.Second
+	nothing := func(w http.ResponseWriter, r *http.Request) {}
+	f := newFake(t, nothing, func(s *http.Server) { s.IdleTimeout = 2 * time.Second })
 	var g sync.WaitGroup
 	for i := range 20 {
 		c := f.client(t)
@@ -287,8 +303,7 @@ func TestIdleConnections(t *testing.T) {
 	}
 	g.Wait()
 
-	f = newFake(t, func(w http.ResponseWriter, r *http.Request) {})
-	f.Config.IdleTimeout = 20 * time.Millisecond
+	f = newFake(t, nothing, func(s *http.Server) { s.IdleTimeout = 20 * time.Millisecond })
 	c := f.client(t)
 	for range 30 {
 		_, err := c.BulkMeta(t.Context(), []backends.DID{d})
@@ -340,14 +355,12 @@ func TestTokens(t *testing.T) {
 		}
 	})
 	t.Run("one login for all", func(t *testing.T) {
-		f := newFake(t, func(w http.ResponseWriter, r *http.Request) {})
-		slow := f.Config.Handler
-		f.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		f := newFake(t, func(w http.ResponseWriter, r *http.Request) {}, before(func(w http.ResponseWriter, r *http.Request) bool {
 			if r.URL.Path == "/auth/userpass" {
 				time.Sleep(100 * time.Millisecond)
 			}
-			slow.ServeHTTP(w, r)
-		})
+			return true
+		}))
 		c := f.client(t)
 		first, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond) // who began it does not wait for its end
 		defer cancel()
@@ -371,13 +384,13 @@ func TestTokens(t *testing.T) {
 		}
 	})
 	t.Run("a login that fails fails for all", func(t *testing.T) {
-		f := newFake(t, nil)
 		var logins atomic.Int64
-		f.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		f := newFake(t, nil, before(func(w http.ResponseWriter, r *http.Request) bool {
 			logins.Add(1)
 			time.Sleep(100 * time.Millisecond)
 			refuse(w, 401, "CannotAuthenticate", "no")
-		})
+			return false
+		}))
 		c := f.client(t)
 		var g sync.WaitGroup
 		for range 30 {
@@ -394,23 +407,21 @@ func TestTokens(t *testing.T) {
 		}
 	})
 	t.Run("several accounts", func(t *testing.T) {
-		f := newFake(t, nil)
-		f.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		f := newFake(t, nil, before(func(w http.ResponseWriter, r *http.Request) bool {
 			w.Header().Set("X-Rucio-Auth-Accounts", "alice,bob")
 			w.WriteHeader(206)
-		})
+			return false
+		}))
 		if err := f.client(t).Login(t.Context()); !errors.Is(err, backends.ErrPermission) || !strings.Contains(err.Error(), "alice,bob") {
 			t.Error(err)
 		}
 	})
 	t.Run("VO", func(t *testing.T) {
 		var vo atomic.Value
-		f := newFake(t, nil)
-		old := f.Config.Handler
-		f.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		f := newFake(t, nil, before(func(w http.ResponseWriter, r *http.Request) bool {
 			vo.Store(r.Header.Get("X-Rucio-VO") + "/" + r.Header.Get("X-Rucio-Account"))
-			old.ServeHTTP(w, r)
-		})
+			return true
+		}))
 		must(t, f.client(t, func(o *Options) { o.Config.VO = "cta" }).Login(t.Context()))
 		if vo.Load() != "cta/acc" {
 			t.Errorf("headers %v", vo.Load())
@@ -473,6 +484,22 @@ func TestSilence(t *testing.T) {
 	defer cancel()
 	if err := c.Content(ctx, backends.DID{Scope: "s", Name: "mute"}, nil); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, backends.ErrUnavailable) {
 		t.Errorf("the caller's deadline: %v", err)
+	}
+}
+
+// A time-out of the network's own calls itself context.DeadlineExceeded, too, and is none of the caller's.
+func TestNetworkTimeout(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer l.Close()
+	c := newFake(t, nil).client(t)
+	_, err = (&net.Dialer{Timeout: 1}).Dial("tcp", l.Addr().String())
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("it is %v", err)
+	}
+	err = c.broken(t.Context(), call{}, err)
+	if errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, backends.ErrUnavailable) || !backends.IsTemporary(err) {
+		t.Error(err)
 	}
 }
 
@@ -543,8 +570,8 @@ func TestStreams(t *testing.T) {
 			t.Errorf("%d rows of %d: %v", len(rows), want, err)
 		}
 	}
-	for range Seq(Whole(4, of("three"))) { // breaking off is no truncation
-		break
+	if err := Whole(4, of("three"))(func(Child) error { return ErrStop }); err != nil { // breaking off is no truncation
+		t.Error(err)
 	}
 }
 
@@ -583,11 +610,11 @@ func TestRedirects(t *testing.T) {
 		case r.URL.Path == "/accounts/me":
 			io.WriteString(w, `{"account": "me"}`)
 		case r.URL.Path == "/rules/":
-			http.Redirect(w, r, "http://"+r.Host+"/rules/there", 308)
+			http.Redirect(w, r, "http://"+r.Host+"/rules/there", http.StatusPermanentRedirect)
 		case r.URL.Path == "/dids":
-			http.Redirect(w, r, "/dids/there", 301)
+			http.Redirect(w, r, "/dids/there", http.StatusMovedPermanently)
 		case r.URL.Path == "/scopes/":
-			http.Redirect(w, r, other.URL+"/scopes/", 308)
+			http.Redirect(w, r, other.URL+"/scopes/", http.StatusPermanentRedirect)
 		}
 	})
 	c := f.client(t)
