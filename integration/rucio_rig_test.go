@@ -2,6 +2,7 @@ package integration
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -30,7 +31,7 @@ func newRucio(t *testing.T, o servertest.RucioOptions) *rucioRig {
 	r := servertest.Rucio(t, o)
 	account := strings.ReplaceAll(r.Unique("ada"), "-", "")
 	g := &rucioRig{site: bareSite(t), r: r, account: account, scope: "user." + account, work: t.TempDir()}
-	if o.CTAO {
+	if o.CTAO { // the scope is an element of paths
 		g.scope = account
 	}
 	r.AddAccount(account, g.scope)
@@ -250,4 +251,23 @@ func eventually(t testing.TB, within time.Duration, what string, ok func() bool)
 			t.Fatalf("not within %v: %s", within, what)
 		}
 	}
+}
+
+// sameBelow looks below a folder for a file of that name, and compares its bytes.
+func (g *rucioRig) sameBelow(dir, name string, want []byte) error {
+	found := fmt.Errorf("%s is not below %s", name, dir)
+	err := filepath.WalkDir(dir, func(p string, d os.DirEntry, err error) error {
+		if err != nil || d.Name() != name {
+			return err
+		}
+		b, err := os.ReadFile(p)
+		switch found = nil; {
+		case err != nil:
+			return err
+		case string(b) != string(want):
+			return fmt.Errorf("%s: %d bytes that are not the %d written", p, len(b), len(want))
+		}
+		return nil
+	})
+	return errors.Join(err, found)
 }

@@ -48,6 +48,8 @@ type RSE struct {
 	Counters  func() any // what its machinery counts, for people; nil: nothing
 	Care      Care       // how full it may become, and whether it is to be emptied
 	Own       []string   // files at its top that are nobody's copies: a marker
+	// Unread says why nothing is read there now, "" for nothing; nil: it is always open. Its copies are there all the same, and UNAVAILABLE.
+	Unread func() string
 }
 
 // Options is what a Lake stands on. Catalogue and Namespace are needed; zero values of

@@ -48,7 +48,17 @@ type source struct {
 func (s source) tape() bool { return s.rse != nil && s.rse.Tape != nil }
 
 // good tells whether the replica may be read.
-func (s source) good() bool { return s.rse != nil && s.State == backends.Available }
+func (s source) good() bool {
+	return s.rse != nil && s.State == backends.Available && s.closed() == ""
+}
+
+// closed says why nothing is read at the RSE, "" where it is.
+func (s source) closed() string {
+	if s.rse == nil || s.rse.Unread == nil {
+		return ""
+	}
+	return s.rse.Unread()
+}
 
 // sources orders replicas as Open tries them: those that may be read first, by the RSE
 // having failed lately, domain (LAN first), being a server much slower than the best of those that were measured, with
@@ -113,7 +123,7 @@ func (s source) why() string {
 	case s.State != backends.Available:
 		return "state " + string(s.State)
 	}
-	return ""
+	return s.closed()
 }
 
 // tapeLocalities asks one tape system for many paths, in one call of bounded time.

@@ -38,6 +38,9 @@ func rucioClient(c config.Rucio, getenv func(string) string) (rest.Config, error
 			*f.to = f.from
 		}
 	}
+	if r.AuthType == rest.SSH && c.Key != "" {
+		r.SSHKey, r.Key = c.Key, ""
+	}
 	if c.URL != "" && c.AuthURL == "" {
 		r.AuthHost = "" // that of rucio.cfg is another server's
 	}

@@ -134,6 +134,7 @@ func (o *opened) openRucioRSEs(cred *credential.Source) ([]*lake.RSE, error) {
 		g := newGate(r.Name, under, x.Unspoken)
 		g.set(x.Unread, x.Closed)
 		o.gates[r.Name] = g
+		rse.Unread = g.unread
 		rse.Storage, rse.ReadOnly = g, x.Closed != "" || under == nil
 		if rse.Kind == backends.TapeKind {
 			rse.Tape = &rucioTape{o: o, rse: r.Name, staging: x.Staging, index: tapes.index}

@@ -42,6 +42,9 @@ func (g *gate) set(read, write string) {
 	g.closed.Store(&closing{read: read, write: write})
 }
 
+// unread says why nothing is read, "" for nothing.
+func (g *gate) unread() string { return g.closed.Load().read }
+
 func (g *gate) reads(op string) error {
 	if why := g.closed.Load().read; why != "" {
 		return fmt.Errorf("%s at %s: %s: %w", op, g.rse, why, backends.ErrUnavailable)

@@ -25,11 +25,11 @@ type Rucio struct {
 	Client   string `yaml:"client_config"` // a rucio.cfg; default: as Rucio's own clients find it
 	Account  string `yaml:"account"`
 	VO       string `yaml:"vo"`       //
-	Auth     string `yaml:"auth"`     // userpass, x509, x509_proxy, oidc
+	Auth     string `yaml:"auth"`     // userpass, x509, x509_proxy, oidc, ssh
 	Username string `yaml:"username"` // userpass
 	Password string `yaml:"password"` // userpass: the file that it is in
 	Cert     string `yaml:"cert"`     // x509: files
-	Key      string `yaml:"key"`      //
+	Key      string `yaml:"key"`      // and ssh: the private key
 	Proxy    string `yaml:"proxy"`    // x509_proxy: a file
 	Token    string `yaml:"token"`    // oidc: a file; default: where tokens are looked for (BEARER_TOKEN_FILE ...)
 	CA       string `yaml:"ca"`       // a file or folder of the authorities to trust
@@ -109,12 +109,12 @@ func (j judge) rucio() {
 		}
 	}
 	if c.Auth != "" {
-		j.oneOf("catalogue.auth", c.Auth, "userpass", "x509", "x509_proxy", "oidc")
+		j.oneOf("catalogue.auth", c.Auth, "userpass", "x509", "x509_proxy", "oidc", "ssh")
 	}
 	for _, f := range []struct {
 		key, value string
 		for_       string
-	}{{"username", c.Username, "userpass"}, {"password", c.Password, "userpass"}, {"cert", c.Cert, "x509"}, {"key", c.Key, "x509"}, {"proxy", c.Proxy, "x509_proxy"}, {"token", c.Token, "oidc"}} {
+	}{{"username", c.Username, "userpass"}, {"password", c.Password, "userpass"}, {"cert", c.Cert, "x509"}, {"key", c.Key, keyFor(c.Auth)}, {"proxy", c.Proxy, "x509_proxy"}, {"token", c.Token, "oidc"}} {
 		if f.value != "" && c.Auth != "" && c.Auth != f.for_ {
 			j.fault("catalogue."+f.key, "is for auth: %s, not %s", f.for_, c.Auth)
 		}
@@ -169,6 +169,14 @@ func (j judge) rucio() {
 	if len(j.c.Scopes) > 0 {
 		j.fault("scopes", "the scopes are Rucio's; catalogue.scopes names those that are shown")
 	}
+}
+
+// keyFor is the kind of login that a key is for.
+func keyFor(auth string) string {
+	if auth == "ssh" {
+		return auth
+	}
+	return "x509"
 }
 
 // serverFault says what is wrong with the URL of a Rucio server, or "". No fault shows it: it may have a password in it.

@@ -56,7 +56,7 @@ func TestRucioFaults(t *testing.T) {
 	for _, p := range []struct{ name, text, want string }{
 		{"a password in the URL", "catalogue: {type: rucio, url: 'https://a:b@rucio.example.org'}", "catalogue.url: has a user or password in it"},
 		{"no URL", "catalogue: {type: rucio, url: rucio.example.org}", "catalogue.url: want the URL of a Rucio server"},
-		{"auth", "catalogue: {type: rucio, auth: saml}", `catalogue.auth: want userpass or x509 or x509_proxy or oidc, not "saml"`},
+		{"auth", "catalogue: {type: rucio, auth: saml}", `catalogue.auth: want userpass or x509 or x509_proxy or oidc or ssh, not "saml"`},
 		{"files of another auth", "catalogue: {type: rucio, auth: oidc, cert: a.pem}", "catalogue.cert: is for auth: x509, not oidc"},
 		{"lfn without its algorithm", "catalogue: {type: rucio, layout: lfn, roots: [/a]}", "catalogue.scope_algorithm: layout lfn needs one of dirac"},
 		{"lfn without roots", "catalogue: {type: rucio, layout: lfn, scope_algorithm: dirac}", "catalogue.roots: layout lfn needs"},
