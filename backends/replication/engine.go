@@ -37,7 +37,7 @@ type Options struct {
 	Links      []Link             // for some of them, and before PerLink
 	Queue      int                // copies of one activity and priority that wait for one RSE; 256
 	Activities map[string]float64 // the share of each that is not 1
-	Rules      int                // rules evaluated at a time; 8
+	Rules      int                // rules evaluated at a time, beside those that wait for room in the queues; 8
 	Sweep      time.Duration      // between two looks at all rules; 10 min
 	Pending    time.Duration      // between two looks at those that are not OK; 30 s
 	Failures   int                // of one copy, after which its rules are STUCK; 5
@@ -63,6 +63,8 @@ type Engine struct {
 	sweepWake chan struct{}
 	kickWake  chan struct{}
 	reapWake  chan struct{}
+
+	parked chan struct{} // one for each rule that waits for room without a slot
 
 	links *links
 	dry   bool // it chooses, and nothing more
@@ -120,7 +122,7 @@ func New(l *lake.Lake, o Options) *Engine {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	e := &Engine{l: l, o: o, log: o.Log, sweepWake: make(chan struct{}, 1), kickWake: make(chan struct{}, 1), reapWake: make(chan struct{}, 1),
+	e := &Engine{l: l, o: o, log: o.Log, sweepWake: make(chan struct{}, 1), kickWake: make(chan struct{}, 1), reapWake: make(chan struct{}, 1), parked: make(chan struct{}, maxParked),
 		kicked: map[backends.DID]bool{}, evaluating: map[backends.RuleID]bool{}, choosing: map[backends.DID]chan struct{}{}, ledgers: map[backends.RuleID]*ledger{},
 		wanting: map[backends.RuleID]bool{}, groups: map[group][]string{}, rooms: map[string]room{}, dests: map[string]*dest{}, moves: map[key]*move{},
 		under: map[backends.DID]int{}, activities: map[string]bool{}, trouble: map[key]*trouble{}, cancelled: map[key]bool{}, priorities: map[backends.DID]int{},

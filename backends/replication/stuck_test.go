@@ -181,3 +181,39 @@ func TestMoreLackCopiesThanAreRemembered(t *testing.T) {
 		}
 	}, func(o *replication.Options) { o.MaxLacking, o.Queue = 10, 4 })
 }
+
+// TestLargeRulesKeepNoOtherFromBeginning: their files wait for room at a storage that is slow, for days.
+func TestLargeRulesKeepNoOtherFromBeginning(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.disks["B"].Fail(func(op, _ string) error {
+			if op == "commit" {
+				time.Sleep(10 * time.Minute)
+			}
+			return nil
+		})
+		for _, name := range []string{"x", "y", "z"} {
+			d := r.dir(backends.DID{Scope: "s", Name: "/s/" + name})
+			for i := range 50 {
+				r.file(fmt.Sprintf("%s/f%d", name, i), "A")
+			}
+			r.rule(d, 1, "B")
+		}
+		r.start()
+		pass(time.Minute)
+		d := r.dir(backends.DID{Scope: "s", Name: "/s/small"})
+		in := r.file("small/f", "A")
+		id := r.rule(d, 1, "C")
+		r.Kick(d)
+		pass(time.Minute)
+		if got := r.at(in); got != "A C" {
+			t.Errorf("it is at %s", got)
+		}
+		r.isState(id, backends.RuleOK, "")
+		pass(10 * 24 * time.Hour)
+		for s := range r.cat.AllRules(ctx) {
+			if s.State != backends.RuleOK {
+				t.Errorf("the rule on %s is %s: %s", s.DID, s.State, s.Error)
+			}
+		}
+	}, func(o *replication.Options) { o.Rules, o.Queue, o.Workers = 2, 4, 2 })
+}
