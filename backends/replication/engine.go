@@ -63,6 +63,7 @@ type Engine struct {
 	sweepWake chan struct{}
 	kickWake  chan struct{}
 	reapWake  chan struct{}
+	wholeWake chan struct{}
 
 	parked chan struct{} // one for each rule that waits for room without a slot
 
@@ -73,6 +74,7 @@ type Engine struct {
 	ctx        context.Context
 	running    bool
 	kicked     map[backends.DID]bool // to be looked at, bounded
+	wholes     map[backends.DID]bool // collections of these, bounded
 	dropped    int                   // kicks that found no room
 	sweepNow   bool                  // the rules that are not OK
 	sweepAll   bool                  // all rules
@@ -123,7 +125,7 @@ func New(l *lake.Lake, o Options) *Engine {
 		o.Now = time.Now
 	}
 	e := &Engine{l: l, o: o, log: o.Log, sweepWake: make(chan struct{}, 1), kickWake: make(chan struct{}, 1), reapWake: make(chan struct{}, 1), parked: make(chan struct{}, maxParked),
-		kicked: map[backends.DID]bool{}, evaluating: map[backends.RuleID]bool{}, choosing: map[backends.DID]chan struct{}{}, ledgers: map[backends.RuleID]*ledger{},
+		wholeWake: make(chan struct{}, 1), kicked: map[backends.DID]bool{}, wholes: map[backends.DID]bool{}, evaluating: map[backends.RuleID]bool{}, choosing: map[backends.DID]chan struct{}{}, ledgers: map[backends.RuleID]*ledger{},
 		wanting: map[backends.RuleID]bool{}, groups: map[group][]string{}, rooms: map[string]room{}, dests: map[string]*dest{}, moves: map[key]*move{},
 		under: map[backends.DID]int{}, activities: map[string]bool{}, trouble: map[key]*trouble{}, cancelled: map[key]bool{}, priorities: map[backends.DID]int{},
 		care: careState{wake: make(chan struct{}, 1), next: map[string]time.Time{}, busy: map[string]bool{}, swept: map[string]bool{}, of: map[string]CareStatus{},
@@ -154,6 +156,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	if e.l.Rules() != nil {
 		e.wg.Go(func() { e.sweepLoop(ctx) })
 		e.wg.Go(func() { e.kickLoop(ctx) })
+		e.wg.Go(func() { e.wholeLoop(ctx) })
 	}
 	if e.l.Versions() != nil {
 		e.wg.Go(func() { e.reapLoop(ctx) })
@@ -202,17 +205,22 @@ func (e *Engine) Kick(dids ...backends.DID) {
 
 func (e *Engine) kickLocked(d backends.DID) {
 	if len(e.kicked) >= maxKicked && !e.kicked[d] {
-		e.dropped++
-		if !e.sweepAll {
-			for _, g := range e.ledgers {
-				g.whole = false
-			}
-		}
-		e.sweepAll = true
-		ring(e.sweepWake)
+		e.sweepAllLocked()
 		return
 	}
 	e.kicked[d] = true
+}
+
+// sweepAllLocked lets all files be looked at, for something was kicked and is not remembered.
+func (e *Engine) sweepAllLocked() {
+	e.dropped++
+	if !e.sweepAll {
+		for _, g := range e.ledgers {
+			g.whole = false
+		}
+	}
+	e.sweepAll = true
+	ring(e.sweepWake)
 }
 
 func ring(wake chan struct{}) {
