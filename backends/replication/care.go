@@ -314,6 +314,9 @@ func (e *Engine) goOn(ctx context.Context, in backends.Info, rse *lake.RSE, rep 
 	a, err := rse.Storage.Stat(ctx, rep.PFN)
 	switch {
 	case errors.Is(err, backends.ErrNotExist):
+		if _, _, down := e.l.Space(ctx, rse); down != nil { // a disk that is not mounted looks empty
+			return stays, "", down
+		}
 		return gone, "", ignoreGone(e.l.Catalogue().DropReplica(ctx, in.DID, rse.Name, rep.PFN))
 	case err != nil:
 		return stays, "", err
@@ -479,6 +482,9 @@ func (e *Engine) there(ctx context.Context, in backends.Info, r backends.Replica
 	why := ""
 	switch {
 	case errors.Is(err, backends.ErrNotExist):
+		if _, _, down := e.l.Space(ctx, rse); down != nil {
+			return false // a disk that is not mounted looks empty
+		}
 		why = "it is not there"
 	case err != nil:
 		return false // nobody can tell

@@ -440,3 +440,24 @@ func TestDiskCopyStaysUntilTheOtherIsOnTape(t *testing.T) {
 		}
 	})
 }
+
+// TestDiskThatIsNotMountedIsNotBelieved: it looks empty, and has no space to tell of.
+func TestDiskThatIsNotMountedIsNotBelieved(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		a, b := r.file("a", "A", "B"), r.file("b", "A", "B")
+		r.cat.PutReplica(ctx, b.DID, "", backends.Replica{RSE: "B", PFN: "B/b", State: backends.BeingDeleted})
+		r.rule(b.DID, 2, "A|B")
+		r.disks["B"].Fail(func(op, _ string) error {
+			if op == "space" {
+				return laketest.ErrDown
+			}
+			return backends.ErrNotExist
+		})
+		r.care("A", lake.Care{Drain: true})
+		r.start()
+		pass(time.Hour)
+		if got := r.at(a) + ", " + r.at(b); got != "A B, A B:BEING_DELETED" {
+			t.Errorf("they are at %s", got)
+		}
+	})
+}

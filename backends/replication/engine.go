@@ -37,7 +37,7 @@ type Options struct {
 	Links      []Link             // for some of them, and before PerLink
 	Queue      int                // copies of one activity and priority that wait for one RSE; 256
 	Activities map[string]float64 // the share of each that is not 1
-	Rules      int                // rules evaluated at a time; 8
+	Rules      int                // rules evaluated at a time, beside those that wait for room in the queues; 8
 	Sweep      time.Duration      // between two looks at all rules; 10 min
 	Pending    time.Duration      // between two looks at those that are not OK; 30 s
 	Failures   int                // of one copy, after which its rules are STUCK; 5
@@ -63,6 +63,9 @@ type Engine struct {
 	sweepWake chan struct{}
 	kickWake  chan struct{}
 	reapWake  chan struct{}
+	wholeWake chan struct{}
+
+	parked chan struct{} // one for each rule that waits for room without a slot
 
 	links *links
 	dry   bool // it chooses, and nothing more
@@ -71,6 +74,7 @@ type Engine struct {
 	ctx        context.Context
 	running    bool
 	kicked     map[backends.DID]bool // to be looked at, bounded
+	wholes     map[backends.DID]bool // collections of these, bounded
 	dropped    int                   // kicks that found no room
 	sweepNow   bool                  // the rules that are not OK
 	sweepAll   bool                  // all rules
@@ -120,8 +124,8 @@ func New(l *lake.Lake, o Options) *Engine {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	e := &Engine{l: l, o: o, log: o.Log, sweepWake: make(chan struct{}, 1), kickWake: make(chan struct{}, 1), reapWake: make(chan struct{}, 1),
-		kicked: map[backends.DID]bool{}, evaluating: map[backends.RuleID]bool{}, choosing: map[backends.DID]chan struct{}{}, ledgers: map[backends.RuleID]*ledger{},
+	e := &Engine{l: l, o: o, log: o.Log, sweepWake: make(chan struct{}, 1), kickWake: make(chan struct{}, 1), reapWake: make(chan struct{}, 1), parked: make(chan struct{}, maxParked),
+		wholeWake: make(chan struct{}, 1), kicked: map[backends.DID]bool{}, wholes: map[backends.DID]bool{}, evaluating: map[backends.RuleID]bool{}, choosing: map[backends.DID]chan struct{}{}, ledgers: map[backends.RuleID]*ledger{},
 		wanting: map[backends.RuleID]bool{}, groups: map[group][]string{}, rooms: map[string]room{}, dests: map[string]*dest{}, moves: map[key]*move{},
 		under: map[backends.DID]int{}, activities: map[string]bool{}, trouble: map[key]*trouble{}, cancelled: map[key]bool{}, priorities: map[backends.DID]int{},
 		care: careState{wake: make(chan struct{}, 1), next: map[string]time.Time{}, busy: map[string]bool{}, swept: map[string]bool{}, of: map[string]CareStatus{},
@@ -152,6 +156,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	if e.l.Rules() != nil {
 		e.wg.Go(func() { e.sweepLoop(ctx) })
 		e.wg.Go(func() { e.kickLoop(ctx) })
+		e.wg.Go(func() { e.wholeLoop(ctx) })
 	}
 	if e.l.Versions() != nil {
 		e.wg.Go(func() { e.reapLoop(ctx) })
@@ -200,17 +205,22 @@ func (e *Engine) Kick(dids ...backends.DID) {
 
 func (e *Engine) kickLocked(d backends.DID) {
 	if len(e.kicked) >= maxKicked && !e.kicked[d] {
-		e.dropped++
-		if !e.sweepAll {
-			for _, g := range e.ledgers {
-				g.whole = false
-			}
-		}
-		e.sweepAll = true
-		ring(e.sweepWake)
+		e.sweepAllLocked()
 		return
 	}
 	e.kicked[d] = true
+}
+
+// sweepAllLocked lets all files be looked at, for something was kicked and is not remembered.
+func (e *Engine) sweepAllLocked() {
+	e.dropped++
+	if !e.sweepAll {
+		for _, g := range e.ledgers {
+			g.whole = false
+		}
+	}
+	e.sweepAll = true
+	ring(e.sweepWake)
 }
 
 func ring(wake chan struct{}) {

@@ -35,7 +35,7 @@ func (e *Engine) kickLoop(ctx context.Context) {
 			if ctx.Err() != nil {
 				return
 			}
-			if err := e.look(ctx, d); err != nil && ctx.Err() == nil {
+			if err := e.look(ctx, d, false); err != nil && ctx.Err() == nil {
 				e.log.Warn("rules not looked at", "did", d, "err", err)
 			}
 		}
@@ -56,9 +56,34 @@ func (e *Engine) kickLoop(ctx context.Context) {
 	}
 }
 
+// wholeLoop looks at the collections among what was kicked, one after the other: there may be any number of files below.
+func (e *Engine) wholeLoop(ctx context.Context) {
+	for ctx.Err() == nil {
+		e.mu.Lock()
+		list := e.wholes
+		e.wholes = map[backends.DID]bool{}
+		e.mu.Unlock()
+		for d := range list {
+			if ctx.Err() != nil {
+				return
+			}
+			if err := e.look(ctx, d, true); err != nil && ctx.Err() == nil {
+				e.log.Warn("rules not looked at", "did", d, "err", err)
+			}
+		}
+		if len(list) > 0 {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+		case <-e.wholeWake:
+		}
+	}
+}
+
 // look applies every rule that covers d to the files at or below it. A rule on d itself, if that is a collection, is
-// put on the list of those of which all files are looked at.
-func (e *Engine) look(ctx context.Context, d backends.DID) error {
+// put on the list of those of which all files are looked at. Without whole a collection is left to wholeLoop.
+func (e *Engine) look(ctx context.Context, d backends.DID, whole bool) error {
 	in, err := e.l.Catalogue().Stat(ctx, d)
 	if errors.Is(err, backends.ErrNotExist) || errors.Is(err, backends.ErrNotDir) {
 		e.gone(d)
@@ -66,6 +91,17 @@ func (e *Engine) look(ctx context.Context, d backends.DID) error {
 	}
 	if err != nil {
 		return err
+	}
+	if in.IsDir() && !whole {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if len(e.wholes) < maxKicked || e.wholes[d] {
+			e.wholes[d] = true
+			ring(e.wholeWake)
+			return nil
+		}
+		e.sweepAllLocked()
+		return nil
 	}
 	for r, err := range e.l.Rules().RulesOf(ctx, d) {
 		if errors.Is(err, backends.ErrNotExist) {

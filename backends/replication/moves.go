@@ -150,10 +150,12 @@ func (e *Engine) admit(ctx context.Context, m *move, have []backends.Replica, wa
 		room := d.room
 		e.mu.Unlock()
 		began := time.Now()
+		unpark := e.park(ctx)
 		select {
 		case <-room:
 		case <-ctx.Done():
 		}
+		unpark()
 		waited += time.Since(began)
 		e.mu.Lock()
 	}

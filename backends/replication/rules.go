@@ -179,7 +179,7 @@ func (e *Engine) begin(ctx context.Context, slots chan struct{}, w work) {
 	}
 	e.wg.Go(func() {
 		defer func() { <-slots }()
-		e.evaluate(ctx, w, true)
+		e.evaluate(context.WithValue(ctx, slotsKey{}, slots), w, true)
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		delete(e.evaluating, id)
@@ -187,6 +187,31 @@ func (e *Engine) begin(ctx context.Context, slots chan struct{}, w work) {
 			ring(e.sweepWake)
 		}
 	})
+}
+
+// slotsKey is that of the slots of which who evaluates a rule has one.
+type slotsKey struct{}
+
+// maxParked bounds the rules that wait for room in queues without a slot.
+const maxParked = 256
+
+// park gives the slot of the caller, if it has one, to another rule until unpark is called: files of a large rule may
+// wait for room at a slow storage for days.
+func (e *Engine) park(ctx context.Context) (unpark func()) {
+	slots, ok := ctx.Value(slotsKey{}).(chan struct{})
+	if !ok {
+		return func() {}
+	}
+	select {
+	case e.parked <- struct{}{}:
+	default:
+		return func() {}
+	}
+	<-slots
+	return func() {
+		slots <- struct{}{}
+		<-e.parked
+	}
 }
 
 // stillExpired reads a rule anew, which may have waited for its turn for minutes.

@@ -3,6 +3,7 @@ package replication_test
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -180,4 +181,76 @@ func TestMoreLackCopiesThanAreRemembered(t *testing.T) {
 			}
 		}
 	}, func(o *replication.Options) { o.MaxLacking, o.Queue = 10, 4 })
+}
+
+// TestLargeRulesKeepNoOtherFromBeginning: their files wait for room at a storage that is slow, for days.
+func TestLargeRulesKeepNoOtherFromBeginning(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.disks["B"].Fail(func(op, _ string) error {
+			if op == "commit" {
+				time.Sleep(10 * time.Minute)
+			}
+			return nil
+		})
+		for _, name := range []string{"x", "y", "z"} {
+			d := r.dir(backends.DID{Scope: "s", Name: "/s/" + name})
+			for i := range 50 {
+				r.file(fmt.Sprintf("%s/f%d", name, i), "A")
+			}
+			r.rule(d, 1, "B")
+		}
+		r.start()
+		pass(time.Minute)
+		d := r.dir(backends.DID{Scope: "s", Name: "/s/small"})
+		in := r.file("small/f", "A")
+		id := r.rule(d, 1, "C")
+		r.Kick(d)
+		pass(time.Minute)
+		if got := r.at(in); got != "A C" {
+			t.Errorf("it is at %s", got)
+		}
+		r.isState(id, backends.RuleOK, "")
+		pass(10 * 24 * time.Hour)
+		for s := range r.cat.AllRules(ctx) {
+			if s.State != backends.RuleOK {
+				t.Errorf("the rule on %s is %s: %s", s.DID, s.State, s.Error)
+			}
+		}
+	}, func(o *replication.Options) { o.Rules, o.Queue, o.Workers = 2, 4, 2 })
+}
+
+// TestLargeDirectoryKeepsNoFileWaiting: it came below a rule, and all that is in it is looked at; a new file elsewhere has not to
+// wait for that.
+func TestLargeDirectoryKeepsNoFileWaiting(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		top := r.dir(backends.DID{Scope: "s", Name: "/s/top"})
+		d := r.dir(backends.DID{Scope: "s", Name: "/s/top/big"})
+		id := r.rule(top, 1, "A")
+		for i := range 100 {
+			r.file(fmt.Sprintf("top/big/f%d", i), "A")
+		}
+		r.start()
+		r.isState(id, backends.RuleOK, "")
+		r.cat.Fail(func(op string, d backends.DID) error {
+			if op == "replicas" && strings.HasPrefix(d.Name, "/s/top/big/") {
+				time.Sleep(time.Second)
+			}
+			return nil
+		})
+		r.Kick(d)
+		pass(time.Second)
+		in := r.file("top/new", "B")
+		r.Kick(in.DID)
+		pass(5 * time.Second)
+		if got := r.at(in); got != "A B" {
+			t.Errorf("it is at %s", got)
+		}
+		late := r.file("top/big/late", "B") // and what is in the directory is looked at in the end
+		r.Kick(late.DID, d)
+		pass(5 * time.Minute)
+		if got := r.at(late); got != "A B" {
+			t.Errorf("the other is at %s", got)
+		}
+		r.isState(id, backends.RuleOK, "")
+	}, func(o *replication.Options) { o.Sweep = 24 * time.Hour })
 }

@@ -53,11 +53,11 @@ rses:
         lan: {third_party_copy_write: -2}
   - name: B
     path: rse/B
-    protocols: [{url: "dav://host/b", read: 0, write: 0, delete: 0}]
+    protocols: [{url: "dav://hostb/b", read: 0, write: 0, delete: 0}]
   - {name: C}
   - name: D
     read_only: true
-    protocols: [{url: "dav://host/d", write: 0, delete: 0}]
+    protocols: [{url: "dav://hostd/d", write: 0, delete: 0}]
   - name: E
     protocols:
       - {url: "s3s://ID:hunter2@host/b"}
@@ -293,6 +293,32 @@ scopes: [{name: x}]
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not told:\n%s", want, text)
+		}
+	}
+}
+
+// TestServersOfTwoRSEs: what lies at one is not to be taken for something of the other, which nobody knows.
+func TestServersOfTwoRSEs(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		ok   bool
+	}{
+		{"davs://door.example.org:2880/pnfs", "davs://door.example.org:2880/pnfs", false},
+		{"davs://door.example.org:2880/pnfs/", "davs://DOOR.example.org:2880/pnfs/disk", false},
+		{"davs://door.example.org:2880/pnfs/tape/", "davs://door.example.org:2880/", false},
+		{"davs://door.example.org:2880/pnfs/tape", "davs://door.example.org:2880/pnfs/tapes", true},
+		{"davs://door.example.org:2880/pnfs", "davs://other.example.org:2880/pnfs", true},
+		{"s3s://s3.example.org/one", "s3s://s3.example.org/two", true},
+		{"s3s://s3.example.org/one", "s3s://s3.example.org/one/two", false},
+	} {
+		_, err := Parse("/srv/lake.yaml", []byte(`
+rses:
+  - {name: A, protocols: [{url: "`+c.a+`"}, {url: "`+c.a+`/", read: 2}]}
+  - {name: B, protocols: [{url: "`+c.b+`"}]}
+scopes: [{name: x}]
+`))
+		if got := err != nil && strings.Contains(err.Error(), "overlaps with rses[0].protocols[0].url of RSE A"); got == c.ok {
+			t.Errorf("%s and %s: %v", c.a, c.b, err)
 		}
 	}
 }

@@ -3,6 +3,8 @@ package config
 import (
 	"cmp"
 	"fmt"
+	"net/url"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -73,6 +75,7 @@ func (c *Config) validate(bad *Error) {
 	j.oneOf("journal.close", c.Journal.Close, CloseLocal, CloseFast, CloseRemote, CloseRegistered)
 	j.rses()
 	j.folders()
+	j.servers()
 	j.scopes()
 	j.writeRules()
 	j.ingest()
@@ -242,6 +245,40 @@ func (j judge) folders() {
 			case inside(b, a):
 				j.fault(p.key, "%s holds %s: %s", a, q.key, b)
 			}
+		}
+	}
+}
+
+// servers wants that of each RSE at a server, too: the copies of one would be files of the other that nobody knows, and
+// what is counted as two copies be one. That the same disk is behind two servers it cannot tell.
+func (j judge) servers() {
+	type place struct {
+		rse       int
+		key, path string
+	}
+	var all []place
+	for i, r := range j.c.RSEs {
+		for k, p := range r.Protocols {
+			u, err := url.Parse(p.URL)
+			isS3 := err == nil && strings.HasPrefix(u.Scheme, "s3")
+			if err != nil || u.Host == "" || isS3 && strings.Trim(u.Path, "/") == "" {
+				continue // told of elsewhere
+			}
+			key := fmt.Sprintf("rses[%d].protocols[%d].url", i, k)
+			at := place{i, key, strings.ToLower(u.Host) + path.Clean("/"+u.Path)}
+			if isS3 { // a bucket is no folder of another protocol
+				at.path = "s3 " + at.path
+			}
+			for _, q := range all {
+				if q.rse == i {
+					continue // another door to the same
+				}
+				if at.path == q.path || inside(at.path, q.path) || inside(q.path, at.path) {
+					j.fault(key, "%s overlaps with %s of RSE %s, %s: want places of their own", at.path, q.key, j.c.RSEs[q.rse].Name, q.path)
+					break
+				}
+			}
+			all = append(all, at)
 		}
 	}
 }
