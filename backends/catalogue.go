@@ -33,8 +33,8 @@ type Catalogue interface {
 
 	// Find streams the DIDs at or below root (the zero DID: the whole lake) for
 	// which q matches. What q can refer to is the metadata of the DID, of the
-	// collections above it (nearest wins, in layout lfn), and the built-in keys
-	// name, scope, did, type, size, mtime, checksum, adler32, md5, sha256.
+	// collections above it (nearest wins, in layout lfn), and the keys of Builtin,
+	// with the values that Subject gives.
 	Find(ctx context.Context, root DID, q query.Expr) iter.Seq2[Info, error]
 
 	// Add creates a DID; in layout lfn its parent must exist (else ErrNotExist) and
@@ -62,8 +62,9 @@ type Catalogue interface {
 	// generation now. An empty gen does not ask.
 	PutReplica(ctx context.Context, d DID, gen Generation, r Replica) error
 
-	// DropReplica forgets the replica at the RSE; none there is success.
-	DropReplica(ctx context.Context, d DID, rse string) error
+	// DropReplica forgets the replica at the RSE if it has this path; none, or one of another path, is success: whoever
+	// deleted a file forgets no copy that was registered there meanwhile. An empty pfn does not ask.
+	DropReplica(ctx context.Context, d DID, rse, pfn string) error
 
 	// Meta gives d's own metadata; SetMeta merges m into it, a nil value deletes the key.
 	Meta(ctx context.Context, d DID) (Meta, error)

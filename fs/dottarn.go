@@ -98,9 +98,11 @@ func (t *dotTree) node(name string, mode uint32) *dotNode {
 	return &dotNode{id: t.last | dotBit, name: name, mode: mode}
 }
 
-// query makes the directory of a query, nil when it does not parse.
+// query makes the directory of a query, nil when it is none.
 func (t *dotTree) query(s string) *dotNode {
-	q, err := query.Parse(s)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	q, err := t.r.vfs.Query(ctx, s)
 	if err != nil {
 		t.r.log.Info("query below .tarn/find", "query", s, "err", err)
 		return nil

@@ -9,6 +9,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"tarn/backends"
+	"tarn/backends/query"
 	"tarn/fs/vfs"
 )
 
@@ -59,6 +60,10 @@ func errno(log *slog.Logger, op, path string, err error) fuse.Status {
 			}
 			return fuse.Status(m.errno)
 		}
+	}
+	var te *query.TypeError
+	if errors.As(err, &te) { // a value that its declared key cannot have
+		return fuse.EINVAL
 	}
 	log.Error(op, "path", path, "err", err)
 	return fuse.EIO

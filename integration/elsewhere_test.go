@@ -54,7 +54,7 @@ func TestLakeOnS3(t *testing.T) {
 }
 
 // needXrdCl is for tests of root://.
-func needXrdCl(t *testing.T) {
+func needXrdCl(t testing.TB) {
 	t.Helper()
 	needed.Server(t)
 	if xrootd.Library() == "" {

@@ -20,6 +20,8 @@ type Opened struct {
 	Importer  backends.Importer
 	Places    backends.Places // keeps the paths at the RSE DISK, and at none named ELSEWHERE
 	Records   backends.Records
+	Side      backends.Side
+	Names     backends.Names
 	// NewScope makes an empty scope of that layout and gives its name, or "" where there
 	// are no such scopes. Nil: by Namespace.
 	NewScope func(t *testing.T, l backends.Layout) string
@@ -39,9 +41,9 @@ type Opened struct {
 type Open func(t *testing.T, now func() time.Time) Opened
 
 // Catalogue runs the contracts of backends.Catalogue, Namespace, Versions, Rules,
-// Importer, Places and Records, one subtest a sentence.
+// Importer, Places, Records, Side and Names, one subtest a sentence.
 func Catalogue(t *testing.T, open Open) {
-	for _, group := range [][]catalogueCase{statCases, contentsCases, findCases, addCases, memberCases, replicaCases, placeCases, recordCases, namespaceCases, renameCases, versionCases, historyCases, ruleCases, importCases, lifeCases, flatCases} {
+	for _, group := range [][]catalogueCase{statCases, contentsCases, findCases, addCases, memberCases, replicaCases, placeCases, recordCases, standardCases, sideCases, nameCases, namespaceCases, renameCases, versionCases, historyCases, ruleCases, importCases, lifeCases, flatCases} {
 		for _, c := range group {
 			t.Run(c.name, func(t *testing.T) {
 				t.Parallel()
@@ -256,7 +258,8 @@ var findCases = []catalogueCase{
 			"tel = LST-2 type != file":             {"d", "d/e"},
 			"tel != LST-2":                         {"", "f"},
 			"name = f":                             {"d/e/f", "d/f", "f"},
-			"name like '?' or name like g*":        {"d/e/g"},
+			"name like '\\\\?' or name like g*":    {"d/e/g"},
+			"name like '?' size > 3":               {"d/e/g"},
 			"size > 2":                             {"d/e/f", "d/e/g"},
 			"sha256 = " + sha(1).SHA256:            {"f"},
 			"checksum = adler32:" + sha(2).Adler32: {"d/f"},

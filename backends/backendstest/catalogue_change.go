@@ -249,11 +249,24 @@ var replicaCases = []catalogueCase{
 	}},
 	{"DropReplica forgets, twice is success", func(k *catalogueTest) {
 		k.file(k.did("f"), 1)
-		k.must(k.Catalogue.DropReplica(k.ctx, k.did("f"), "DISK"))
-		k.must(k.Catalogue.DropReplica(k.ctx, k.did("f"), "DISK"))
+		k.must(k.Catalogue.DropReplica(k.ctx, k.did("f"), "DISK", ""))
+		k.must(k.Catalogue.DropReplica(k.ctx, k.did("f"), "DISK", ""))
 		rs, err := k.Catalogue.Replicas(k.ctx, k.did("f"))
 		k.must(err)
 		k.equal("Replicas", len(rs), 0)
+	}},
+	{"DropReplica of another path forgets nothing", func(k *catalogueTest) {
+		k.file(k.did("f"), 1)
+		rs, err := k.Catalogue.Replicas(k.ctx, k.did("f"))
+		k.must(err)
+		k.must(k.Catalogue.DropReplica(k.ctx, k.did("f"), "DISK", rs[0].PFN+".old"))
+		now, err := k.Catalogue.Replicas(k.ctx, k.did("f"))
+		k.must(err)
+		k.equal("Replicas", len(now), len(rs))
+		k.must(k.Catalogue.DropReplica(k.ctx, k.did("f"), "DISK", rs[0].PFN))
+		now, err = k.Catalogue.Replicas(k.ctx, k.did("f"))
+		k.must(err)
+		k.equal("Replicas", len(now), len(rs)-1)
 	}},
 	{"replicas are of files that exist", func(k *catalogueTest) {
 		k.dir(k.did("d"))
@@ -261,7 +274,7 @@ var replicaCases = []catalogueCase{
 			_, err := k.Catalogue.Replicas(k.ctx, d)
 			k.wants(err, want)
 			k.wants(k.Catalogue.PutReplica(k.ctx, d, "", replica("A")), want)
-			k.wants(k.Catalogue.DropReplica(k.ctx, d, "A"), want)
+			k.wants(k.Catalogue.DropReplica(k.ctx, d, "A", ""), want)
 		}
 	}},
 	{"SetMeta merges, a nil value deletes the key, Meta gives d's own", func(k *catalogueTest) {

@@ -394,7 +394,7 @@ func (m *model) replica() {
 		if m.expect(m.Catalogue.PutReplica(m.ctx, m.did(n.path()), "", replica(rse)), nil) {
 			n.replicas[rse] = true
 		}
-	} else if m.expect(m.Catalogue.DropReplica(m.ctx, m.did(n.path()), rse), nil) {
+	} else if m.expect(m.Catalogue.DropReplica(m.ctx, m.did(n.path()), rse, ""), nil) {
 		delete(n.replicas, rse)
 	}
 }

@@ -45,9 +45,9 @@ var placeCases = []catalogueCase{
 		k.must(k.Catalogue.PutReplica(k.ctx, k.did("g"), "", at("b")))
 		k.holders("a", 1)
 		k.holders("b", 1)
-		k.must(k.Catalogue.DropReplica(k.ctx, k.did("g"), "DISK"))
+		k.must(k.Catalogue.DropReplica(k.ctx, k.did("g"), "DISK", ""))
 		k.holders("b", 0)
-		k.must(k.Catalogue.DropReplica(k.ctx, k.did("f"), "TAPE"))
+		k.must(k.Catalogue.DropReplica(k.ctx, k.did("f"), "TAPE", ""))
 		k.holders("a", 1)
 	}},
 	{"Holders counts those of Pasts, until Purge, and after Undelete and Rename", func(k *catalogueTest) {

@@ -39,7 +39,7 @@ var recordCases = []catalogueCase{
 		k.equal("at TAPE", k.records("TAPE"), []string{"b:2"})
 		k.equal("at OTHER", k.records("OTHER"), []string{"a:2"})
 		k.equal("anywhere", k.records(""), []string{"a:2", "b:2"})
-		k.must(k.Catalogue.DropReplica(k.ctx, k.did("b"), "TAPE"))
+		k.must(k.Catalogue.DropReplica(k.ctx, k.did("b"), "TAPE", ""))
 		k.equal("at TAPE after the drop", len(k.records("TAPE")), 0)
 		for _, e := range collect(k, k.Records.Records(k.ctx, "OTHER")) {
 			k.equal("the Info", e.Info, k.stat(k.did("a")))

@@ -320,3 +320,27 @@ func TestFiles(t *testing.T) {
 		t.Errorf("found %q, %+v", got, sum)
 	}
 }
+
+// TestCopyInPlaceOfABadOneIsNotDark: its path is not on record until it is whole and verified, which may take hours.
+func TestCopyInPlaceOfABadOneIsNotDark(t *testing.T) {
+	r := newRig(t, folder(t, t.TempDir()))
+	d := r.file("f", "A", "B")
+	in, err := r.cat.Stat(ctx, d)
+	r.must(err)
+	r.must(r.DeclareBad(ctx, in, "A", errors.New("rotten")))
+	a, _ := r.RSE("A")
+	backendstest.Put(t, a.Storage, r.Replacement(d, "d/f"), []byte("whole, and not on record"))
+	backendstest.Put(t, a.Storage, "s/nobody", []byte("knows"))
+	o := compare.Options{Repair: true, DeleteDark: true}
+	if got, _ := r.run(o, "A"); len(got) != 2 || !strings.Contains(strings.Join(got, "\n"), "s/nobody") {
+		t.Errorf("found %q", got) // and that the BAD one is good
+	}
+	if _, err := a.Storage.Stat(ctx, r.Replacement(d, "d/f")); err != nil {
+		t.Error(err)
+	}
+	r.must(r.DeclareBad(ctx, in, "A", errors.New("rotten")))
+	r.must(r.cat.Remove(ctx, d)) // it can be undeleted
+	if got, _ := r.run(o, "A"); len(got) > 0 {
+		t.Errorf("found %q", got)
+	}
+}

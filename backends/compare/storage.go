@@ -129,18 +129,26 @@ func (c *check) storage(ctx context.Context, rse *lake.RSE) error {
 
 // records adds what the catalogue has at the RSE.
 func (c *check) records(ctx context.Context, s *sorter, rse string, kind byte) error {
+	put := func(x row) error {
+		b, err := json.Marshal(x)
+		if err == nil {
+			err = s.add(append([]byte(x.PFN), 0, kind), b)
+		}
+		return err
+	}
 	add := func(in backends.Info, reps []backends.Replica, past bool) error {
 		for _, r := range reps {
 			if r.RSE != rse {
 				continue
 			}
-			x := rowOf(in, r, past)
-			b, err := json.Marshal(x)
-			if err == nil {
-				err = s.add(append([]byte(x.PFN), 0, kind), b)
-			}
-			if err != nil {
+			if err := put(rowOf(in, r, past)); err != nil {
 				return err
+			}
+			if lake.Replaceable(r) { // a copy in its place may be under way, or what a crash left of one
+				r.PFN = c.Lake.Replacement(in.DID, r.PFN)
+				if err := put(rowOf(in, r, true)); err != nil {
+					return err
+				}
 			}
 		}
 		return nil

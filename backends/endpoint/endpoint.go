@@ -15,7 +15,8 @@
 // that, too, one more tries each time. What a server says of a file or folder, such as
 // backends.ErrNotExist or a backends.AnsweredError, is a success: it answers.
 //
-// A copy by third party is an upload to the limits and breakers of both doors. Since its bytes cannot be paced there is
+// A copy by third party is an upload to the limits of both doors, and to their breakers when it succeeds. One that fails
+// tells nothing of two doors, for it is not known which is at fault: a server that is down fails what is asked of it next. Since its bytes cannot be paced there is
 // none from a door with a limit of what is read, nor to one with a limit of what is written.
 package endpoint
 

@@ -57,8 +57,11 @@ func (e *Endpoint) enterWith(ctx context.Context, other *Endpoint) (leave func(e
 	}
 	var turns []*turn
 	leave = func(err error) {
-		if errors.Is(err, backends.ErrNotSupported) {
+		switch {
+		case errors.Is(err, backends.ErrNotSupported):
 			err = errNothing // nobody was asked
+		case len(turns) == 2 && isFailure(err):
+			err = errNothing // one of two is at fault; what is asked of each of them afterwards tells which
 		}
 		for _, t := range turns {
 			t.gave(err)

@@ -85,7 +85,7 @@ func TestCopyIsNotPaced(t *testing.T) {
 	}
 }
 
-// Both doors count a copy: as one of their uploads, and for their breakers.
+// Both doors count a copy: as one of their uploads, and for their breakers when it succeeds.
 func TestCopyCountsAtBothDoors(t *testing.T) {
 	p := pairOf(t, endpoint.Limits{Concurrent: 1}, endpoint.Limits{Concurrent: 1})
 	backendstest.Put(t, p.from, "f", []byte("x"))
@@ -121,24 +121,36 @@ func TestCopyCountsAtBothDoors(t *testing.T) {
 		all.Wait()
 		p.from.Meanwhile = nil
 
+		// A failure is nobody's fault that can be told, and a success speaks for both.
 		p.faulty.On("CopyTo", fault.Always(fault.ErrTemporary))
-		for range 5 {
+		for range 9 {
 			if err := p.copy(t.Context()); !errors.Is(err, backends.ErrUnavailable) || errors.Is(err, backends.ErrHeldOff) {
 				t.Errorf("failing: %v", err)
 			}
 		}
-		if n := p.faulty.Calls("CopyTo"); n != 7 {
+		if n := p.faulty.Calls("CopyTo"); n != 11 {
 			t.Errorf("%d tries: a copy is not tried again", n)
 		}
 		for _, e := range []*endpoint.Endpoint{p.a, p.b} {
-			if st := e.State(); st.State != backends.EndpointOpen || st.Active != 0 || st.Waiting != 0 {
+			if st := e.State(); st.State != backends.EndpointClosed || st.Failures != 0 || st.Active != 0 || st.Waiting != 0 {
 				t.Errorf("%+v", st)
 			}
 		}
-		if err := p.copy(t.Context()); !errors.Is(err, backends.ErrHeldOff) || p.faulty.Calls("CopyTo") != 7 {
-			t.Errorf("through doors that are left alone: %v", err)
-		}
 		p.faulty.Reset()
+
+		// What is asked of each tells: only that one is left alone, and no copy goes by it until one succeeds.
+		f := fault.NewStorage(p.to)
+		f.On("Stat", fault.Always(fault.ErrTemporary))
+		for range 5 {
+			p.b.Storage(f).Stat(t.Context(), "g")
+		}
+		if a, b := p.a.State().State, p.b.State().State; a != backends.EndpointClosed || b != backends.EndpointOpen {
+			t.Errorf("%s and %s", a, b)
+		}
+		sent := p.from.Sent()
+		if err := p.copy(t.Context()); !errors.Is(err, backends.ErrHeldOff) || p.from.Sent() != sent {
+			t.Errorf("through a door that is left alone: %v", err)
+		}
 		time.Sleep(3 * time.Second)
 		if err := p.copy(t.Context()); err != nil {
 			t.Error(err)
@@ -149,6 +161,18 @@ func TestCopyCountsAtBothDoors(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Within one door it is known whose failure it is.
+func TestCopyThatFailsWithinOneDoorCounts(t *testing.T) {
+	p := pairOf(t, endpoint.Limits{}, endpoint.Limits{})
+	p.faulty.On("CopyTo", fault.Always(fault.ErrTemporary))
+	for range 5 {
+		p.a.Storage(p.faulty).CopyTo(t.Context(), "f", p.a.Storage(p.to), "g", 1, backends.Checksums{}, nil)
+	}
+	if st := p.a.State(); st.State != backends.EndpointOpen {
+		t.Errorf("%+v", st)
+	}
 }
 
 // So it is whichever way it goes.

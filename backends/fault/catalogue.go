@@ -116,8 +116,8 @@ func (c *Catalogue) PutReplica(ctx context.Context, d backends.DID, gen backends
 }
 
 // DropReplica implements backends.Catalogue.
-func (c *Catalogue) DropReplica(ctx context.Context, d backends.DID, rse string) error {
-	return do(c.Script, ctx, "DropReplica", d.String(), func() error { return c.inner.DropReplica(ctx, d, rse) })
+func (c *Catalogue) DropReplica(ctx context.Context, d backends.DID, rse, pfn string) error {
+	return do(c.Script, ctx, "DropReplica", d.String(), func() error { return c.inner.DropReplica(ctx, d, rse, pfn) })
 }
 
 // Meta implements backends.Catalogue.

@@ -14,7 +14,7 @@ import (
 
 // TestCrashAtEveryStep: wherever a pass ends, the next one carries it on: all files are stored once, registered and deleted.
 func TestCrashAtEveryStep(t *testing.T) {
-	for _, step := range []string{"seal", "send", "sent", "verified", "import", "imported", "reread", "safe", "delete", "hide", "hidden", "prove", "unlinked", "deleted"} {
+	for _, step := range []string{"seal", "send", "sent", "verified", "import", "imported", "reread", "safe", "delete", "hide", "leased", "hidden", "prove", "unlinked", "deleted"} {
 		t.Run(step, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
@@ -77,7 +77,7 @@ func TestRemoveUnhides(t *testing.T) {
 	}
 	r.must(s.Close())
 	s = r.open(nil)
-	r.must(r.cat.DropReplica(t.Context(), s.links["dl0"].link.did("f"), "A")) // it is not safe any more
+	r.must(r.cat.DropReplica(t.Context(), s.links["dl0"].link.did("f"), "A", "")) // it is not safe any more
 	if err := s.Remove(t.Context(), "dl0", false); !errors.Is(err, backends.ErrNotEmpty) && err != nil {
 		t.Errorf("remove: %v", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path"
 	"path/filepath"
@@ -163,12 +164,29 @@ func (o Options) checkDir(dir string) error {
 	case !st.IsDir():
 		return fmt.Errorf("folder %s: %w", dir, backends.ErrNotDir)
 	}
+	if err := readable(dir); err != nil {
+		return fmt.Errorf("folder %s cannot be read: %w: %w", dir, backends.ErrPermission, err)
+	}
 	for _, a := range append(o.Avoid[:len(o.Avoid):len(o.Avoid)], o.Dir) {
 		if nested(dir, a) {
 			return fmt.Errorf("folder %s: %s is the lake's own: %w", dir, a, backends.ErrBusy)
 		}
 	}
 	return nil
+}
+
+// readable wants the names in a folder, and to look at what they name.
+func readable(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.Readdirnames(1); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	_, err = os.Lstat(dir + "/.")
+	return err
 }
 
 // nested tells whether one folder is the other one, or in it, or around it.

@@ -124,8 +124,7 @@ func (k *link) choose(ctx context.Context, size int64, well bool) (rse *lake.RSE
 	k.mu.Unlock()
 	if began := k.clock(); !began.Before(c.until) {
 		r := k.d.Rules[0]
-		r.Copies = max(r.Copies, len(k.lake.RSEs())) // all there are, in their order
-		c.rses, err = k.lake.Targets(ctx, r, nil, size)
+		c.rses, err = k.lake.TargetsBy(ctx, r, nil, lake.Choice{Size: size, Seed: r.DID.String(), All: true})
 		if ctx.Err() != nil {
 			return nil, false, ctx.Err()
 		}

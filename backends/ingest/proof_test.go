@@ -257,6 +257,12 @@ func (w *world) hook(name, path string) error {
 		w.crashed = true
 		return errCrash
 	}
+	if name == "leased" { // writers wait for the lease to end
+		w.busy = true
+		w.hold()
+		w.busy = false
+		return nil
+	}
 	if name == "hidden" && w.one(4) { // who had it open is quick
 		w.busy = true
 		for range 5 {
@@ -509,7 +515,7 @@ func (w *world) replicate(all bool) {
 		var data []byte
 		for _, x := range on {
 			if x.State == backends.BeingDeleted && all {
-				w.must(w.cat.DropReplica(ctx, r.DID, x.RSE))
+				w.must(w.cat.DropReplica(ctx, r.DID, x.RSE, ""))
 			}
 			if s := w.disks[x.RSE]; s != nil && x.State == backends.Available && int64(len(s.Get(x.PFN))) == in.Size {
 				data = s.Get(x.PFN)
@@ -680,7 +686,7 @@ func (w *world) harm() {
 		w.must(w.cat.PutReplica(ctx, r.DID, "", x))
 	case 2:
 		w.note("    replica of %s at %s is dropped", r.Path, x.RSE)
-		w.must(w.cat.DropReplica(ctx, r.DID, x.RSE))
+		w.must(w.cat.DropReplica(ctx, r.DID, x.RSE, ""))
 	case 3:
 		w.note("    replica of %s at %s is being deleted", r.Path, x.RSE)
 		x.State = backends.BeingDeleted

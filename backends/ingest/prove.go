@@ -100,7 +100,7 @@ func (k *link) prove(ctx context.Context, r *Record, t tapes) ([]backends.Replic
 		return nil, err
 	}
 	for _, rule := range rules {
-		n, err := k.lake.Missing(rule, good)
+		n, err := k.lake.Missing(rule.Rule, good)
 		if err != nil {
 			return nil, fmt.Errorf("rule %d x %q: %w", rule.Copies, rule.Expression, err)
 		}
@@ -108,26 +108,32 @@ func (k *link) prove(ctx context.Context, r *Record, t tapes) ([]backends.Replic
 			return nil, fmt.Errorf("%w: %w", errUnsafe, errNoCopy)
 		}
 		if n > 0 {
-			return nil, fmt.Errorf("%w: %d of %d at %s%s", errUnsafe, n, rule.Copies, rule.Expression, waits)
+			if rule.State == backends.RuleStuck && rule.Error != "" {
+				waits += ": " + rule.Error
+			}
+			return nil, fmt.Errorf("%w: %d of %d on %q%s", errUnsafe, n, rule.Copies, rule.Expression, waits)
 		}
 	}
 	return good, nil
 }
 
-// rulesOf are the rules that a file must fulfil.
-func (k *link) rulesOf(ctx context.Context, d backends.DID) ([]backends.Rule, error) {
+// rulesOf are the rules that a file must fulfil: those that the catalogue has, with their state, and those of the definition.
+func (k *link) rulesOf(ctx context.Context, d backends.DID) ([]backends.RuleStatus, error) {
 	if k.lake.Rules() == nil || len(k.d.Rules) == 0 {
 		return nil, errNoRules
 	}
-	rules := slices.Clone(k.d.Rules)
+	var rules []backends.RuleStatus
 	for r, err := range k.lake.Rules().RulesOf(ctx, d) {
 		if err != nil {
 			return nil, err
 		}
-		rules = append(rules, r.Rule)
+		rules = append(rules, r)
 	}
-	if len(rules) == len(k.d.Rules) {
+	if len(rules) == 0 {
 		return nil, fmt.Errorf("the rules of %s were deleted: %w", k.d.Target, errUnsafe)
+	}
+	for _, r := range k.d.Rules {
+		rules = append(rules, backends.RuleStatus{Rule: r})
 	}
 	return rules, nil
 }

@@ -18,8 +18,8 @@ import (
 // A source is deleted in these steps, each of which a crash may follow:
 //
 //  1. the proof that it is safe is made again, and is on record with the name that the file will have (DELETING);
-//  2. it is renamed to that name, in its folder: what is created under its own name from now on is another file;
-//  3. what was renamed is opened, a lease proves that nobody can write to it, and it must be the version that was sealed;
+//  2. it is opened, a lease proves that nobody can write to it, and it must be the version that was sealed;
+//  3. it is renamed to that name, in its folder: what is created under its own name from now on is another file;
 //  4. the proof is made again, and the name is unlinked;
 //  5. its folder is on stable storage, and the tombstone on record (DELETED).
 //
@@ -223,6 +223,9 @@ func (k *link) unhide(ctx context.Context) error {
 		return err
 	}
 	defer k.leaveFolder()
+	if err := k.sameFolder(); err != nil {
+		return err
+	}
 	return k.resumeRemovals(ctx)
 }
 
@@ -239,6 +242,9 @@ func (k *link) finish(ctx context.Context, xs []*removal, resumed bool) (n int, 
 		}
 		if x.undone = k.takeAway(x, resumed); errors.Is(x.undone, errCrash) {
 			return 0, x.undone
+		}
+		if x.gone && x.dir != nil { // the process ended before that
+			k.removeCompany(x)
 		}
 	}
 	rs := make([]*Record, len(xs))
@@ -318,8 +324,18 @@ func (k *link) takeAway(x *removal, resumed bool) (err error) {
 		if err != nil {
 			return err
 		}
-		if !now.Same(x.Record.file()) {
-			return errChanged
+		// Our renaming changes the ctime, by which alone a writer that puts the mtime back is seen: none may come in between.
+		if err := x.hold(x.base); err != nil {
+			return err
+		}
+		if now, err = statOf(x.file); err == nil && !now.Same(x.Record.file()) {
+			err = errChanged
+		}
+		if err != nil {
+			return err
+		}
+		if err := k.step("leased", x.Path); err != nil {
+			return err
 		}
 		if err := hide(x.dir, x.base, x.Hidden); err != nil {
 			return err
@@ -327,14 +343,24 @@ func (k *link) takeAway(x *removal, resumed bool) (err error) {
 		if err := k.step("hidden", x.Path); err != nil {
 			return err
 		}
-	}
-	if x.file, err = openAt(x.dir, x.Hidden); err != nil {
+		if now, err = statAt(x.dir, x.Hidden); err == nil && (now.Ino != x.Ino || now.Dev != x.Dev) {
+			err = errChanged // another file came to have the name
+		}
+		if err != nil {
+			return err
+		}
+	} else if err := x.hold(x.Hidden); err != nil {
 		return err
 	}
-	if lease(x.file) {
-		return errInUse
-	}
 	return x.check()
+}
+
+// hold opens the file, and keeps writers from it, where leases can.
+func (x *removal) hold(name string) (err error) {
+	if x.file, err = openAt(x.dir, name); err == nil && lease(x.file) {
+		err = errInUse
+	}
+	return err
 }
 
 // errInUse is that somebody has the file open for writing.
@@ -371,8 +397,11 @@ func (k *link) unlink(ctx context.Context, x *removal, t tapes) error {
 		return err
 	}
 	x.Copies, x.gone = copies, true
+	if err := k.step("unlinked", x.Path); err != nil {
+		return err
+	}
 	k.removeCompany(x)
-	return k.step("unlinked", x.Path)
+	return nil
 }
 
 // removeCompany deletes the trigger file, and the side file if it is the one that was read.

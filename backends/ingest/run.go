@@ -43,6 +43,11 @@ func (k *link) run(ctx context.Context, once bool) error {
 		return err
 	}
 	defer k.leaveFolder()
+	if !once { // whoever asks for a pass says which folder it is of
+		if err := k.sameFolder(); err != nil {
+			return err
+		}
+	}
 	if err := k.resumeRemovals(ctx); err != nil {
 		return fmt.Errorf("go on with deletions: %w", err)
 	}

@@ -341,7 +341,7 @@ func (k *link) sender(ctx context.Context, resumed []*Record, out chan<- *Record
 		if err := context.Cause(ctx); err != nil {
 			return err
 		}
-		if !k.hours.open(time.Now()) {
+		if !k.hours.open(k.o.Now().Local()) {
 			k.await(ctx, time.Minute)
 			continue
 		}

@@ -27,8 +27,9 @@ type Set struct {
 
 	changing sync.Mutex // held while the ingests there are change; before mu
 
-	mu      sync.Mutex // guards the rest; never held across I/O
-	ctx     context.Context
+	mu      sync.Mutex      // guards the rest; never held across I/O
+	ctx     context.Context // of Run; nil: it does not run
+	only    []string        // that Run works on; none: all
 	links   map[string]*entry
 	running sync.WaitGroup
 }
@@ -195,13 +196,27 @@ func (s *Set) Close() error {
 
 // Run works on all ingests that are not paused, those that are added meanwhile as well, until ctx ends; then it waits for
 // all that it started. What it was at goes on when it runs again. One that fails as a whole is tried again.
-func (s *Set) Run(ctx context.Context) error {
+func (s *Set) Run(ctx context.Context) error { return s.RunOnly(ctx) }
+
+// RunOnly is Run for the ingests of these names, none: for all. ErrNotExist when there is none of a name,
+// ErrNotSupported for a single pass; one that is paused is worked on when its pause ends.
+func (s *Set) RunOnly(ctx context.Context, names ...string) error {
 	s.mu.Lock()
+	for _, n := range names {
+		switch e := s.links[n]; {
+		case e == nil:
+			s.mu.Unlock()
+			return fmt.Errorf("ingest %q: %w", n, backends.ErrNotExist)
+		case e.link.d.Single:
+			s.mu.Unlock()
+			return fmt.Errorf("ingest %s was a single pass: %w", n, backends.ErrNotSupported)
+		}
+	}
 	if s.ctx != nil {
 		s.mu.Unlock()
 		return fmt.Errorf("run ingests: they run already: %w", backends.ErrBusy)
 	}
-	s.ctx = ctx
+	s.ctx, s.only = ctx, names
 	for _, e := range s.links {
 		s.startLocked(e)
 	}
@@ -217,6 +232,9 @@ func (s *Set) Run(ctx context.Context) error {
 // startLocked starts an ingest that is to run; Set.mu is held.
 func (s *Set) startLocked(e *entry) {
 	if s.ctx == nil || s.ctx.Err() != nil || e.stop != nil || e.paused || e.link.d.Single {
+		return
+	}
+	if len(s.only) > 0 && !slices.Contains(s.only, e.link.d.Name) {
 		return
 	}
 	ctx, stop := context.WithCancel(s.ctx)
@@ -311,7 +329,7 @@ func (s *Set) status(e *entry) Status {
 		if e.err != "" {
 			st.Error = e.err
 		}
-		if st.State == Running && !e.link.hours.open(time.Now()) {
+		if st.State == Running && !e.link.hours.open(s.o.Now().Local()) {
 			st.State = Waiting
 		}
 	case st.Single:
@@ -319,13 +337,16 @@ func (s *Set) status(e *entry) Status {
 	default:
 		st.State = Paused
 	}
+	if st.Oldest != nil && st.Oldest.Reason == "" {
+		st.Oldest.Reason = st.closed()
+	}
 	return st
 }
 
 // Pause waits until what was under way has stopped.
 func (s *Set) Pause(name string) error { return s.setPaused(name, true) }
 
-// Resume ends a pause.
+// Resume ends a pause. Of an ingest that is not paused it says that its folder, which is another one than before, is right.
 func (s *Set) Resume(name string) error { return s.setPaused(name, false) }
 
 func (s *Set) setPaused(name string, paused bool) error {
@@ -336,8 +357,16 @@ func (s *Set) setPaused(name string, paused bool) error {
 		return err
 	}
 	d := e.link.d
+	s.mu.Lock()
+	d.Paused = e.paused
+	s.mu.Unlock()
 	if d.Single {
 		return fmt.Errorf("ingest %s was a single pass: %w", name, backends.ErrNotSupported)
+	}
+	if !paused && !d.Paused {
+		if err := e.link.ledger.setFolder(""); err != nil {
+			return fmt.Errorf("ingest %s: %w", name, err)
+		}
 	}
 	d.Paused = paused
 	if err := s.save(d); err != nil {

@@ -55,6 +55,39 @@ func (f *folder) close() {
 	f.root.Close()
 }
 
+// identity tells the folder from another one that has its path, as the empty one that a disk is mounted on, also after the
+// machine was started anew: device numbers are not the same then, nor the inodes of some file systems.
+func (f *folder) identity() (string, error) {
+	var st unix.Stat_t
+	var fs unix.Statfs_t
+	fd := int(f.lock.Fd())
+	if _, err := again(func() (int, error) { return 0, errors.Join(unix.Fstat(fd, &st), unix.Fstatfs(fd, &fs)) }); err != nil {
+		return "", err
+	}
+	if fs.Type == unix.FUSE_SUPER_MAGIC || fs.Type == unix.V9FS_MAGIC {
+		st.Ino = 0
+	}
+	return fmt.Sprintf("%x/%d", fs.Type, st.Ino), nil
+}
+
+// sameFolder wants the folder to be the one that the files on record were found in. Whatever was gone with an unmounted
+// disk would be taken for deleted, or lost, otherwise.
+func (k *link) sameFolder() error {
+	now, err := k.folder.identity()
+	if err != nil {
+		return err
+	}
+	was, err := k.ledger.folder()
+	if err != nil || was == now {
+		return err
+	}
+	c := k.ledger.count()
+	if n := c.Of[Found].Files - c.Of[Deleted].Files; was != "" && n > 0 {
+		return fmt.Errorf("%s is another folder than the one that %d files on record were in; is its disk mounted? If they are gone for good, `tarn ingest resume %s` goes on with this one: %w", k.d.Dir, n, k.d.Name, backends.ErrUnavailable)
+	}
+	return k.ledger.setFolder(now)
+}
+
 const (
 	dirFlags  = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	fileFlags = unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
@@ -164,10 +197,23 @@ func (r *Record) file() watch.File {
 // tick is longer than the clock of any file system's times takes to move on.
 const tick = 50 * time.Millisecond
 
+// coarse is longer than that of file systems that keep whole seconds (ext3, ext4 with small inodes), or every other one (FAT).
+const coarse = 2100 * time.Millisecond
+
 // ripen waits until what is written to the file from now on shows in its times.
 func (k *link) ripen(f watch.File) time.Duration {
-	if d := time.Since(f.CTime); d >= 0 && d < k.tick {
-		return k.tick - d
+	tick := k.tick
+	if f.CTime.Nanosecond() == 0 {
+		tick = max(tick, coarse)
+	}
+	if k.tick == 0 { // of a test
+		return 0
+	}
+	switch d := time.Since(f.CTime); {
+	case d < 0: // another machine's clock, or ours was put back: it may have changed just now
+		return tick
+	case d < tick:
+		return tick - d
 	}
 	return 0
 }

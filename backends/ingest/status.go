@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -157,6 +158,26 @@ func (k *link) status() Status {
 		s.Stuck = append(s.Stuck, r.lagging())
 	}
 	return s
+}
+
+// closed says which gate keeps the oldest file waiting, "" for none that is known.
+func (s Status) closed() string {
+	toSend := s.Oldest.Stage == Found || s.Oldest.Stage == Sealed
+	switch {
+	case s.State == Paused && s.Paused:
+		return "the ingest is paused"
+	case s.State == Paused:
+		return "no process works on the ingest"
+	case s.State == Failed:
+		return s.Error
+	case s.State == Waiting && toSend:
+		return "the schedule lets nothing be sent before its hours, " + s.Schedule
+	case s.State == Running && toSend && s.Error != "":
+		return s.Error
+	case s.State == Running && toSend && s.Bandwidth > 0:
+		return fmt.Sprintf("what is sent shares a bandwidth of %d bytes/s", s.Bandwidth)
+	}
+	return ""
 }
 
 // lagging tells of a record.

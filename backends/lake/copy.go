@@ -2,10 +2,13 @@ package lake
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"tarn/backends"
 )
@@ -19,6 +22,7 @@ import (
 //
 // The replica is registered as COPYING with its PFN before bytes move, so that a crash
 // leaves nothing that is not on record, and the next Copy goes on with the same PFN.
+// One that replaces a BAD replica is on record with that one: its path follows from it (Replacement).
 // If the content was replaced meanwhile, the copy is removed and the error is ErrStale.
 func (l *Lake) Copy(ctx context.Context, in backends.Info, to *RSE, progress func(int64)) (backends.Replica, error) {
 	return l.CopyFrom(ctx, in, to, nil, progress)
@@ -87,7 +91,7 @@ func (l *Lake) copy(ctx context.Context, in backends.Info, to *RSE, from From, p
 				return backends.Replica{}, err
 			}
 		}
-		pfn = l.NewPFN(in.DID, "") // the other file is there until this one is
+		pfn = l.Replacement(in.DID, bad) // the other file is there until this one is
 	}
 
 	r, err := l.copyBytes(ctx, in, to, pfn, from, progress)
@@ -117,6 +121,33 @@ func (l *Lake) copy(ctx context.Context, in backends.Info, to *RSE, from From, p
 	}
 	l.removeFile(ctx, to, bad, 0)
 	return r, nil
+}
+
+// Replacement is the path of the copy that is made in place of a BAD replica, whose record stays until it is there: always
+// the same one, so that whoever goes on after a crash finds what was begun, whoever looks for files that nobody knows
+// knows it, and whoever deletes the BAD one deletes what is left of it. It does not change with a rename.
+func (l *Lake) Replacement(d backends.DID, bad string) string {
+	name, sum := bad, sha256.Sum256([]byte(bad))
+	if i := strings.LastIndexByte(bad, '.'); len(bad)-i == 13 { // the salt of NewPFN
+		name = bad[:i]
+	}
+	return l.NewPFN(backends.DID{Scope: d.Scope, Name: name}, hex.EncodeToString(sum[:6]))
+}
+
+// RemoveReplica deletes the file of a replica that is on record, and of a BAD one what a copy in its place has left.
+func (l *Lake) RemoveReplica(ctx context.Context, rse *RSE, d backends.DID, r backends.Replica) error {
+	if Replaceable(r) {
+		if err := l.RemoveAt(ctx, rse, l.Replacement(d, r.PFN), 0); err != nil && !Misfit(err) {
+			return err
+		}
+	}
+	return l.RemoveAt(ctx, rse, r.PFN, 1)
+}
+
+// Replaceable tells of a replica that was declared BAD, which may be being deleted for that: there may be something at its
+// Replacement.
+func Replaceable(r backends.Replica) bool {
+	return r.State == backends.Bad || r.State == backends.BeingDeleted && r.Error != ""
 }
 
 // SourceOf gives the RSE that a copy to another would be made of now: the best whose replica is good, that from allows,
@@ -314,7 +345,7 @@ func (l *Lake) abandon(ctx context.Context, in backends.Info, to *RSE, pfn strin
 	}) {
 		return
 	}
-	if err := l.o.Catalogue.DropReplica(ctx, in.DID, to.Name); err != nil {
+	if err := l.o.Catalogue.DropReplica(ctx, in.DID, to.Name, pfn); err != nil {
 		l.log.Warn("copy that was begun stays on record", "did", in.DID, "rse", to.Name, "err", err)
 	}
 }

@@ -352,7 +352,7 @@ var errBadReplica = errors.New("declared BAD")
 // errBadReplica or ErrUnavailable.
 func (l *Lake) openSource(ctx context.Context, in backends.Info, s source) (backends.Object, error) {
 	bad := func(why error) error {
-		if err := l.DeclareBad(ctx, in, s.RSE, why); err != nil {
+		if err := l.DeclareReplicaBad(ctx, in, s.Replica, why); err != nil {
 			l.log.Error("bad replica not noted", "did", in.DID, "rse", s.RSE, "err", err)
 		}
 		return fmt.Errorf("%w: %w", errBadReplica, why)

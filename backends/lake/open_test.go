@@ -450,3 +450,52 @@ func TestReasonsAreForgotten(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// Who opened a file long ago says nothing of a copy that was made meanwhile in place of the one that he knows.
+func TestOldReadersDoNotBlameNewCopies(t *testing.T) {
+	r := newRig(t)
+	in := r.file("a", "NEAR", "FAR")
+	o, err := r.Open(ctx, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	r.far.Remove(ctx, "FAR/a")
+	r.far.Put("FAR/new", content("a"))
+	r.cat.PutReplica(ctx, in.DID, "", backends.Replica{RSE: "FAR", PFN: "FAR/new", State: backends.Available, Verified: time.Now()})
+	r.near.Fail(func(string, string) error { return laketest.ErrDown })
+	if _, err := o.ReadAt(ctx, make([]byte, 10), 0); err == nil {
+		t.Fatal("read from nowhere")
+	}
+	if got := r.replica(in, "FAR"); got.State != backends.Available {
+		t.Errorf("%+v", got)
+	}
+	again, err := r.Reopen(ctx, in, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if n, err := again.ReadAt(ctx, make([]byte, 10), 0); n != 10 || err != nil {
+		t.Errorf("%d, %v", n, err)
+	}
+}
+
+// What is being deleted, or made, while it is verified does not become AVAILABLE by that.
+func TestVerifyLeavesWhatSomebodyIsAt(t *testing.T) {
+	r := newRig(t)
+	in := r.file("a", "NEAR")
+	going := r.replica(in, "NEAR")
+	going.State = backends.BeingDeleted
+	r.near.Fail(func(op, _ string) error {
+		if op == "open" {
+			r.cat.PutReplica(ctx, in.DID, "", going)
+		}
+		return nil
+	})
+	if err := r.Verify(ctx, in, func(lake.VerifyResult) {}); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.replica(in, "NEAR"); got != going {
+		t.Errorf("%+v", got)
+	}
+}

@@ -203,7 +203,7 @@ func TestOnePatience(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := newRaceRig(t, patient)
 				defer r.Close()
-				r.cat.DropReplica(ctx, r.in.DID, "FAR")
+				r.cat.DropReplica(ctx, r.in.DID, "FAR", "")
 				r.near.set(c.delay)
 				r.rig.near.Fail(func(op, _ string) error {
 					if op == "read" {

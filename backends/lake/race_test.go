@@ -227,7 +227,7 @@ func TestNoRace(t *testing.T) {
 			if c.rse == "TAPE" {
 				r.tape.Put("TAPE/big", r.data)
 				r.tape.Set("TAPE/big", backends.OnlineAndNearline)
-				if err := r.cat.DropReplica(ctx, r.in.DID, "FAR"); err != nil {
+				if err := r.cat.DropReplica(ctx, r.in.DID, "FAR", ""); err != nil {
 					t.Fatal(err)
 				}
 				r.cat.PutReplica(ctx, r.in.DID, "", backends.Replica{RSE: "TAPE", PFN: "TAPE/big", State: backends.Available})
@@ -258,7 +258,7 @@ func TestChoiceBySpeed(t *testing.T) {
 			r.far.set(d)
 			other := map[string]string{"NEAR": "FAR", "FAR": "NEAR"}[rse]
 			s := r.replica(in, other)
-			if err := r.cat.DropReplica(ctx, in.DID, other); err != nil {
+			if err := r.cat.DropReplica(ctx, in.DID, other, ""); err != nil {
 				t.Fatal(err)
 			}
 			o := r.open()

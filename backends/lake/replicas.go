@@ -223,9 +223,19 @@ func (l *Lake) Localities(ctx context.Context, infos ...backends.Info) ([]backen
 // says; it is not read any more until Verify finds it good or replication replaces
 // it. Success when there is no such replica, or the content was replaced meanwhile.
 func (l *Lake) DeclareBad(ctx context.Context, in backends.Info, rse string, why error) error {
+	return l.declareBad(ctx, in, rse, "", why)
+}
+
+// DeclareReplicaBad is DeclareBad of the replica that was looked at. Success when there is one of another path by now: whoever
+// opened a file long ago says nothing of the copy that was made in its place.
+func (l *Lake) DeclareReplicaBad(ctx context.Context, in backends.Info, r backends.Replica, why error) error {
+	return l.declareBad(ctx, in, r.RSE, r.PFN, why)
+}
+
+func (l *Lake) declareBad(ctx context.Context, in backends.Info, rse, pfn string, why error) error {
 	replicas, err := l.replicasOf(ctx, in)
 	if err == nil {
-		i := slices.IndexFunc(replicas, func(r backends.Replica) bool { return r.RSE == rse })
+		i := slices.IndexFunc(replicas, func(r backends.Replica) bool { return r.RSE == rse && (pfn == "" || r.PFN == pfn) })
 		if i < 0 {
 			return nil
 		}

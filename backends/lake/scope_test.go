@@ -21,7 +21,6 @@ type byPath struct {
 	*laketest.Catalogue
 	entries map[backends.DID]backends.Info
 	asked   []backends.DID
-	away    bool
 	asOf    time.Time
 	forgot  []backends.DID
 }

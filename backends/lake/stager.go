@@ -342,7 +342,7 @@ func (s *stager) lost(ctx context.Context, q *request, states []backends.RecallS
 	for i, p := range paths {
 		if found[i] == backends.Lost || found[i] == backends.NoLocality {
 			lost[p] = true
-			if err := s.c.l.DeclareBad(ctx, infos[p], s.rse.Name, fmt.Errorf("the tape system says %s", found[i])); err != nil {
+			if err := s.c.l.DeclareReplicaBad(ctx, infos[p], backends.Replica{RSE: s.rse.Name, PFN: p}, fmt.Errorf("the tape system says %s", found[i])); err != nil {
 				s.c.l.log.Error("lost replica not noted", "did", infos[p].DID, "rse", s.rse.Name, "err", err)
 			}
 		}

@@ -532,3 +532,48 @@ func TestVerify(t *testing.T) {
 		}
 	})
 }
+
+// A copy in place of a BAD one that was made, but is not on record yet, is found again, also by another name of the file, and
+// goes with the BAD one at the latest.
+func TestCopyInPlaceOfABadOneGoesOnAfterACrash(t *testing.T) {
+	for _, pfn := range []string{"FAR/a", "ctao/0a/1b/a.fits.0123456789ab", "a"} {
+		r := newRig(t)
+		in := r.file("a", "NEAR")
+		r.far.Put(pfn, []byte("rotten"))
+		bad := backends.Replica{RSE: "FAR", PFN: pfn, State: backends.Bad, Error: "rotten"}
+		crash := func() string {
+			t.Helper()
+			if err := r.cat.PutReplica(ctx, in.DID, "", bad); err != nil {
+				t.Fatal(err)
+			}
+			r.cat.Fail(func(op string, _ backends.DID) error {
+				if op == "putreplica" {
+					return laketest.ErrDown
+				}
+				return nil
+			})
+			if _, err := r.Copy(ctx, in, r.dFar, nil); !errors.Is(err, backends.ErrUnavailable) {
+				t.Fatal(err)
+			}
+			r.cat.Fail(nil)
+			left := slices.DeleteFunc(r.far.Paths(), func(p string) bool { return p == pfn })
+			if len(left) != 1 || left[0] != r.Replacement(in.DID, pfn) || left[0] != r.Replacement(backends.DID{Scope: in.DID.Scope, Name: "/ctao/other"}, pfn) {
+				t.Fatalf("begun at %q, and known as %q", left, r.Replacement(in.DID, pfn))
+			}
+			return left[0]
+		}
+		begun := crash()
+		if rep, err := r.Copy(ctx, in, r.dFar, nil); err != nil || rep.PFN != begun || r.far.Calls("create") != 1 || !slices.Equal(r.far.Paths(), []string{begun}) {
+			t.Errorf("%+v, %v, %d uploads, %q", rep, err, r.far.Calls("create"), r.far.Paths())
+		}
+		if again := r.Replacement(in.DID, begun); again == begun || len(again) > len(begun)+1 && len(begun) > 20 {
+			t.Errorf("after %q comes %q", begun, again)
+		}
+		r.far.Remove(ctx, begun)
+		r.far.Put(pfn, []byte("rotten"))
+		crash()
+		if err := r.RemoveReplica(ctx, r.dFar, in.DID, bad); err != nil || len(r.far.Paths()) > 0 {
+			t.Errorf("left %q, %v", r.far.Paths(), err)
+		}
+	}
+}

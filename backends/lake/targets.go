@@ -30,6 +30,8 @@ type Choice struct {
 	Space func(ctx context.Context, rse *RSE) (total, free int64, err error)
 	// Prefer names RSEs that come before others, in this order, when they can be chosen.
 	Prefer []string
+	// All asks for every RSE that can be chosen, in their order, not only for as many as are needed.
+	All bool
 	// Seed makes the choice by a rule's weight: the same seed gives the same RSEs.
 	Seed string
 }
@@ -151,10 +153,12 @@ func (l *Lake) TargetsBy(ctx context.Context, r backends.Rule, have []backends.R
 		return cmp.Or(cmp.Compare(a.prefer, b.prefer), cmp.Compare(a.lot, b.lot), cmp.Compare(b.score, a.score), cmp.Compare(a.Distance, b.Distance), strings.Compare(a.Name, b.Name))
 	})
 	var out []*RSE
-	for _, x := range choices[:min(need, len(choices))] {
-		out = append(out, x.RSE)
+	for _, x := range choices {
+		if len(out) < need || c.All {
+			out = append(out, x.RSE)
+		}
 	}
-	if len(out) == need {
+	if len(out) >= need {
 		return out, nil
 	}
 	why := fmt.Sprintf("%d on %q wanted, %d there, %d more possible", r.Copies, r.Expression, len(good), len(out))

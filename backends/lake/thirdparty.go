@@ -153,7 +153,7 @@ func (l *Lake) blames(ctx context.Context, in backends.Info, s source) bool {
 	if err = in.Checksums.Match(got); err == nil {
 		return false
 	}
-	if bad := l.DeclareBad(ctx, in, s.RSE, err); bad != nil {
+	if bad := l.DeclareReplicaBad(ctx, in, s.Replica, err); bad != nil {
 		l.log.Error("bad replica not noted", "did", in.DID, "rse", s.RSE, "err", bad)
 		return false
 	}

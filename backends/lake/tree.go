@@ -75,6 +75,44 @@ func (l *Lake) DIDPath(d backends.DID) string {
 	return "/" + d.Scope + "/" + EncodeName(d.Scope, d)
 }
 
+// PathOf is a lake path at which d can be found: that of DIDPath in layout lfn, and else the first way up through the collections that it is
+// in, for which the catalogue is asked; known keeps those of collections. ErrNotExist when it is gone.
+func (l *Lake) PathOf(ctx context.Context, d backends.DID, known map[backends.DID]string) (string, error) {
+	if d.Name == "" || l.knownLayout(d.Scope) != backends.LayoutContents && strings.HasPrefix(d.Name, "/") {
+		return l.DIDPath(d), nil
+	}
+	var below []backends.DID // d and those above it that have no path yet
+	for at := d; ; {
+		p, ok := known[at]
+		if at.Name == "" {
+			p, ok = "/"+at.Scope, true
+		}
+		if ok {
+			up := at
+			for i, x := range slices.Backward(below) {
+				p += "/" + EncodeName(up.Scope, x)
+				if up = x; i > 0 { // a collection
+					known[x] = p
+				}
+			}
+			return p, nil
+		}
+		if len(below) > maxDepth {
+			return "", fmt.Errorf("path of %s: %w", d, backends.ErrLoop)
+		}
+		below = append(below, at)
+		parent := backends.DID{Scope: at.Scope} // who is in no collection stands below its scope
+		for p, err := range l.o.Catalogue.Parents(ctx, at) {
+			if err != nil {
+				return "", fmt.Errorf("path of %s: %w", d, err)
+			}
+			parent = p
+			break
+		}
+		at = parent
+	}
+}
+
 // knownLayout is the layout of what stands in the root, without asking for it: "" when it is not known.
 func (l *Lake) knownLayout(top string) backends.Layout {
 	if l.o.Layout != "" {

@@ -59,17 +59,12 @@ func (l *Lake) Verify(ctx context.Context, in backends.Info, each func(VerifyRes
 		switch {
 		case res.Err == nil:
 			res.OK = true
-			r := s.Replica
-			if now, err := l.replicasOf(ctx, in); err == nil && !slices.ContainsFunc(now, func(x backends.Replica) bool { return x.RSE == r.RSE && x.PFN == r.PFN }) {
-				break // it was replaced while it was read, and its path may be another's
-			}
-			r.State, r.Error, r.Verified = backends.Available, "", l.now()
-			put = l.o.Catalogue.PutReplica(ctx, in.DID, in.Generation, r)
+			put = l.putVerified(ctx, in, s.Replica)
 			if s.State == backends.Bad && put == nil {
 				l.log.Info("replica declared BAD is good again", "did", in.DID, "rse", s.RSE)
 			}
 		case res.Bad:
-			put = l.DeclareBad(ctx, in, s.RSE, res.Err)
+			put = l.DeclareReplicaBad(ctx, in, s.Replica, res.Err)
 		}
 		if put != nil && !errors.Is(put, backends.ErrStale) && !errors.Is(put, backends.ErrNotExist) {
 			return fmt.Errorf("verify %s: %w", in.DID, put)
@@ -80,6 +75,24 @@ func (l *Lake) Verify(ctx context.Context, in backends.Info, each func(VerifyRes
 		each(res)
 	}
 	return nil
+}
+
+// putVerified notes that a replica is good, if it is still what was read and nobody makes one there, or deletes it.
+func (l *Lake) putVerified(ctx context.Context, in backends.Info, r backends.Replica) error {
+	release, ok := l.TryClaim(in, r.RSE)
+	if !ok {
+		return nil
+	}
+	defer release()
+	now, err := l.replicasOf(ctx, in)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(now, func(x backends.Replica) bool { return x.RSE == r.RSE && x.PFN == r.PFN && x.State == r.State }) {
+		return nil // its path may be another's
+	}
+	r.State, r.Error, r.Verified = backends.Available, "", l.now()
+	return l.o.Catalogue.PutReplica(ctx, in.DID, in.Generation, r)
 }
 
 // verifyOne reads one replica; bad tells that it is proved to be no good.

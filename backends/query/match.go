@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Text is a value that is compared as text whatever it looks like: digests and names
@@ -53,6 +54,9 @@ func (t Term) Match(get func(string) (any, bool)) bool {
 }
 
 func (t Term) any(v any, op Op) bool {
+	if t.Type == String {
+		v = asText(v)
+	}
 	switch v := v.(type) {
 	case []any:
 		for _, e := range v {
@@ -122,6 +126,15 @@ func compare(v any, want string) (c int, ordered bool) {
 		}
 	}
 	return strings.Compare(s, want), true
+}
+
+// asText makes text of a value that was declared to be that; lists stay lists.
+func asText(v any) any {
+	switch v.(type) {
+	case nil, []any, []string:
+		return v
+	}
+	return Text(text(v))
 }
 
 func text(v any) string {
@@ -223,8 +236,8 @@ func parseSpan(s string) (span, bool) {
 	return span{}, false
 }
 
-// like matches s with a pattern in which * and % stand for any text. It goes back to
-// the last star only, so its cost is at most len(pattern) times len(s).
+// like matches s with a pattern in which * and % stand for any text and ? for one
+// character. It goes back to the last star only, so its cost is at most len(pattern) times len(s).
 func like(pattern, s string) bool {
 	p, i, star, mark := 0, 0, -1, 0
 	for i < len(s) {
@@ -232,6 +245,10 @@ func like(pattern, s string) bool {
 		case p < len(pattern) && (pattern[p] == '*' || pattern[p] == '%'):
 			star, mark = p, i
 			p++
+		case p < len(pattern) && pattern[p] == '?':
+			_, n := utf8.DecodeRuneInString(s[i:])
+			p++
+			i += n
 		case p < len(pattern) && literal(pattern, p) == s[i]:
 			p += width(pattern, p)
 			i++

@@ -2,6 +2,7 @@ package query
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -32,10 +33,13 @@ func clip(s string) string {
 	return fmt.Sprintf("%q", s)
 }
 
-// Parse reads a query. Its error is a *SyntaxError.
+// Parse reads a query, in either form. Its error is a *SyntaxError.
 func Parse(s string) (Expr, error) {
 	if len(s) > maxLength {
 		return nil, &SyntaxError{Query: s, Pos: maxLength, Want: fmt.Sprintf("at most %d bytes", maxLength), Got: "more"}
+	}
+	if isDictionary(s) {
+		return parseDictionary(s)
 	}
 	p := &parser{s: s}
 	p.next()
@@ -189,9 +193,10 @@ func (p *parser) and(depth int) (Expr, error) {
 	if err != nil {
 		return nil, err
 	}
-	var out And
+	out := appendAnd(nil, first)
 	for {
-		if p.is("and") {
+		beside := !p.is("and")
+		if !beside {
 			p.next()
 		} else if !p.isText() && !p.is("not") && !p.is("(") {
 			break
@@ -200,15 +205,30 @@ func (p *parser) and(depth int) (Expr, error) {
 		if err != nil {
 			return nil, err
 		}
-		if out == nil {
-			out = appendAnd(out, first)
+		if !beside || !merge(out, e) {
+			out = appendAnd(out, e)
 		}
-		out = appendAnd(out, e)
 	}
-	if out == nil {
-		return first, nil
+	if len(out) == 1 {
+		return out[0], nil
 	}
 	return out, nil
+}
+
+// merge adds the values of an equality to one of the same key that stands beside it: DIRAC's "a name given twice".
+func merge(a And, e Expr) bool {
+	t, ok := e.(Term)
+	if !ok || t.Op != Equal {
+		return false
+	}
+	for i, x := range a {
+		if have, ok := x.(Term); ok && have.Key == t.Key && have.Op == Equal {
+			have.Values = append(slices.Clone(have.Values), t.Values...)
+			a[i] = have
+			return true
+		}
+	}
+	return false
 }
 
 func appendAnd(a And, e Expr) And {
@@ -258,15 +278,17 @@ func (p *parser) term() (Expr, error) {
 	if t.Op == "" {
 		return nil, p.expected("an operator (= != > >= < <= in like)")
 	}
+	var plain []bool // values that mean what they say: quoted ones
 	for {
 		p.next()
 		if !p.isText() {
 			return nil, p.expected("a value")
 		}
 		t.Values = append(t.Values, p.tok.text)
+		plain = append(plain, p.tok.quoted)
 		p.next()
 		if !p.is(",") {
-			return t, nil
+			return withWords(t, plain), nil
 		}
 		if !t.Op.lists() {
 			return nil, p.expected(fmt.Sprintf("one value after %s (lists go with = != in like)", t.Op))

@@ -9,11 +9,19 @@
 //	not quality = bad
 //
 // The operators are = != > >= < <= in like. A list a,b stands for "one of them" and
-// goes with =, !=, in and like. In a like pattern * and % stand for any text and a
-// backslash takes the next character as it is. Keys and values with spaces,
+// goes with =, !=, in and like. In a like pattern * and % stand for any text, ? for one
+// character, and a backslash takes the next character as it is. Keys and values with spaces,
 // operators, commas or parentheses, and the words of the language themselves, are
 // quoted by ' or "; a backslash in a quoted one takes the next character as it is.
 // The words of the language are known in any case: AND, Or, IN.
+//
+// What DIRAC's users write (MetaQuery.py) is part of it. After = and != a value that is not
+// quoted may have the wildcards * and ?, and the words Any and Missing ask whether the key
+// is there at all. A key that is compared by = twice, side by side, may have either value;
+// joined by "and", it must have both, as a list can. The other form of DIRAC is a dictionary
+// in JSON, whose conditions all hold:
+//
+//	{"particle": {"in": ["gamma", "electron"]}, "configuration_id": {">=": 13}, "merged": "Missing"}
 package query
 
 import "strings"
@@ -49,6 +57,7 @@ type Term struct {
 	Key    string
 	Op     Op
 	Values []string // one at least; more than one only with = != in like
+	Type   Type     // how the key was declared; AsWritten: what values look like decides
 }
 
 // Not is the opposite of X.
@@ -97,9 +106,18 @@ func (t Term) String() string {
 		if i > 0 {
 			b.WriteByte(',')
 		}
-		writeWord(&b, v)
+		writeValue(&b, t.Op, v)
 	}
 	return b.String()
+}
+
+// writeValue quotes what means something else without quotes.
+func writeValue(b *strings.Builder, op Op, v string) {
+	if (op == Equal || op == NotEqual) && isSpecial(v) && isBare(v) {
+		b.WriteString(`"` + strings.ReplaceAll(v, `\`, `\\`) + `"`)
+		return
+	}
+	writeWord(b, v)
 }
 
 // String prints "not" and what it is of.
@@ -153,5 +171,5 @@ func isBare(s string) bool {
 			return false
 		}
 	}
-	return true
+	return s[0] != '{' // the query would be taken for a dictionary
 }

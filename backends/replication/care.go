@@ -38,6 +38,8 @@ type careState struct {
 	busy  map[string]bool      // are being looked at; true: and are to be again
 	swept map[string]bool      // what was being deleted when the process before this one ended has been dealt with
 	of    map[string]CareStatus
+
+	passed map[string]map[backends.DID]bool // by RSE, files whose replica could not go lately
 }
 
 // Care tells how it stands with the RSEs that are drained or have marks, by name.
@@ -60,8 +62,8 @@ func (e *Engine) Cared() {
 	ring(e.sweepWake)
 }
 
-// careLoop looks at the RSEs that are drained or have marks, each by itself, now and then, and not so often that this
-// takes more than a tenth of the time.
+// careLoop looks at the RSEs that are drained or have marks, each by itself, now and then, and not so often that
+// all of this takes more than a tenth of the time.
 func (e *Engine) careLoop(ctx context.Context) {
 	for ctx.Err() == nil {
 		soon := time.Now().Add(e.o.Care)
@@ -76,6 +78,7 @@ func (e *Engine) careLoop(ctx context.Context) {
 					begun := time.Now()
 					more := e.careFor(ctx, rse)
 					took := time.Since(begun)
+					took *= time.Duration(e.caredFor()) // each of them goes through all replicas on record
 					wait := max(e.o.Care, 10*took)
 					e.mu.Lock()
 					defer e.mu.Unlock()
@@ -128,6 +131,16 @@ func (e *Engine) careDue(rse *lake.RSE) (due time.Time, busy bool) {
 		e.care.busy[rse.Name] = false
 	}
 	return due, false
+}
+
+// caredFor counts the RSEs that are drained or have marks.
+func (e *Engine) caredFor() (n int) {
+	for _, rse := range e.l.RSEs() {
+		if cared(rse) {
+			n++
+		}
+	}
+	return n
 }
 
 // cared tells whether an RSE is drained or has marks.
@@ -189,14 +202,17 @@ func (e *Engine) giveUp(ctx context.Context, in backends.Info, rse *lake.RSE, la
 		return stays, "", err
 	}
 	defer release()
-	unclaim, err := e.l.Claim(ctx, in, rse.Name)
-	if err != nil {
-		return stays, "", err
+	unclaim, ok := e.l.TryClaim(in, rse.Name)
+	if !ok {
+		return stays, "a copy of it is being made", nil
 	}
 	defer unclaim()
 	cur, have, err := e.present(ctx, in)
 	if err != nil || cur == nil {
 		return nobody, "", err
+	}
+	if e.changed(rse) {
+		return stays, changedWhy, nil
 	}
 	in = *cur
 	i := slices.IndexFunc(have, func(r backends.Replica) bool { return r.RSE == rse.Name })
@@ -210,29 +226,31 @@ func (e *Engine) giveUp(ctx context.Context, in backends.Info, rse *lake.RSE, la
 	if rep.State != backends.Available {
 		return stays, "it is " + string(rep.State), nil
 	}
-	others, why, err := e.spare(ctx, in, have, rse.Name, last)
+	others, answer, why, err := e.spareNow(ctx, in, have, rse.Name, last)
 	if err != nil || why != "" {
 		return stays, why, err
 	}
-	// Not on the word of a register: the storages of the others are asked.
-	answer := slices.DeleteFunc(slices.Clone(others), func(r backends.Replica) bool { return !e.there(ctx, in, r) })
-	if ctx.Err() != nil {
-		return stays, "", ctx.Err()
-	}
-	if len(answer) < len(others) {
-		if why, err = e.enough(ctx, in.DID, answer, last); err != nil || why != "" {
-			return stays, why, err
-		}
-	}
-
 	going := rep
 	going.State = backends.BeingDeleted
 	if err := e.putIf(ctx, in, going); err != nil {
 		return nobody, "", ignoreGone(err)
 	}
-	_, have, err = e.present(ctx, in)
-	if err == nil {
+	cur, have, err = e.present(ctx, in)
+	switch {
+	case err != nil:
+	case cur == nil: // it has another name by now, and other rules
+		return nobody, "", nil
+	case e.changed(rse):
+		why = changedWhy
+	default:
 		_, why, err = e.spare(ctx, in, have, rse.Name, last)
+		now := e.others(have, rse.Name)
+		found := slices.DeleteFunc(slices.Clone(now), func(r backends.Replica) bool {
+			return !slices.ContainsFunc(answer, func(x backends.Replica) bool { return x.RSE == r.RSE && x.PFN == r.PFN })
+		})
+		if err == nil && why == "" && len(found) < len(now) {
+			why, err = e.enough(ctx, in.DID, found, last)
+		}
 	}
 	if err != nil || why != "" {
 		back, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
@@ -241,6 +259,15 @@ func (e *Engine) giveUp(ctx context.Context, in backends.Info, rse *lake.RSE, la
 	}
 	return e.finish(ctx, in, rse, rep, len(others) == 0)
 }
+
+// changed tells whether the settings of an RSE are others than those it is looked after by: it is not drained any more,
+// or read-only, or has another mark.
+func (e *Engine) changed(rse *lake.RSE) bool {
+	now, ok := e.l.RSE(rse.Name)
+	return !ok || now != rse
+}
+
+const changedWhy = "the settings of the RSE were changed"
 
 // wasGood tells of a replica that giveUp was deleting when that ended half-way. One that was BAD says why.
 func wasGood(r backends.Replica) bool { return r.State == backends.BeingDeleted && r.Error == "" }
@@ -255,9 +282,9 @@ func (e *Engine) resume(ctx context.Context, in backends.Info, have []backends.R
 		if !wasGood(r) || !known || rse.ReadOnly {
 			continue
 		}
-		unclaim, err := e.l.Claim(ctx, in, r.RSE)
-		if err != nil {
-			return nil, err
+		unclaim, ok := e.l.TryClaim(in, r.RSE)
+		if !ok {
+			continue // somebody is at it
 		}
 		cur, now, err := e.present(ctx, in)
 		if err == nil && cur != nil && slices.Contains(now, r) {
@@ -277,7 +304,7 @@ func (e *Engine) resume(ctx context.Context, in backends.Info, have []backends.R
 
 // goOn deals with a replica that was being deleted when that ended half-way.
 func (e *Engine) goOn(ctx context.Context, in backends.Info, rse *lake.RSE, rep backends.Replica, have []backends.Replica, last bool) (left, string, error) {
-	others, why, err := e.spare(ctx, in, have, rse.Name, last)
+	others, _, why, err := e.spareNow(ctx, in, have, rse.Name, last)
 	if err != nil {
 		return stays, "", err
 	}
@@ -287,11 +314,11 @@ func (e *Engine) goOn(ctx context.Context, in backends.Info, rse *lake.RSE, rep 
 	a, err := rse.Storage.Stat(ctx, rep.PFN)
 	switch {
 	case errors.Is(err, backends.ErrNotExist):
-		return gone, "", ignoreGone(e.l.Catalogue().DropReplica(ctx, in.DID, rse.Name))
+		return gone, "", ignoreGone(e.l.Catalogue().DropReplica(ctx, in.DID, rse.Name, rep.PFN))
 	case err != nil:
 		return stays, "", err
 	case a.IsDir || a.Size != in.Size:
-		return stays, "it was being deleted, and is needed", e.l.DeclareBad(ctx, in, rse.Name, errors.New("it was being deleted, and has another size"))
+		return stays, "it was being deleted, and is needed", e.l.DeclareReplicaBad(ctx, in, rep, errors.New("it was being deleted, and has another size"))
 	}
 	rep.State, rep.Verified = backends.Available, time.Time{}
 	if rep.Error != "" {
@@ -302,16 +329,16 @@ func (e *Engine) goOn(ctx context.Context, in backends.Info, rse *lake.RSE, rep 
 
 // finish deletes the file of a replica that is BEING_DELETED, and its record.
 func (e *Engine) finish(ctx context.Context, in backends.Info, rse *lake.RSE, rep backends.Replica, last bool) (left, string, error) {
-	if err := e.l.RemoveAt(ctx, rse, rep.PFN, 1); err != nil {
+	if err := e.l.RemoveReplica(ctx, rse, in.DID, rep); err != nil {
 		return stays, "", fmt.Errorf("delete %s at %s: %w", rep.PFN, rse.Name, err)
 	}
-	if last {
+	if cur, _, err := e.present(ctx, in); err == nil && cur != nil && last { // else its name may be another file's by now
 		note := backends.Meta{Expired: fmt.Sprintf("%s, last copy, at %s", e.o.Now().UTC().Format(time.RFC3339), rse.Name)}
 		if err := e.l.SetMeta(ctx, in.DID, note); err != nil && !errors.Is(err, backends.ErrNotExist) {
 			return stays, "", err
 		}
 	}
-	if err := e.l.Catalogue().DropReplica(ctx, in.DID, rse.Name); err != nil && !errors.Is(err, backends.ErrNotExist) {
+	if err := e.l.Catalogue().DropReplica(ctx, in.DID, rse.Name, rep.PFN); err != nil && !errors.Is(err, backends.ErrNotExist) {
 		return stays, "", err
 	}
 	e.log.Debug("replica deleted that no rule needs", "did", in.DID, "rse", rse.Name, "pfn", rep.PFN, "bytes", in.Size, "last", last)
@@ -368,6 +395,23 @@ func (e *Engine) spare(ctx context.Context, in backends.Info, have []backends.Re
 	return others, why, err
 }
 
+// spareNow is spare, and not on the word of a register: the storages of the others are asked. answer are those that they
+// have.
+func (e *Engine) spareNow(ctx context.Context, in backends.Info, have []backends.Replica, rse string, last bool) (others, answer []backends.Replica, why string, err error) {
+	others, why, err = e.spare(ctx, in, have, rse, last)
+	if err != nil || why != "" {
+		return others, nil, why, err
+	}
+	answer = slices.DeleteFunc(slices.Clone(others), func(r backends.Replica) bool { return !e.there(ctx, in, r) })
+	if ctx.Err() != nil {
+		return others, answer, "", ctx.Err()
+	}
+	if len(answer) < len(others) {
+		why, err = e.enough(ctx, in.DID, answer, last)
+	}
+	return others, answer, why, err
+}
+
 // others are the verified copies of a file that are not at the RSE, nor at one that is drained.
 func (e *Engine) others(have []backends.Replica, rse string) (out []backends.Replica) {
 	for _, r := range have {
@@ -418,7 +462,14 @@ func (e *Engine) liveRules(ctx context.Context, d backends.DID) func(yield func(
 	}
 }
 
-// there asks the storage of a replica whether it has it. One that has not is declared BAD.
+// anyThere tells whether the storage of one verified copy has it.
+func (e *Engine) anyThere(ctx context.Context, in backends.Info, have []backends.Replica) bool {
+	return slices.ContainsFunc(have, func(r backends.Replica) bool {
+		return r.State == backends.Available && !r.Verified.IsZero() && e.there(ctx, in, r)
+	})
+}
+
+// there asks the storage of a replica whether it has it, and a tape system whether it is on tape. One that has not is declared BAD.
 func (e *Engine) there(ctx context.Context, in backends.Info, r backends.Replica) bool {
 	rse, ok := e.l.RSE(r.RSE)
 	if !ok {
@@ -434,9 +485,14 @@ func (e *Engine) there(ctx context.Context, in backends.Info, r backends.Replica
 	case a.IsDir || a.Size != in.Size:
 		why = fmt.Sprintf("%d bytes, and it should have %d", a.Size, in.Size)
 	default:
-		return true
+		// What is not on tape yet is one disk's word.
+		stored, err := e.l.StoredOnTape(ctx, rse, r.PFN)
+		if !errors.Is(err, backends.ErrLost) && !errors.Is(err, backends.ErrNotExist) {
+			return stored && err == nil
+		}
+		why = err.Error()
 	}
-	if err := e.l.DeclareBad(ctx, in, r.RSE, errors.New(why)); err != nil {
+	if err := e.l.DeclareReplicaBad(ctx, in, r, errors.New(why)); err != nil {
 		e.log.Warn("replica that is not there is not declared BAD", "did", in.DID, "rse", r.RSE, "err", err)
 	}
 	return false

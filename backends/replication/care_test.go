@@ -55,10 +55,10 @@ func TestExpireByWatermarks(t *testing.T) {
 		size := all[0].Size
 		r.rule(all[0].DID, 2, "A|B") // the oldest is needed at both
 		r.until(r.rule(all[1].DID, 2, "A|B"), time.Now().Add(time.Hour))
-		r.rule(all[2].DID, 1, "*")              // fulfilled by the other copy
-		bad := all[3]                           // its other copy is not there
-		r.disks["B"].Remove(ctx, "B/f3")        //
-		r.cat.DropReplica(ctx, all[4].DID, "B") // the last copy
+		r.rule(all[2].DID, 1, "*")                  // fulfilled by the other copy
+		bad := all[3]                               // its other copy is not there
+		r.disks["B"].Remove(ctx, "B/f3")            //
+		r.cat.DropReplica(ctx, all[4].DID, "B", "") // the last copy
 		r.care("A", lake.Care{High: lake.Mark{Bytes: 6*size - 1}, Low: lake.Mark{Bytes: 5 * size}, Grace: time.Hour})
 		r.start()
 		pass(30 * time.Minute)
@@ -295,6 +295,9 @@ func careModel(t *testing.T, r *rig, rnd *rand.Rand) {
 	}
 	for _, n := range names {
 		r.disks[n].Fail(nil)
+	}
+	for _, p := range r.tape.Storage.Paths() { // what was written reaches the tape at last
+		r.tape.Set(p, backends.OnlineAndNearline)
 	}
 	// With all rules expired and no drain every file keeps one copy, and A none that others have.
 	for s := range r.cat.AllRules(ctx) {

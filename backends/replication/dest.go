@@ -210,7 +210,7 @@ func (e *Engine) work(ctx context.Context, d *dest) {
 		if pause := time.Until(d.wait); d.sick > 0 && pause > 0 {
 			d.tune.idle()
 			e.mu.Unlock()
-			sleep(ctx, pause)
+			sleep(ctx, min(pause, time.Second)) // Retry may end it
 			e.mu.Lock()
 			continue
 		}
@@ -245,7 +245,7 @@ func (e *Engine) work(ctx context.Context, d *dest) {
 		}
 		sick := false // the destination, rather than the file or its source
 		if err != nil && ctx.Err() == nil && !called {
-			_, _, down := m.to.Storage.Space(ctx)
+			_, _, down := e.l.Space(ctx, m.to)
 			sick = down != nil
 		}
 

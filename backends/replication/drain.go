@@ -2,6 +2,7 @@ package replication
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -23,7 +24,7 @@ func (e *Engine) drain(ctx context.Context, rse *lake.RSE, s *CareStatus) (more 
 		if err != nil {
 			return false, errOr(g.Wait(), err)
 		}
-		if own.Err() != nil {
+		if own.Err() != nil || e.changed(rse) {
 			break
 		}
 		g.Go(func() error {
@@ -74,7 +75,58 @@ func (e *Engine) drainOne(ctx context.Context, rse *lake.RSE, x backends.Entry) 
 	if err != nil || what != stays {
 		return what, why, err
 	}
+	proved, err := e.proveOther(ctx, rse, x.Info)
+	if err != nil {
+		return what, "", err
+	}
+	if proved {
+		return e.giveUp(ctx, x.Info, rse, false)
+	}
 	return what, why, e.replace(ctx, rse, x.Info)
+}
+
+// proveOther verifies a copy on disk that was only registered, where a file has no other one than at a drained RSE:
+// rules take it for a copy and ask for none, and nothing goes on the word of a register. One that is no good is declared
+// BAD.
+func (e *Engine) proveOther(ctx context.Context, drained *lake.RSE, in backends.Info) (proved bool, err error) {
+	cur, have, err := e.present(ctx, in)
+	if err != nil || cur == nil || cur.Checksums.IsZero() || len(e.others(have, drained.Name)) > 0 {
+		return false, err
+	}
+	for _, r := range have {
+		rse, ok := e.l.RSE(r.RSE)
+		if !ok || r.RSE == drained.Name || rse.Tape != nil || rse.Care.Drain || r.State != backends.Available || !e.there(ctx, *cur, r) {
+			continue
+		}
+		_, err := e.l.Prove(ctx, rse, r.PFN, cur.Size, cur.Checksums)
+		switch {
+		case ctx.Err() != nil:
+			return false, ctx.Err()
+		case errors.Is(err, backends.ErrCorrupt):
+			if err := e.l.DeclareReplicaBad(ctx, *cur, r, err); err != nil {
+				return false, err
+			}
+			continue
+		case err != nil:
+			return false, err
+		}
+		release, ok := e.l.TryClaim(*cur, r.RSE)
+		if !ok {
+			continue
+		}
+		now, have, err := e.present(ctx, *cur)
+		if err == nil && now != nil && slices.Contains(have, r) {
+			r.Verified = e.o.Now()
+			if err = ignoreGone(e.putIf(ctx, *now, r)); err == nil {
+				proved = true
+			}
+		}
+		release()
+		if err != nil || proved {
+			return proved, err
+		}
+	}
+	return false, nil
 }
 
 // replace asks for the copies that let the replica at a drained RSE go.
@@ -119,12 +171,9 @@ func (e *Engine) dropPoor(ctx context.Context, rse *lake.RSE, in backends.Info) 
 		return stays, "", err
 	}
 	defer release()
-	if e.moving(in.DID)[rse.Name] {
-		return stays, "it is being copied", nil
-	}
-	unclaim, err := e.l.Claim(ctx, in, rse.Name)
-	if err != nil {
-		return stays, "", err
+	unclaim, ok := e.l.TryClaim(in, rse.Name)
+	if !ok || e.moving(in.DID)[rse.Name] {
+		return stays, "it is being copied", nil // not waited for
 	}
 	defer unclaim()
 	cur, have, err := e.present(ctx, in)
@@ -139,6 +188,10 @@ func (e *Engine) dropPoor(ctx context.Context, rse *lake.RSE, in backends.Info) 
 		return stays, "it has become good", nil
 	case len(e.others(have, rse.Name)) == 0:
 		return stays, "it is " + string(have[i].State) + ", and there is no verified copy", nil
+	case !e.anyThere(ctx, *cur, e.others(have, rse.Name)):
+		return stays, "it is " + string(have[i].State) + ", and no verified copy can be found", ctx.Err()
+	case e.changed(rse):
+		return stays, changedWhy, nil
 	}
 	going := have[i]
 	going.State = backends.BeingDeleted

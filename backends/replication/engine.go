@@ -124,7 +124,8 @@ func New(l *lake.Lake, o Options) *Engine {
 		kicked: map[backends.DID]bool{}, evaluating: map[backends.RuleID]bool{}, choosing: map[backends.DID]chan struct{}{}, ledgers: map[backends.RuleID]*ledger{},
 		wanting: map[backends.RuleID]bool{}, groups: map[group][]string{}, rooms: map[string]room{}, dests: map[string]*dest{}, moves: map[key]*move{},
 		under: map[backends.DID]int{}, activities: map[string]bool{}, trouble: map[key]*trouble{}, cancelled: map[key]bool{}, priorities: map[backends.DID]int{},
-		care: careState{wake: make(chan struct{}, 1), next: map[string]time.Time{}, busy: map[string]bool{}, swept: map[string]bool{}, of: map[string]CareStatus{}}}
+		care: careState{wake: make(chan struct{}, 1), next: map[string]time.Time{}, busy: map[string]bool{}, swept: map[string]bool{}, of: map[string]CareStatus{},
+			passed: map[string]map[backends.DID]bool{}}}
 	var err error
 	if e.links, err = newLinks(l, o.Links, o.PerLink); err != nil {
 		e.log.Error("links", "err", err)

@@ -30,7 +30,7 @@ func (e *Engine) expire(ctx context.Context, rse *lake.RSE, s *CareStatus) (more
 		return int64(m.Part * float64(total))
 	}
 	need := used - at(rse.Care.Low)
-	if err := e.unfinished(ctx, rse); err != nil {
+	if err := e.unfinished(ctx, rse, s); err != nil {
 		return false, err
 	}
 	e.mu.Lock()
@@ -55,43 +55,89 @@ func (e *Engine) expire(ctx context.Context, rse *lake.RSE, s *CareStatus) (more
 			s.Why = fmt.Sprintf("%s: %v", c.in.DID, err)
 			e.log.Warn("replica not deleted", "did", c.in.DID, "rse", rse.Name, "err", err)
 			if errors.Is(err, backends.ErrUnavailable) {
+				s.Over = need
 				return false, nil
 			}
 		case what == gone:
 			need -= c.in.Size
 			s.Used -= c.in.Size
-		case why != "" && s.Why == "":
+		case e.changed(rse):
+			return false, nil
+		}
+		if what == stays {
+			e.passOver(rse.Name, c.in.DID)
+		}
+		if err == nil && why != "" && s.Why == "" {
 			s.Why = fmt.Sprintf("%s: %s", c.in.DID, why)
 		}
 	}
+	if all {
+		e.mu.Lock()
+		delete(e.care.passed, rse.Name) // all others had their turn
+		e.mu.Unlock()
+	}
 	s.Over = max(need, 0)
 	if s.Over > 0 && all && s.Why == "" {
-		s.Why = "rules need what is left, or it is younger than the grace"
+		s.Why = "rules need what is left, or it is younger than the grace, or where its other copies are does not answer"
 	}
 	return s.Over > 0 && !all, nil
 }
 
+// passOver notes a file whose replica at the RSE could not go: the next looks choose others, until there are none.
+func (e *Engine) passOver(rse string, d backends.DID) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.care.passed[rse] == nil || len(e.care.passed[rse]) >= maxExpire {
+		e.care.passed[rse] = map[backends.DID]bool{}
+	}
+	e.care.passed[rse][d] = true
+}
+
+func (e *Engine) isPassedOver(rse string, d backends.DID) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.care.passed[rse][d]
+}
+
+// silent names the RSEs whose storages do not answer now.
+func (e *Engine) silent(ctx context.Context) map[string]bool {
+	out := map[string]bool{}
+	for _, rse := range e.l.RSEs() {
+		if _, _, err := e.space(ctx, rse); err != nil {
+			out[rse.Name] = true
+		}
+	}
+	return out
+}
+
 // unfinished goes on, once, with what was being deleted when the process before this one ended.
-func (e *Engine) unfinished(ctx context.Context, rse *lake.RSE) error {
+func (e *Engine) unfinished(ctx context.Context, rse *lake.RSE, s *CareStatus) error {
 	e.mu.Lock()
 	swept := e.care.swept[rse.Name]
 	e.mu.Unlock()
 	if swept {
 		return nil
 	}
+	failed := false
 	for x, err := range e.l.Records().Records(ctx, rse.Name) {
 		if err != nil {
 			return err
 		}
 		if slices.ContainsFunc(x.Replicas, func(r backends.Replica) bool { return r.RSE == rse.Name && r.State == backends.BeingDeleted }) {
-			if _, _, err := e.giveUp(ctx, x.Info, rse, rse.Care.Scratch); err != nil {
-				return err
+			_, _, err := e.giveUp(ctx, x.Info, rse, rse.Care.Scratch)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err != nil { // keeps no others from going
+				failed = true
+				s.Why = fmt.Sprintf("%s: %v", x.Info.DID, err)
+				e.log.Warn("replica not deleted yet", "did", x.Info.DID, "rse", rse.Name, "err", err)
 			}
 		}
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.care.swept[rse.Name] = true
+	e.care.swept[rse.Name] = !failed
 	return nil
 }
 
@@ -130,17 +176,18 @@ func (h *youngest) Pop() any {
 }
 
 // candidates chooses the oldest replicas that may go, of need bytes in all, oldest first; all tells that there are no
-// others.
+// others. Those whose other copies cannot be asked for now are not chosen: they would keep others from going.
 func (e *Engine) candidates(ctx context.Context, rse *lake.RSE, need int64) (out []candidate, all bool, err error) {
 	var h youngest
 	all = true
 	sum := int64(0)
+	silent := e.silent(ctx)
 	for x, err := range e.l.Records().Records(ctx, rse.Name) {
 		if err != nil {
 			return nil, false, err
 		}
 		i := slices.IndexFunc(x.Replicas, func(r backends.Replica) bool { return r.RSE == rse.Name })
-		if i < 0 {
+		if i < 0 || e.isPassedOver(rse.Name, x.Info.DID) {
 			continue
 		}
 		c := candidate{in: x.Info, since: x.Replicas[i].Verified}
@@ -154,7 +201,8 @@ func (e *Engine) candidates(ctx context.Context, rse *lake.RSE, need int64) (out
 			if e.o.Now().Sub(c.since) < rse.Care.Grace {
 				continue
 			}
-			_, why, err := e.spare(ctx, x.Info, x.Replicas, rse.Name, rse.Care.Scratch)
+			answer := slices.DeleteFunc(slices.Clone(x.Replicas), func(r backends.Replica) bool { return silent[r.RSE] })
+			_, why, err := e.spare(ctx, x.Info, answer, rse.Name, rse.Care.Scratch)
 			if errors.Is(err, backends.ErrNotExist) || errors.Is(err, backends.ErrNotDir) {
 				continue // renamed or removed meanwhile
 			}

@@ -207,11 +207,12 @@ func (e *Engine) withPlanned(r backends.Rule, in backends.Info, have []backends.
 }
 
 // removeBad deletes what was declared BAD, now that the rule is fulfilled without it.
-// One good copy must have been verified; nothing is deleted on the word of a register.
+// One good copy must have been verified, and its storage have it now; nothing is deleted on the word of a register.
 func (e *Engine) removeBad(ctx context.Context, in backends.Info, have []backends.Replica) error {
 	verified := slices.ContainsFunc(have, func(r backends.Replica) bool {
 		return r.State == backends.Available && !r.Verified.IsZero()
 	})
+	asked := false
 	for _, r := range have {
 		rse, known := e.l.RSE(r.RSE)
 		if !verified || !known || rse.ReadOnly || r.State != backends.Bad && r.State != backends.BeingDeleted {
@@ -219,6 +220,11 @@ func (e *Engine) removeBad(ctx context.Context, in backends.Info, have []backend
 		}
 		if wasGood(r) {
 			continue // all rules have to be looked at first
+		}
+		if !asked { // what is BAD may turn out to be all that there is
+			if asked = e.anyThere(ctx, in, have); !asked {
+				return ctx.Err()
+			}
 		}
 		if err := e.removeOne(ctx, in, rse, r); err != nil {
 			return err
@@ -229,9 +235,9 @@ func (e *Engine) removeBad(ctx context.Context, in backends.Info, have []backend
 
 // removeOne deletes one of them, if it is still what is on record: somebody may have replaced it meanwhile.
 func (e *Engine) removeOne(ctx context.Context, in backends.Info, rse *lake.RSE, r backends.Replica) error {
-	release, err := e.l.Claim(ctx, in, r.RSE)
-	if err != nil {
-		return err
+	release, ok := e.l.TryClaim(in, r.RSE)
+	if !ok {
+		return nil // somebody replaces it, which may take hours; who looks at the files waits for none
 	}
 	defer release()
 	now, err := e.l.Catalogue().Replicas(ctx, in.DID)
@@ -249,12 +255,12 @@ func (e *Engine) removeOne(ctx context.Context, in backends.Info, rse *lake.RSE,
 	if err != nil {
 		return err
 	}
-	if err := e.l.RemoveAt(ctx, rse, r.PFN, 1); err != nil {
+	if err := e.l.RemoveReplica(ctx, rse, in.DID, r); err != nil {
 		e.log.Warn("bad file not deleted yet", "did", in.DID, "rse", r.RSE, "pfn", r.PFN, "err", err)
 		return nil
 	}
 	e.log.Info("bad file deleted, others are good", "did", in.DID, "rse", r.RSE, "pfn", r.PFN)
-	if err := e.l.Catalogue().DropReplica(ctx, in.DID, r.RSE); err != nil && !errors.Is(err, backends.ErrNotExist) {
+	if err := e.l.Catalogue().DropReplica(ctx, in.DID, r.RSE, r.PFN); err != nil && !errors.Is(err, backends.ErrNotExist) {
 		return err
 	}
 	return nil

@@ -40,7 +40,7 @@ func (e *Engine) reap(ctx context.Context) {
 		if e.copying(p) {
 			continue
 		}
-		err := e.reapOne(ctx, p)
+		done, err := e.reapOne(ctx, p)
 		if ctx.Err() != nil {
 			return
 		}
@@ -49,6 +49,9 @@ func (e *Engine) reap(ctx context.Context) {
 				e.log.Warn("what was removed cannot be deleted yet", "did", p.Info.DID, "err", err)
 				why = fmt.Sprintf("%s: %v", p.Info.DID, err)
 			}
+			continue
+		}
+		if !done {
 			continue
 		}
 		e.mu.Lock()
@@ -72,13 +75,18 @@ func (e *Engine) copying(p backends.Past) bool {
 }
 
 // reapOne deletes the replicas of one Past and forgets it. A PFN that the name's present
-// content or another Past of it has as well is left to that.
-func (e *Engine) reapOne(ctx context.Context, p backends.Past) error {
+// content or another Past of it has as well is left to that. done is false for one that is left alone.
+func (e *Engine) reapOne(ctx context.Context, p backends.Past) (done bool, err error) {
+	release, ok := e.l.TryClaimPast(p.Handle)
+	if !ok {
+		return false, nil // it is being undeleted
+	}
+	defer release()
 	type place struct{ rse, pfn string }
 	spared := map[place]bool{}
 	now, err := e.l.Catalogue().Replicas(ctx, p.Info.DID)
 	if err != nil && !errors.Is(err, backends.ErrNotExist) && !errors.Is(err, backends.ErrNotDir) && !errors.Is(err, backends.ErrIsDir) {
-		return err
+		return false, err
 	}
 	spare := func(rs []backends.Replica) {
 		for _, r := range rs {
@@ -86,13 +94,19 @@ func (e *Engine) reapOne(ctx context.Context, p backends.Past) error {
 		}
 	}
 	spare(now)
+	there := false
 	for other, err := range e.l.Versions().Pasts(ctx, p.Info.DID) {
 		if err != nil {
-			return err
+			return false, err
 		}
-		if other.Handle != p.Handle {
-			spare(other.Replicas)
+		if other.Handle == p.Handle {
+			there = true
+			continue
 		}
+		spare(other.Replicas)
+	}
+	if !there {
+		return false, nil // it was undeleted since it was listed, or has another name
 	}
 	var errs []error
 	for _, r := range p.Replicas {
@@ -108,12 +122,12 @@ func (e *Engine) reapOne(ctx context.Context, p backends.Past) error {
 			errs = append(errs, fmt.Errorf("RSE %s: %w", r.RSE, backends.ErrReadOnly))
 			continue
 		}
-		if err := e.l.RemoveAt(ctx, rse, r.PFN, 1); err != nil {
+		if err := e.l.RemoveReplica(ctx, rse, p.Info.DID, r); err != nil {
 			errs = append(errs, fmt.Errorf("delete %s at %s: %w", r.PFN, r.RSE, err))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		return err
+		return false, err
 	}
 	err = e.l.Versions().Purge(ctx, p.Handle)
 	if errors.Is(err, backends.ErrNotExist) { // undeleted or purged by someone else
@@ -122,5 +136,5 @@ func (e *Engine) reapOne(ctx context.Context, p backends.Past) error {
 	if err == nil {
 		e.log.Info("reaped", "did", p.Info.DID, "generation", p.Info.Generation, "copies", len(p.Replicas))
 	}
-	return err
+	return err == nil, err
 }

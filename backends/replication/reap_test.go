@@ -1,6 +1,7 @@
 package replication_test
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -99,6 +100,42 @@ func TestReaperWaitsForCopies(t *testing.T) {
 		pass(time.Hour)
 		if s := r.Status(); s.Reaped != 1 || len(r.disks["A"].Paths())+len(r.disks["B"].Paths()) != 0 {
 			t.Errorf("status %+v; at A %q, at B %q", s, r.disks["A"].Paths(), r.disks["B"].Paths())
+		}
+	})
+}
+
+// TestReaperAndUndelete: what is undeleted after its time, but before its turn, stays; what is being deleted is not
+// undeleted any more.
+func TestReaperAndUndelete(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		a, b := r.file("a", "A", "B"), r.file("b", "A", "B")
+		r.cat.Remove(ctx, a.DID)
+		r.cat.Remove(ctx, b.DID)
+		handles := map[string]string{}
+		for p := range r.cat.Pasts(ctx, backends.DID{}) {
+			handles[p.Info.DID.Name] = p.Handle
+		}
+		undelete := once(func() {
+			if err := r.l.Undelete(ctx, handles["/s/a"]); !errors.Is(err, backends.ErrBusy) {
+				t.Errorf("a is being deleted: %v", err)
+			}
+			if err := r.l.Undelete(ctx, handles["/s/b"]); err != nil {
+				t.Errorf("b is not: %v", err)
+			}
+		})
+		r.disks["A"].Fail(func(op, path string) error {
+			if op == "remove" && path == "A/a" {
+				undelete()
+			}
+			return nil
+		})
+		r.start()
+		pass(laketest.Grace + time.Hour)
+		if got := r.at(b); got != "A B" {
+			t.Errorf("b is at %s", got)
+		}
+		if s := r.Status(); s.Reaped != 1 || s.ReapWaiting != 0 || r.disks["B"].Get("B/a") != nil {
+			t.Errorf("status %+v, at B %v", s, r.disks["B"].Paths())
 		}
 	})
 }

@@ -7,10 +7,12 @@ import (
 	"time"
 
 	"tarn/backends"
+	"tarn/backends/lake"
+	"tarn/backends/lake/laketest"
 )
 
 // TestBadReplicaThatIsReplacedMeanwhileStays: what was BAD when its removal was decided may be good again when its turn comes, for
-// whoever verified it or made another copy there had the claim.
+// when somebody verified it or made another copy there.
 func TestBadReplicaThatIsReplacedMeanwhileStays(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -30,18 +32,20 @@ func TestBadReplicaThatIsReplacedMeanwhileStays(t *testing.T) {
 				if err := r.l.DeclareBad(ctx, in, "B", errors.New("rotten")); err != nil {
 					t.Fatal(err)
 				}
-				release, err := r.l.Claim(ctx, in, "B")
-				if err != nil {
-					t.Fatal(err)
-				}
+				change := once(func() {
+					if err := r.cat.PutReplica(ctx, in.DID, in.Generation, c.now); err != nil {
+						t.Error(err)
+					}
+					r.disks["B"].Put(c.now.PFN, content("a"))
+				})
+				r.disks["A"].Fail(func(op, _ string) error {
+					if op == "stat" { // it has been chosen, and the other copy is asked for
+						change()
+					}
+					return nil
+				})
 				r.rule(in.DID, 1, "A")
-				r.start() // it chooses to remove the copy, and waits for the claim
-				if err := r.cat.PutReplica(ctx, in.DID, in.Generation, c.now); err != nil {
-					t.Fatal(err)
-				}
-				r.disks["B"].Put(c.now.PFN, content("a"))
-				removed := r.disks["B"].Calls("remove")
-				release()
+				r.start()
 				pass(time.Second)
 				if got := r.at(in); got != c.at {
 					t.Errorf("it is at %s, want %s", got, c.at)
@@ -49,8 +53,36 @@ func TestBadReplicaThatIsReplacedMeanwhileStays(t *testing.T) {
 				if got := r.disks["B"].Paths(); !slices.Equal(got, c.left) {
 					t.Errorf("left at B: %v, want %v", got, c.left)
 				}
-				if n := r.disks["B"].Calls("remove") - removed; (n > 0) != (c.left == nil) {
+				if n := r.disks["B"].Calls("remove"); (n > 0) != (c.left == nil) {
 					t.Errorf("%d removals", n)
+				}
+			})
+		})
+	}
+}
+
+// TestWhatACrashLeftInPlaceOfABadCopyGoesWithIt, when it is deleted and when its file is.
+func TestWhatACrashLeftInPlaceOfABadCopyGoesWithIt(t *testing.T) {
+	for _, how := range []string{"rule", "drain", "removed"} {
+		t.Run(how, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, r *rig) {
+				in := r.file("a", "A", "B")
+				if err := r.l.DeclareBad(ctx, in, "B", errors.New("rotten")); err != nil {
+					t.Fatal(err)
+				}
+				r.disks["B"].Put(r.l.Replacement(in.DID, "B/a"), content("a"))
+				switch how {
+				case "rule":
+					r.rule(in.DID, 1, "A")
+				case "drain":
+					r.care("B", lake.Care{Drain: true})
+				case "removed":
+					r.cat.Remove(ctx, in.DID)
+				}
+				r.start()
+				pass(laketest.Grace + time.Hour)
+				if got := r.disks["B"].Paths(); len(got) > 0 {
+					t.Errorf("left at B: %v", got)
 				}
 			})
 		})

@@ -189,6 +189,19 @@ func (e *Engine) begin(ctx context.Context, slots chan struct{}, w work) {
 	})
 }
 
+// stillExpired reads a rule anew, which may have waited for its turn for minutes.
+func (e *Engine) stillExpired(ctx context.Context, r backends.RuleStatus) (bool, error) {
+	for now, err := range e.l.Rules().RulesOf(ctx, r.DID) {
+		if err != nil {
+			return false, err
+		}
+		if now.ID == r.ID {
+			return expired(now, e.o.Now()), nil
+		}
+	}
+	return true, nil // it is gone
+}
+
 func expired(r backends.RuleStatus, now time.Time) bool {
 	return !r.Expires.IsZero() && !now.Before(r.Expires)
 }
@@ -198,7 +211,13 @@ func expired(r backends.RuleStatus, now time.Time) bool {
 func (e *Engine) evaluate(ctx context.Context, w work, wait bool) {
 	r := w.rule
 	if expired(r, e.o.Now()) {
-		err := e.l.Rules().DeleteRule(ctx, r.ID)
+		still, err := e.stillExpired(ctx, r)
+		if err == nil && !still {
+			return // it was added again since it was read
+		}
+		if err == nil {
+			err = e.l.Rules().DeleteRule(ctx, r.ID)
+		}
 		if err != nil && !errors.Is(err, backends.ErrNotExist) {
 			e.log.Warn("expired rule not deleted", "rule", r.ID, "did", r.DID, "err", err)
 			return

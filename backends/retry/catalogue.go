@@ -97,8 +97,8 @@ func (c *Catalogue) PutReplica(ctx context.Context, d backends.DID, gen backends
 }
 
 // DropReplica implements backends.Catalogue.
-func (c *Catalogue) DropReplica(ctx context.Context, d backends.DID, rse string) error {
-	return do(ctx, c.o, "drop replica", func(int) error { return c.inner.DropReplica(ctx, d, rse) })
+func (c *Catalogue) DropReplica(ctx context.Context, d backends.DID, rse, pfn string) error {
+	return do(ctx, c.o, "drop replica", func(int) error { return c.inner.DropReplica(ctx, d, rse, pfn) })
 }
 
 // Meta implements backends.Catalogue.

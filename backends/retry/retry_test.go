@@ -297,9 +297,9 @@ func (memory) Replicas(context.Context, backends.DID) ([]backends.Replica, error
 func (memory) PutReplica(context.Context, backends.DID, backends.Generation, backends.Replica) error {
 	return nil
 }
-func (memory) DropReplica(context.Context, backends.DID, string) error    { return nil }
-func (memory) Meta(context.Context, backends.DID) (backends.Meta, error)  { return nil, nil }
-func (memory) SetMeta(context.Context, backends.DID, backends.Meta) error { return nil }
+func (memory) DropReplica(context.Context, backends.DID, string, string) error { return nil }
+func (memory) Meta(context.Context, backends.DID) (backends.Meta, error)       { return nil, nil }
+func (memory) SetMeta(context.Context, backends.DID, backends.Meta) error      { return nil }
 
 func TestCatalogue(t *testing.T) {
 	f := fault.NewCatalogue(memory{})
@@ -330,7 +330,7 @@ func TestCatalogue(t *testing.T) {
 		"Detach":      func() error { return c.Detach(ctx, d, d) },
 		"Replicas":    func() error { _, err := c.Replicas(ctx, d); return err },
 		"PutReplica":  func() error { return c.PutReplica(ctx, d, "", backends.Replica{}) },
-		"DropReplica": func() error { return c.DropReplica(ctx, d, "r") },
+		"DropReplica": func() error { return c.DropReplica(ctx, d, "r", "") },
 		"Meta":        func() error { _, err := c.Meta(ctx, d); return err },
 		"SetMeta":     func() error { return c.SetMeta(ctx, d, nil) },
 	}

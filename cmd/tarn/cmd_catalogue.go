@@ -18,10 +18,12 @@ import (
 
 func (s *session) catalogueCommand() *cli.Command {
 	return &cli.Command{
-		Name: "catalogue", Category: groupLake, Usage: "back the catalogue up, and bring it back",
-		Description: `The catalogue knows all names, checksums, places and rules; the bytes of files are not in it. What
-has been written since a backup is found again by tarn fsck.`,
-		Subcommands: []*cli.Command{
+		Name: "catalogue", Category: groupLake, Usage: "the catalogue as DIRAC's users know it; back it up, and bring it back",
+		Description: `The catalogue knows all names, metadata, checksums, places and rules; the bytes of files are not in it.
+What has been written since a backup is found again by tarn fsck. The other commands do what the methods
+of DIRAC's file catalogue do: with --json those about many names give one object
+{"Successful": {LFN: VALUE}, "Failed": {LFN: REASON}}.`,
+		Subcommands: append(s.fileCatalogueCommands(), []*cli.Command{
 			{
 				Name: "backup", Usage: "write all of it to a file", ArgsUsage: "FILE|-",
 				Description: `Writes the catalogue as it is at this moment, mounted or not, while everything goes on. FILE appears
@@ -49,7 +51,7 @@ deleted. Then tarn fsck tells what has changed since the backup.`,
 					return s.restore(c.Context, c.Args().First(), c.Bool("force"))
 				},
 			},
-		},
+		}...),
 	}
 }
 

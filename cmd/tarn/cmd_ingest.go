@@ -111,26 +111,29 @@ Example:
 			if err := want(c, 1, 1); err != nil {
 				return err
 			}
-			req, err := definition(c)
+			req, wrong := definition(c)
+			complete := true
 			for _, f := range []string{"watch", "to"} {
 				if c.String(f) == "" {
-					err = errors.Join(err, usage([]string{"ingest", "add"}, "ingest add wants --%s", f))
+					complete = false
+					wrong = errors.Join(wrong, usage([]string{"ingest", "add"}, "ingest add wants --%s", f))
 				}
 			}
-			if err != nil {
-				return err
+			// What the lake finds wrong with it is told together with what is wrong with the flags.
+			if req.Check = wrong != nil; req.Check && (!complete || len(req.Rules) == 0) {
+				return wrong
 			}
 			req.Name, req.Paused = c.Args().First(), c.Bool("paused")
+			var err error
 			if req.Dir, err = filepath.Abs(c.String("watch")); err != nil {
 				return fmt.Errorf("ingest add: %w", err)
 			}
 			var st ingest.Status
-			err = call[struct{}](c.Context, s, []string{c.String("to")}, "ingest/add", func(ps []control.Text) any {
+			if err = call[struct{}](c.Context, s, []string{c.String("to")}, "ingest/add", func(ps []control.Text) any {
 				req.Target = string(ps[0])
 				return req
-			}, nil, &st)
-			if err != nil {
-				return err
+			}, nil, &st); err != nil || wrong != nil {
+				return errors.Join(wrong, err)
 			}
 			return s.t.object(st, func() {
 				s.t.say("%s is watched, its files go to %s; `tarn ingest show %s --follow` tells how far they are", control.Text(st.Dir).Quote(), control.Text(st.Target).Quote(), st.Name)

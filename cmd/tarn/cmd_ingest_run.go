@@ -92,9 +92,9 @@ func recordsOf(ctx context.Context, client *control.Client, name string) iter.Se
 
 func (s *session) ingestRunCommand() *cli.Command {
 	return &cli.Command{
-		Name: "run", Usage: "work on the ingests without a mount, or take in a folder once", ArgsUsage: "[DIR LAKEPATH]",
-		Description: `Without arguments it works on all ingests that are not paused until it is interrupted, on a machine where the lake is
-not mounted. With --once DIR LAKEPATH it makes a single pass over a folder: it ends when all files that were complete are safe, and deleted
+		Name: "run", Usage: "work on the ingests without a mount, or take in a folder once", ArgsUsage: "[NAME... | DIR LAKEPATH]",
+		Description: `It works on the ingests of these names, or on all that are not paused, until it is interrupted, on a machine where the
+lake is not mounted. With --once DIR LAKEPATH it makes a single pass over a folder: it ends when all files that were complete are safe, and deleted
 if that is asked for. A pass that was interrupted is carried on by the next one. Where the lake is mounted the daemon makes the pass.
 Exit code 6 when files are stuck.
 
@@ -102,6 +102,7 @@ Exit code 6 when files are stuck.
 
 Examples:
    tarn ingest run
+   tarn ingest run lapalma
    tarn ingest run --once /data/night /ctao/dl0/night --rule 'copies=2 rse_type=DISK' --report night.html`,
 		Flags: append([]cli.Flag{
 			&cli.BoolFlag{Name: "once", Usage: "a single pass over DIR"},
@@ -115,21 +116,18 @@ Examples:
 				}
 				return s.ingestOnce(c)
 			}
-			if err := want(c, 0, 0); err != nil {
-				return err
-			}
 			for _, f := range []string{"rule", "pattern", "delete-source", "name"} {
 				if c.IsSet(f) {
 					return usage([]string{"ingest", "run"}, "--%s goes with --once; `tarn ingest add` defines what runs without it", f)
 				}
 			}
-			return s.ingestRun(c.Context, c.String("report"))
+			return s.ingestRun(c.Context, c.String("report"), c.Args().Slice())
 		},
 	}
 }
 
 // ingestLake opens the lake with everything that an ingest needs, in this process.
-func (s *session) ingestLake(all bool) (*opened, *control.Client, error) {
+func (s *session) ingestLake() (*opened, *control.Client, error) {
 	file, _, err := s.pick()
 	if err != nil {
 		return nil, nil, err
@@ -140,7 +138,7 @@ func (s *session) ingestLake(all bool) (*opened, *control.Client, error) {
 	}
 	raiseFiles()
 	limitMemory(int64(cfg.Memory))
-	o, err := openLake(cfg, openOptions{Replicate: true, Ingest: all, Log: s.logger(), Now: s.t.now})
+	o, err := openLake(cfg, openOptions{Replicate: true, Log: s.logger(), Now: s.t.now})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -150,9 +148,9 @@ func (s *session) ingestLake(all bool) (*opened, *control.Client, error) {
 	return o, client, nil
 }
 
-// ingestRun works on all ingests until ctx ends, which is no error.
-func (s *session) ingestRun(ctx context.Context, page string) (err error) {
-	o, client, err := s.ingestLake(true)
+// ingestRun works on the ingests of these names, or on all, until ctx ends, which is no error.
+func (s *session) ingestRun(ctx context.Context, page string, names []string) (err error) {
+	o, client, err := s.ingestLake()
 	if errors.Is(err, backends.ErrBusy) {
 		return control.Fail(err, "the daemon of a mount works on the ingests by itself: `tarn ingest ls`", "%v", err)
 	}
@@ -163,6 +161,10 @@ func (s *session) ingestRun(ctx context.Context, page string) (err error) {
 	if o.ingests == nil {
 		return o.noIngests
 	}
+	if err := s.canRun(ctx, client, names); err != nil {
+		return err
+	}
+	o.runIngests(names...)
 	// The commands are clients of this process, as they are of a mount's daemon.
 	d := control.Daemon{PID: os.Getpid(), Lake: o.cfg.File(), Started: s.t.now(), Version: versionString()}
 	svc := o.service()
@@ -180,20 +182,41 @@ func (s *session) ingestRun(ctx context.Context, page string) (err error) {
 		defer cancel()
 		err = errors.Join(err, api.Close(end), svc.Close(), closeSocket())
 	}()
-	var names []string
+	only := len(names) > 0
 	for _, st := range o.ingests.List() {
-		names = append(names, st.Name)
+		if !only {
+			names = append(names, st.Name)
+		}
 	}
 	s.t.say("%s; interrupt to end", count(int64(len(names)), "ingest"))
 	<-ctx.Done()
 	if page == "" {
 		return nil
 	}
-	names = names[:0]
-	for _, st := range o.ingests.List() {
-		names = append(names, st.Name)
+	if !only { // some may have come since
+		names = names[:0]
+		for _, st := range o.ingests.List() {
+			names = append(names, st.Name)
+		}
 	}
 	return s.writeReport(context.WithoutCancel(ctx), client, page, names...)
+}
+
+// canRun wants ingests of these names that are not paused.
+func (s *session) canRun(ctx context.Context, client *control.Client, names []string) error {
+	for _, name := range names {
+		var st ingest.Status
+		if err := control.Call[struct{}](ctx, client, "ingest/show", control.IngestRequest{Name: name}, nil, nil, &st); err != nil {
+			return err
+		}
+		if st.Single {
+			return usage([]string{"ingest", "run"}, "%s was a single pass; `tarn ingest run --once DIR LAKEPATH` makes another one", name)
+		}
+		if st.Paused {
+			return usage([]string{"ingest", "run"}, "%s is paused; `tarn ingest resume %s` ends that", name, name)
+		}
+	}
+	return nil
 }
 
 // ingestOnce makes a single pass, in the daemon where there is one.
@@ -213,7 +236,7 @@ func (s *session) ingestOnce(c *cli.Context) (err error) {
 	req.Target = paths[0]
 	client, _, err := s.needDaemon(c.Context)
 	if errors.Is(err, control.ErrNoDaemon) {
-		_, client, err = s.ingestLake(false)
+		_, client, err = s.ingestLake()
 	}
 	if err != nil {
 		return err

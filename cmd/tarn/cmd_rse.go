@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -212,8 +213,14 @@ func (s *session) drainStatus(ctx context.Context, name string, show bool) (last
 			state = "draining"
 		}
 		removed, why := "", ""
+		if d.Past.Files > 0 {
+			why = fmt.Sprintf("%d removed or replaced until their grace period ends", d.Past.Files)
+		}
+		if d.Care != nil && d.Care.Why != "" {
+			why = d.Care.Why
+		}
 		if d.Care != nil {
-			removed, why = strconv.FormatInt(d.Care.Removed, 10), d.Care.Why
+			removed = strconv.FormatInt(d.Care.Removed, 10)
 		}
 		return l.add(d, d.Name, state, strconv.FormatInt(d.Left.Files, 10), s.t.size(d.Left.Bytes), removed, why)
 	}, nil)
@@ -229,6 +236,7 @@ func (s *session) awaitDrain(ctx context.Context, name string) error {
 	defer m.end()
 	first := int64(-1)
 	for {
+		began := time.Now()
 		d, err := s.drainStatus(ctx, name, false)
 		if err != nil {
 			return err
@@ -236,6 +244,9 @@ func (s *session) awaitDrain(ctx context.Context, name string) error {
 		switch {
 		case d.Left.Files == 0:
 			s.t.say("%s is empty", name)
+			if d.Past.Files > 0 {
+				s.t.note("%s, %s, of what was removed or replaced lie there until their grace period ends", count(d.Past.Files, "copy"), human(d.Past.Bytes))
+			}
 			return nil
 		case !d.Daemon:
 			return control.Fail(control.ErrNoDaemon, "", "%s has %s left, and nobody makes copies while the lake is not mounted", name, count(d.Left.Files, "replica"))
@@ -249,7 +260,7 @@ func (s *session) awaitDrain(ctx context.Context, name string) error {
 		}
 		m.show(p)
 		select {
-		case <-time.After(time.Second):
+		case <-time.After(max(time.Second, 10*time.Since(began))): // it counts all there are
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

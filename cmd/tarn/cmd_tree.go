@@ -227,11 +227,15 @@ func (s *session) findCommand() *cli.Command {
 KEY OP VALUE side by side or joined by and, or, not and parentheses. OP is one of
 = != > >= < <= in like; a list is a,b; times are ISO. Keys are metadata, also of the directories
 above, and name scope did type size mtime checksum adler32 md5 sha256.
+What DIRAC's users write is understood: wildcards * and ? behind =, the words Any and Missing, a key
+given twice, the keys SE Path FileName User Group Size GUID Status CreationDate ..., and dictionaries
+in JSON. Keys that are declared (tarn catalogue field) are compared by their type.
 In a mount the same is a directory: .tarn/find/QUERY/
 
 Examples:
    tarn find 'obs_id=5029747 and level=DL3'
-   tarn find /ctao 'telescope in LST-1,LST-2 mtime>2026-01-01 not size<1000000'`,
+   tarn find /ctao 'telescope in LST-1,LST-2 mtime>2026-01-01 not size<1000000'
+   tarn find '{"particle": {"in": ["gamma", "electron"]}, "configuration_id": {">=": 13}}'`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "long", Aliases: []string{"l"}, Usage: "as ls -l"},
 			&cli.BoolFlag{Name: "print0", Aliases: []string{"0"}, Usage: "paths as they are, each ended by a NUL"},
@@ -337,7 +341,7 @@ Examples:
 					&cli.BoolFlag{Name: "json-value", Usage: "values are JSON"},
 				},
 				Action: func(c *cli.Context) error {
-					paths, meta, err := metaArgs(c)
+					paths, meta, err := metaArgs(c, false)
 					if err != nil {
 						return err
 					}
@@ -353,8 +357,8 @@ Examples:
 	}
 }
 
-// metaArgs splits PATH... KEY=VALUE...; a path that holds "=" begins with "/" or "./".
-func metaArgs(c *cli.Context) (paths []string, meta backends.Meta, err error) {
+// metaArgs splits PATH... KEY=VALUE..., of which none may be there with pathsOnly; a path that holds "=" begins with "/" or "./".
+func metaArgs(c *cli.Context, pathsOnly bool) (paths []string, meta backends.Meta, err error) {
 	meta = backends.Meta{}
 	for _, a := range c.Args().Slice() {
 		k, v, ok := strings.Cut(a, "=")
@@ -381,7 +385,7 @@ func metaArgs(c *cli.Context) (paths []string, meta backends.Meta, err error) {
 	for _, k := range c.StringSlice("delete") {
 		meta[k] = nil
 	}
-	if len(paths) == 0 || len(meta) == 0 {
+	if len(paths) == 0 || len(meta) == 0 && !pathsOnly {
 		return nil, nil, usage([]string{"meta", "set"}, "want at least one PATH and one KEY=VALUE")
 	}
 	return paths, meta, nil

@@ -83,15 +83,15 @@ func (o *opened) ingestCopies() (out []compare.Place) {
 	return out
 }
 
-// runIngests works on all that are not paused until the lake is closed.
-func (o *opened) runIngests() {
+// runIngests works on all that are not paused, or only on those that are named, until the lake is closed.
+func (o *opened) runIngests(names ...string) {
 	if o.ingests == nil {
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := o.ingests.Run(ctx); err != nil && ctx.Err() == nil {
+		if err := o.ingests.RunOnly(ctx, names...); err != nil && ctx.Err() == nil {
 			o.log.Error("the ingests ended", "err", err)
 		}
 	})

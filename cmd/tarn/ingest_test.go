@@ -150,6 +150,9 @@ func TestIngestBadInput(t *testing.T) {
 	}{
 		{control.CodeUsage, []string{"--rule", "--watch", "--to"}, add("n")},
 		{control.CodeUsage, []string{"copies", "from:", "bandwidth"}, add("n", "--watch", src, "--to", "/ctao/x", "--rule", "copies=none rse=A", "--rule", "rse=A from=((", "--bandwidth", "fast")},
+		{control.CodeUsage, []string{"--bandwidth", "nosuch", "not there"}, add("n", "--watch", filepath.Join(src, "not there"), "--to", "/nosuch/x", "--rule", "rse=PIC-DISK", "--bandwidth", "fast")}, // of flags and lake, too
+		{control.CodeUsage, []string{"--bandwidth"}, add("n", append(good, "--bandwidth", "fast")...)},
+		{control.CodeNoFile, []string{`no ingest "n"`}, []string{"ingest", "run", "n"}},
 		{control.CodeUsage, []string{"NOWHERE"}, add("n", "--watch", src, "--to", "/ctao/dl0/x", "--rule", "rse=NOWHERE")},
 		{control.CodeUsage, []string{"2 copies"}, add("n", "--watch", src, "--to", "/ctao/dl0/x", "--rule", "copies=2 rse=PIC-DISK")},
 		{control.CodeUsage, nil, add("n", "--watch", filepath.Join(src, "not there"), "--to", "/ctao/dl0/x", "--rule", "rse=PIC-DISK")},
@@ -182,6 +185,7 @@ func TestIngestBadInput(t *testing.T) {
 	}
 
 	c.ok(add("one", append(good, "--paused")...)...)
+	c.fails(control.CodeUsage, []string{"one is paused", "resume one"}, "ingest", "run", "one")
 	c.fails(control.CodeOther, []string{"one"}, add("one", append(good, "--paused")...)...)
 	c.fails(control.CodeUsage, []string{"one"}, add("two", good...)...)
 	c.fails(control.CodeUsage, []string{"one"}, add("two", "--watch", filepath.Join(src, "a"), "--to", "/ctao/dl0/y", "--rule", "rse=PIC-DISK")...)
@@ -264,6 +268,29 @@ func TestIngestRun(t *testing.T) {
 	}
 	if out := c.ok("ingest", "audit", "n"); !strings.Contains(out, "5 deletions proved, 0 not") {
 		t.Errorf("audit says %q", out)
+	}
+
+	// The same, of this one alone.
+	ctx, end = context.WithCancel(t.Context())
+	defer end()
+	other := t.TempDir()
+	c.ok("ingest", "add", "other", "--watch", other, "--to", "/ctao/dl0/other", "--delete-source", "after-rules", "--rule", "rse=PIC-DISK")
+	nightOf(t, src, 3)
+	nightOf(t, other, 2)
+	go func() {
+		ended <- run(ctx, []string{"tarn", "--lake", c.lake, "ingest", "run", "n"}, strings.NewReader(""), io.Discard, io.Discard)
+	}()
+	for give := time.Now().Add(30 * time.Second); len(filesBelow(t, src)) > 0; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(give) {
+			t.Fatalf("run n leaves %q", filesBelow(t, src))
+		}
+	}
+	end()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if left := filesBelow(t, other); len(left) != 2 {
+		t.Errorf("run n leaves %q of another ingest", left)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"tarn/backends/catalogue/rucio/rest"
 	"tarn/backends/checksum"
 	"tarn/backends/credential"
+	"tarn/backends/filecat"
 	"tarn/backends/ingest"
 	"tarn/backends/lake"
 	"tarn/backends/naming"
@@ -67,6 +68,7 @@ type opened struct {
 	journal *journal.Journal
 	fs      *vfs.FS
 	engine  *replication.Engine // nil without Replicate
+	files   *filecat.Catalogue  // nil where the catalogue keeps no side records
 	ingests *ingest.Set
 
 	noIngests error             // why these could not be opened
@@ -103,6 +105,7 @@ func openLake(cfg *config.Config, opt openOptions) (_ *opened, err error) {
 	for _, w := range cfg.WriteRules {
 		lo.WriteRules = append(lo.WriteRules, backends.Rule{Copies: w.Copies, Expression: w.Expression, Comment: w.Comment})
 	}
+	o.files = fileCatalogue(o.cat, o.now)
 	if o.lake, err = lake.New(lo); err != nil {
 		return nil, err
 	}
@@ -417,12 +420,16 @@ func (o *opened) openFS() (err error) {
 	if ahead.Files == 0 {
 		ahead.Files = -1
 	}
-	o.fs, err = vfs.New(vfs.Options{
+	vo := vfs.Options{
 		Lake: o.lake, Cache: o.cache, Journal: o.journal,
 		ReadOnly: m.ReadOnly, NoDelete: !m.Delete, Delay: max(o.cfg.Journal.Delay.D(), time.Nanosecond), Close: vfs.CloseMode(o.cfg.Journal.Close),
 		Nodes:  int(o.cfg.Memory / 8 / vfs.NodeBytes),
 		Policy: policyOf(r.Policy), ReadAhead: ahead, RecallTimeout: r.Timeout.D(), OnSafe: o.kick(), Log: o.log, Now: o.now,
-	})
+	}
+	if o.files != nil {
+		vo.CheckMeta, vo.Query = o.checkMeta, o.files.Query
+	}
+	o.fs, err = vfs.New(vo)
 	if err != nil {
 		return fmt.Errorf("open lake %s: %w", o.cfg.Name, err)
 	}
@@ -448,7 +455,7 @@ func policyOf(p config.Policy) vfs.Policy {
 
 // service shows the lake to the commands.
 func (o *opened) service() *control.Service {
-	s := &control.Service{FS: o.fs, Lake: o.lake, Cache: o.cache, Ingest: o.ingests, NoIngest: o.noIngests, Name: o.cfg.Name, Folders: o.folders, Scratch: o.cfg.Run, SetRSE: o.setRSE, Copies: o.ingestCopies, Log: o.log, Now: o.now}
+	s := &control.Service{FS: o.fs, Lake: o.lake, Cache: o.cache, Files: o.files, Ingest: o.ingests, NoIngest: o.noIngests, Name: o.cfg.Name, Folders: o.folders, Scratch: o.cfg.Run, SetRSE: o.setRSE, Copies: o.ingestCopies, Log: o.log, Now: o.now}
 	if o.rucio != nil {
 		s.Remote = remote{o}
 	}

@@ -63,6 +63,13 @@ func TestRSEUsageAndSet(t *testing.T) {
 	c.fails(control.CodeUsage, []string{"KEY=VALUE"}, "rse", "set", "PIC-DISK", "high")
 	c.fails(control.CodeUsage, []string{"name an RSE"}, "rse", "drain", "--wait")
 
+	c.fails(control.CodeFatal, []string{"drain_to"}, "rse", "drain", "PIC-DISK", "--to", "(")
+	c.fails(control.CodeUsage, []string{"matches no other RSE"}, "rse", "drain", "PIC-DISK", "--to", "NOWHERE")
+	c.fails(control.CodeUsage, []string{"matches no other RSE"}, "rse", "drain", "PIC-DISK", "--to", "PIC-DISK")
+	if out := c.ok("rse", "drain", "PIC-DISK", "--status"); !strings.Contains(out, "not drained") {
+		t.Errorf("a drain that was refused is begun: %q", out)
+	}
+
 	out := c.ok("rse", "drain", "PIC-DISK", "--to", "CNAF-DISK")
 	if !strings.Contains(out, "waits for a mount") || !strings.Contains(out, "3") {
 		t.Errorf("drain says %q", out)
@@ -150,6 +157,21 @@ func TestCareOfAMountedLake(t *testing.T) {
 	}
 	rows, _ := m.checked(0, "check", "--rse", "*", "--deep", "--grace", "0")
 	m.same(rows)
+
+	// What was removed lies there, too, until its grace period ends.
+	if err := os.Remove(filepath.Join(dir, "new")); err != nil {
+		t.Fatal(err)
+	}
+	var d control.RSEDrain
+	waitFor(t, func() bool {
+		if err := json.Unmarshal([]byte(m.ok("rse", "drain", other, "--status", "--json")), &d); err != nil {
+			t.Fatal(err)
+		}
+		return d.Past == control.Held{Files: 1, Bytes: 3} && d.Left.Files == 40
+	})
+	if out := m.ok("rse", "drain", other, "--status"); !strings.Contains(out, "1 removed or replaced") {
+		t.Errorf("status says\n%s", out)
+	}
 	m.ok("umount", m.point)
 }
 

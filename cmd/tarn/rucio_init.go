@@ -52,7 +52,7 @@ func rucioLakeFile(name string, conf rest.Config, write string) string {
 	if conf.AuthHost != conf.Host {
 		b.WriteString(line("auth_url", conf.AuthHost, ""))
 	}
-	b.WriteString(line("client_config", conf.From, "   # how to log in: no secret stands in this file"))
+	b.WriteString(line("client_config", conf.From, "   # how to log in"))
 	b.WriteString(line("account", conf.Account, ""))
 	b.WriteString(`  layout: contents   # or lfn, with scope_algorithm and roots: the names of DIDs are paths
   ttl: 1m            # how long an answer of the server is taken for true

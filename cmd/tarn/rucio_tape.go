@@ -116,7 +116,7 @@ func (t *rucioTape) same(ctx context.Context, d backends.DID, account string) (i
 		return nil
 	})
 	if err == nil && id == "" {
-		err = fmt.Errorf("Rucio says that there is such a rule, and shows none: %w: %w", backends.ErrUnavailable, backends.ErrTemporary)
+		err = fmt.Errorf("there is such a rule in Rucio, which shows none: %w: %w", backends.ErrUnavailable, backends.ErrTemporary)
 	}
 	return id, err
 }
@@ -194,5 +194,5 @@ func (t *rucioTape) Release(context.Context, backends.RecallID, ...string) error
 
 // Plan cannot tell: Rucio does not know the tapes.
 func (t *rucioTape) Plan(context.Context, ...string) (backends.RecallPlan, error) {
-	return backends.RecallPlan{}, fmt.Errorf("Rucio does not tell what a recall costs: %w", backends.ErrNotSupported)
+	return backends.RecallPlan{}, fmt.Errorf("what a recall costs is not told by Rucio: %w", backends.ErrNotSupported)
 }

@@ -153,6 +153,9 @@ func (v *FS) MkdirAs(ctx context.Context, dir *Node, name string, mode uint32, c
 		return nil, err
 	}
 	defer done()
+	if dir.Info().Type == backends.Dataset && v.lake.Served() {
+		return nil, fmt.Errorf("mkdir %s: %s is a dataset, which holds nothing but files in Rucio; make the directory beside it: %w", path.Join(dir.Path(), name), dir.Path(), backends.ErrImmutable)
+	}
 	if v.unsentAt(dir.Path(), name) != nil {
 		return nil, fmt.Errorf("mkdir %s: %w", path.Join(dir.Path(), name), backends.ErrExist)
 	}

@@ -84,6 +84,14 @@ func (v *FS) walk(ctx context.Context, n *Node, above []uint64, yield func(Walke
 	}
 }
 
+// Query reads a query for Find.
+func (v *FS) Query(ctx context.Context, text string) (query.Expr, error) {
+	if v.opt.Query == nil {
+		return query.Parse(text)
+	}
+	return v.opt.Query(ctx, text)
+}
+
 // Find streams what matches the query at or below the lake path root. Files that are
 // not registered yet are matched on what the journal knows of them.
 func (v *FS) Find(ctx context.Context, root string, q query.Expr) iter.Seq2[Walked, error] {
@@ -95,12 +103,22 @@ func (v *FS) Find(ctx context.Context, root string, q query.Expr) iter.Seq2[Walk
 		}
 		did := n.did()
 		n.Forget(1)
+		known := map[backends.DID]string{} // of collections
 		for in, err := range v.lake.Catalogue().Find(ctx, did, q) {
+			var p string
+			if err == nil {
+				if p, err = v.lake.PathOf(ctx, in.DID, known); isNotExist(err) {
+					continue // removed meanwhile
+				}
+			}
 			if err != nil {
 				yield(Walked{}, err)
 				return
 			}
-			if !yield(Walked{v.lake.DIDPath(in.DID), in}, nil) {
+			if len(known) > maxKnown {
+				clear(known)
+			}
+			if !yield(Walked{p, in}, nil) {
 				return
 			}
 		}
@@ -116,6 +134,9 @@ func (v *FS) Find(ctx context.Context, root string, q query.Expr) iter.Seq2[Walk
 	}
 }
 
+// maxKnown bounds the paths of collections that a Find keeps.
+const maxKnown = 100_000
+
 // aside tells whether u is an unfinished file that a crash left: not in the tree.
 func (u *unsent) aside() bool {
 	u.mu.Lock()
@@ -127,22 +148,8 @@ func (u *unsent) aside() bool {
 func (u *unsent) lookup(key string) (any, bool) {
 	in := u.info()
 	p := u.where()
-	switch key {
-	case "name":
-		return path.Base(p), true
-	case "scope":
-		return u.fs.lake.PathDID(p).Scope, true
-	case "did":
-		return u.fs.lake.PathDID(p).String(), true
-	case "type":
-		return in.Type.String(), true
-	case "size":
-		return float64(in.Size), true
-	case "mtime":
-		return in.MTime.UTC().Format(time.RFC3339Nano), true
-	}
-	x, ok := u.entry.Record().Meta[key]
-	return x, ok
+	in.DID = u.fs.lake.PathDID(p)
+	return backends.Subject{Info: &in, Meta: u.entry.Record().Meta}.Value(key)
 }
 
 // Evict drops the local copies of the file in: from the hot cache (head and tail stay)
@@ -373,8 +380,7 @@ func (v *FS) AllowRecalls(pid uint32) bool { return v.policy.allow(pid) }
 
 // Undelete makes a replaced or removed content current again.
 func (v *FS) Undelete(ctx context.Context, p, handle string) error {
-	ver := v.lake.Versions()
-	if ver == nil {
+	if v.lake.Versions() == nil {
 		return fmt.Errorf("undelete: this catalogue keeps no old contents: %w", backends.ErrNotSupported)
 	}
 	dir, err := v.Resolve(ctx, path.Dir(p))
@@ -400,7 +406,7 @@ func (v *FS) Undelete(ctx context.Context, p, handle string) error {
 	if in, err := v.lake.Lookup(ctx, dir.Info(), path.Base(p)); err == nil && v.unsentOf(in.Inode) != nil {
 		return fmt.Errorf("undelete %s: the content that is there is not safe yet: %w", p, backends.ErrBusy)
 	}
-	if err := ver.Undelete(ctx, handle); err != nil {
+	if err := v.lake.Undelete(ctx, handle); err != nil {
 		return err
 	}
 	dir.changed(v.now())

@@ -84,13 +84,34 @@ func (v *FS) StatFS() Space {
 	return Space{Total: used + free, Free: free, Files: files}
 }
 
+// spaces are the storages that new files may go to. Where others make the copies the lake knows storages of a whole grid: then these are
+// the ones that write rules name.
+func (v *FS) spaces() []*lake.RSE {
+	if !v.lake.Served() {
+		return v.lake.RSEs()
+	}
+	var out []*lake.RSE
+	for _, w := range v.lake.WriteRules() {
+		some, err := v.lake.Matching(w.Expression)
+		if err != nil {
+			continue // lake.New has parsed it
+		}
+		for _, r := range some {
+			if now, ok := v.lake.RSE(r.Name); ok { // as it is now
+				out = append(out, now)
+			}
+		}
+	}
+	return out
+}
+
 // watchSpace asks the storages how much is free, now and then.
 func (v *FS) watchSpace(ctx context.Context) {
 	t := time.NewTicker(10 * time.Second)
 	defer t.Stop()
 	for {
 		var free int64
-		for _, r := range v.lake.RSEs() {
+		for _, r := range v.spaces() {
 			if r.ReadOnly || r.Tape != nil {
 				continue
 			}

@@ -31,6 +31,7 @@ import (
 
 	"tarn/backends"
 	"tarn/backends/lake"
+	"tarn/backends/query"
 	"tarn/cache"
 	"tarn/cache/journal"
 )
@@ -74,6 +75,11 @@ type Options struct {
 	// OnSafe is told of each file whose copies are all made, so that its rules can be
 	// looked at. It must not block.
 	OnSafe func(backends.DID)
+	// CheckMeta gives metadata in the form in which it is to be set on a DID, or an error that says why it cannot be; the
+	// DID of a file that is not registered is zero. nil: it stays as it is.
+	CheckMeta func(ctx context.Context, in backends.Info, m backends.Meta) (backends.Meta, error)
+	// Query reads a query with what is known of its keys. nil: query.Parse.
+	Query func(ctx context.Context, text string) (query.Expr, error)
 
 	Log *slog.Logger
 	Now func() time.Time

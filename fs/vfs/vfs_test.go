@@ -531,7 +531,7 @@ func (w *world) offDisk(p string) {
 			continue
 		}
 		must(w.t, w.disk.Remove(ctx, r.PFN))
-		must(w.t, w.cat.DropReplica(ctx, in.DID, r.RSE))
+		must(w.t, w.cat.DropReplica(ctx, in.DID, r.RSE, ""))
 	}
 }
 

@@ -289,6 +289,12 @@ func (v *FS) SetMeta(ctx context.Context, n *Node, m backends.Meta) error {
 	if n == v.root {
 		return fmt.Errorf("set metadata of /: %w", backends.ErrImmutable)
 	}
+	if v.opt.CheckMeta != nil {
+		var err error
+		if m, err = v.opt.CheckMeta(ctx, n.Info(), m); err != nil {
+			return err
+		}
+	}
 	defer v.holdName(n)()
 	n.mu.Lock()
 	u, unlinked := n.work, n.unlinked

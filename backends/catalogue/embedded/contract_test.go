@@ -8,7 +8,7 @@ import (
 )
 
 func opened(c *Catalogue) backendstest.Opened {
-	return backendstest.Opened{Catalogue: c, Namespace: c, Versions: c, Rules: c, Importer: c, Places: c, Records: c, Grace: c.grace,
+	return backendstest.Opened{Catalogue: c, Namespace: c, Versions: c, Rules: c, Importer: c, Places: c, Records: c, Side: c, Names: c, Grace: c.grace,
 		Check: func(t *testing.T) { checkRecords(t, c) }}
 }
 

@@ -16,7 +16,10 @@ func (c *Catalogue) Find(ctx context.Context, root backends.DID, q query.Expr) i
 		w := &walk{q: q}
 		if q != nil {
 			for _, k := range query.Keys(q) {
-				if !builtin(k) {
+				switch {
+				case k == "GUID":
+					w.keys = append(w.keys, backends.MetaGUID...)
+				case !backends.Builtin(k):
 					w.keys = append(w.keys, k)
 				}
 			}
@@ -47,6 +50,23 @@ type walk struct {
 	extra []uint64        // attached members of lfn collections, walked after their homes
 	root  uint64
 	flat  bool
+
+	// What is being matched: made once, since a closure for each entry shows in the time of a walk.
+	subject backends.Subject
+	get     func(key string) (any, bool)
+	view    *view
+	failed  error
+}
+
+// prepare makes the functions that the query and the subject ask.
+func (w *walk) prepare() {
+	w.get = func(key string) (any, bool) { return w.subject.Value(key) }
+	w.subject.Replicas = func() (rs []backends.Replica) {
+		if w.failed == nil {
+			rs, w.failed = w.view.replicas(w.subject.Info.Inode)
+		}
+		return rs
+	}
 }
 
 // frame is a collection whose children are being read.
@@ -171,10 +191,19 @@ func (w *walk) match(v *view, e *entry, above backends.Meta, emit func(backends.
 			meta = own
 		}
 	}
-	if w.q == nil || w.q.Match(func(key string) (any, bool) { return value(&e.Info, w.flat, meta, key) }) {
+	if w.q == nil {
+		emit(e.Info)
+		return meta, nil
+	}
+	if w.get == nil {
+		w.prepare()
+	}
+	w.view, w.failed = v, nil
+	w.subject.Info, w.subject.Meta, w.subject.Flat = &e.Info, meta, w.flat
+	if w.q.Match(w.get) && w.failed == nil {
 		emit(e.Info)
 	}
-	return meta, nil
+	return meta, w.failed
 }
 
 // page reads one page of the innermost collection.
@@ -295,50 +324,4 @@ func (l *lister) flatAll(v *view, emit func(*entry)) (more bool, err error) {
 		return n < pageSize, nil
 	})
 	return n == pageSize, err
-}
-
-// builtin tells whether a key of queries is not metadata.
-func builtin(key string) bool {
-	switch key {
-	case "name", "scope", "did", "type", "size", "mtime", "checksum", "adler32", "md5", "sha256":
-		return true
-	}
-	return false
-}
-
-// value is what a key of a query stands for.
-func value(in *backends.Info, flat bool, meta backends.Meta, key string) (any, bool) {
-	switch key {
-	case "name":
-		if flat {
-			return query.Text(in.DID.Name), true
-		}
-		return query.Text(treeName(false, in.DID)), true
-	case "scope":
-		return query.Text(in.DID.Scope), true
-	case "did":
-		return query.Text(in.DID.String()), true
-	case "type":
-		return query.Text(in.Type.String()), true
-	case "size":
-		return in.Size, true
-	case "mtime":
-		return in.MTime, true
-	case "checksum":
-		var all []any
-		for _, p := range []struct{ alg, hex string }{{"sha256", in.Checksums.SHA256}, {"md5", in.Checksums.MD5}, {"adler32", in.Checksums.Adler32}} {
-			if p.hex != "" {
-				all = append(all, query.Text(p.hex), query.Text(p.alg+":"+p.hex))
-			}
-		}
-		return all, len(all) > 0
-	case "adler32":
-		return query.Text(in.Checksums.Adler32), in.Checksums.Adler32 != ""
-	case "md5":
-		return query.Text(in.Checksums.MD5), in.Checksums.MD5 != ""
-	case "sha256":
-		return query.Text(in.Checksums.SHA256), in.Checksums.SHA256 != ""
-	}
-	v, ok := meta[key]
-	return v, ok
 }

@@ -109,8 +109,8 @@ func (c *Catalogue) PutReplica(ctx context.Context, d backends.DID, gen backends
 	return nil
 }
 
-// DropReplica forgets the replica at the RSE.
-func (c *Catalogue) DropReplica(ctx context.Context, d backends.DID, rse string) error {
+// DropReplica forgets the replica at the RSE, if it has this path.
+func (c *Catalogue) DropReplica(ctx context.Context, d backends.DID, rse, pfn string) error {
 	err := c.update(ctx, true, func(t *tx) error {
 		h, err := t.find().file(d)
 		if err != nil {
@@ -120,7 +120,7 @@ func (c *Catalogue) DropReplica(ctx context.Context, d backends.DID, rse string)
 		if err != nil {
 			return err
 		}
-		left := slices.DeleteFunc(rs, func(x backends.Replica) bool { return x.RSE == rse })
+		left := slices.DeleteFunc(rs, func(x backends.Replica) bool { return x.RSE == rse && (pfn == "" || x.PFN == pfn) })
 		if len(left) == len(rs) {
 			return nil
 		}

@@ -39,6 +39,7 @@ const (
 	prefixRuleOf   = 'w' // w inode id                     -> nothing: rules by DID
 	prefixRuleIn   = 'x' // x state id                     -> nothing: rules by state
 	prefixPlaces   = 'f' // f rse                          -> number of the last transaction; f rse 0 digest -> how many replicas have the path
+	prefixSide     = 'b' // b table 0 key                  -> side record
 	prefixTrash    = 'z' // z inode                        -> nothing: history of a removed collection, to be deleted
 )
 

@@ -271,14 +271,32 @@ func (c *Catalogue) look(ctx context.Context, d backends.DID) (attr, error) {
 		switch {
 		case err == nil:
 			have = got
-		case !old || !c.away(err):
+		case !c.away(err):
 			return attr{}, err
+		case !old: // it may have been seen in a directory
+			in, asked, ok := c.listed(d)
+			if !ok {
+				return attr{}, err
+			}
+			have = attr{info: in, length: -1, asked: asked}
 		}
 	}
 	if have.none {
 		return have, backends.ErrNotExist
 	}
 	return have, nil
+}
+
+// listed is what the newest listing in memory that has d says of it, if it is not older than Stale.
+func (c *Catalogue) listed(d backends.DID) (in backends.Info, asked time.Time, ok bool) {
+	c.listings.mu.Lock()
+	defer c.listings.mu.Unlock()
+	for _, v := range c.listings.lru.Values() {
+		if i, has := v.index[d]; has && v.asked.After(asked) && c.now().Sub(v.asked) < c.o.Stale {
+			in, asked, ok = v.infos[i], v.asked, true
+		}
+	}
+	return in, asked, ok
 }
 
 // ask gets one DID's row from the server.
@@ -484,6 +502,9 @@ func (c *Catalogue) AsOf(d backends.DID) time.Time {
 	}
 	if l := c.listings.get(d); l != nil && c.now().Sub(l.asked) >= c.o.TTL {
 		return l.asked
+	}
+	if _, asked, ok := c.listed(d); ok && c.now().Sub(asked) >= c.o.TTL {
+		return asked
 	}
 	return time.Time{}
 }

@@ -319,6 +319,12 @@ func (c *Catalogue) RulesOf(ctx context.Context, d backends.DID) iter.Seq2[backe
 			seen[on] = true
 			var all []rest.Rule
 			err := c.c.RulesOf(ctx, on, func(r rest.Rule) error { all = append(all, r); return nil })
+			if files := loose(on); err == nil && on == d && !seen[files] { // the rules that its files got stand there
+				seen[files] = true
+				if f, lerr := c.look(ctx, files); lerr == nil && f.info.Type == backends.Dataset {
+					err = c.c.RulesOf(ctx, files, func(r rest.Rule) error { all = append(all, r); return nil })
+				}
+			}
 			var parents []backends.DID
 			if err == nil {
 				parents, err = c.c.Parents(ctx, on)

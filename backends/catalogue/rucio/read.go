@@ -108,6 +108,11 @@ func (c *Catalogue) Member(ctx context.Context, dir, child backends.DID) (backen
 			err = backends.ErrNotExist
 		}
 	}
+	if l := c.listings.get(dir); err != nil && c.away(err) && l != nil && c.now().Sub(l.asked) < c.o.Stale { // as it was seen last
+		if i, ok := l.index[child]; ok {
+			return l.infos[i], nil
+		}
+	}
 	return a.info, edge("look up", child, err)
 }
 
@@ -270,7 +275,8 @@ func (c *Catalogue) Find(ctx context.Context, root backends.DID, q query.Expr) i
 	return func(yield func(backends.Info, error) bool) {
 		f := &finder{c: c, q: q, seen: map[backends.DID]bool{}, yield: yield}
 		for _, k := range keysOf(q) {
-			f.meta = f.meta || !builtin[k]
+			f.meta = f.meta || !backends.Builtin(k) || k == "GUID"
+			f.copies = f.copies || k == "SE" || k == "Status"
 		}
 		if !root.IsZero() {
 			in, err := c.Stat(ctx, root)
@@ -308,18 +314,17 @@ func keysOf(q query.Expr) []string {
 	return query.Keys(q)
 }
 
-// builtin are the keys that need no metadata.
-var builtin = map[string]bool{"name": true, "scope": true, "did": true, "type": true, "size": true, "mtime": true, "checksum": true, "adler32": true, "md5": true, "sha256": true}
-
 var errEnough = errors.New("enough")
 
 // finder is one Find.
 type finder struct {
-	c     *Catalogue
-	q     query.Expr
-	meta  bool
-	seen  map[backends.DID]bool
-	yield func(backends.Info, error) bool
+	c      *Catalogue
+	q      query.Expr
+	meta   bool // it asks for metadata
+	copies bool // it asks for replicas
+	rses   map[string]rest.RSE
+	seen   map[backends.DID]bool
+	yield  func(backends.Info, error) bool
 }
 
 // maxLevels bounds how deep collections may stand in one another.
@@ -344,6 +349,13 @@ func (f *finder) level(ctx context.Context, all []backends.Info, above backends.
 				return err
 			}
 		}
+		var copies map[backends.DID]rest.Replicas
+		if f.copies {
+			var err error
+			if copies, err = f.replicas(ctx, part); err != nil {
+				return err
+			}
+		}
 		for _, in := range part {
 			if f.seen[in.DID] {
 				continue // it is in several collections
@@ -354,7 +366,8 @@ func (f *finder) level(ctx context.Context, all []backends.Info, above backends.
 				m = above.Clone()
 				maps.Copy(m, own[in.DID])
 			}
-			if in.DID.Name != "" && (f.q == nil || f.q.Match(func(k string) (any, bool) { return value(in, m, k) })) && !f.yield(in, nil) {
+			subject := backends.Subject{Info: &in, Meta: m, Flat: !f.c.isLFN(), Replicas: func() []backends.Replica { return f.c.replicasOf(f.rses, copies[in.DID]) }}
+			if in.DID.Name != "" && (f.q == nil || f.q.Match(subject.Value)) && !f.yield(in, nil) {
 				return errEnough
 			}
 			if !in.IsDir() {
@@ -378,32 +391,21 @@ func (f *finder) level(ctx context.Context, all []backends.Info, above backends.
 	return nil
 }
 
-// value is what a query sees of a DID.
-func value(in backends.Info, m backends.Meta, key string) (any, bool) {
-	switch key {
-	case "name":
-		return in.DID.Name[strings.LastIndexByte(in.DID.Name, '/')+1:], true
-	case "scope":
-		return in.DID.Scope, true
-	case "did":
-		return in.DID.String(), true
-	case "type":
-		return in.Type.String(), true
-	case "size":
-		return in.Size, true
-	case "mtime":
-		return in.MTime, true
-	case "checksum":
-		return in.Checksums.String(), in.Checksums.String() != ""
-	case "adler32":
-		return in.Checksums.Adler32, in.Checksums.Adler32 != ""
-	case "md5":
-		return in.Checksums.MD5, in.Checksums.MD5 != ""
-	case "sha256":
-		return nil, false
+// replicas asks for those of the files among all.
+func (f *finder) replicas(ctx context.Context, all []backends.Info) (map[backends.DID]rest.Replicas, error) {
+	var err error
+	if f.rses == nil {
+		if f.rses, err = f.c.RSEs(ctx); err != nil {
+			return nil, err
+		}
 	}
-	v, ok := m[key]
-	return v, ok
+	var dids []backends.DID
+	for _, in := range all {
+		if !in.IsDir() {
+			dids = append(dids, in.DID)
+		}
+	}
+	return f.c.c.ListReplicas(ctx, dids)
 }
 
 // inherited is the metadata of the collections above d; nearest wins.

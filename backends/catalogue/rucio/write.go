@@ -109,7 +109,7 @@ func (c *Catalogue) addFiles(ctx context.Context, all []backends.Entry) (added i
 	for i, e := range all {
 		err := c.newName(e.Info.DID)
 		if err == nil && e.Info.Checksums.Adler32 == "" && e.Info.Checksums.MD5 == "" && e.Info.Size > 0 {
-			err = fmt.Errorf("Rucio keeps adler32 and md5, and neither is known: %w", backends.ErrNotSupported)
+			err = fmt.Errorf("neither adler32 nor md5 is known, and Rucio keeps no other checksums: %w", backends.ErrNotSupported)
 		}
 		if err != nil {
 			cut(i, err)
@@ -125,7 +125,10 @@ func (c *Catalogue) addFiles(ctx context.Context, all []backends.Entry) (added i
 		return 0, err
 	}
 	for i, e := range all {
-		if err := why[c.home(e.Info.DID)]; c.isLFN() && err != nil {
+		if !c.isLFN() { // where the directory is attached to afterwards
+			break
+		}
+		if err := why[c.home(e.Info.DID)]; err != nil {
 			cut(i, fmt.Errorf("its directory %s: %w", c.home(e.Info.DID).Name, err))
 			break
 		}
@@ -456,11 +459,19 @@ func (c *Catalogue) PutReplica(ctx context.Context, d backends.DID, gen backends
 	return nil
 }
 
-// DropReplica lets Rucio's reaper have a copy; one that is not there is success.
-func (c *Catalogue) DropReplica(ctx context.Context, d backends.DID, rse string) error {
+// DropReplica lets Rucio's reaper have a copy; one that is not there, or has another path, is success.
+func (c *Catalogue) DropReplica(ctx context.Context, d backends.DID, rse, pfn string) error {
 	a, err := c.stat(ctx, d)
 	if err == nil && a.info.IsDir() {
 		err = backends.ErrIsDir
+	}
+	if err == nil && pfn != "" {
+		c.replicas.Remove(d)
+		var have []backends.Replica
+		have, err = c.Replicas(ctx, d)
+		if err == nil && !slices.ContainsFunc(have, func(r backends.Replica) bool { return r.RSE == rse && r.PFN == pfn }) {
+			return nil
+		}
 	}
 	if err != nil {
 		return edge("drop replica", d, err)

@@ -321,7 +321,7 @@ func (c *Catalogue) PutReplica(_ context.Context, d backends.DID, gen backends.G
 }
 
 // DropReplica is backends.Catalogue's.
-func (c *Catalogue) DropReplica(_ context.Context, d backends.DID, rse string) error {
+func (c *Catalogue) DropReplica(_ context.Context, d backends.DID, rse, pfn string) error {
 	if err := c.begin("dropreplica", d); err != nil {
 		return err
 	}
@@ -330,7 +330,7 @@ func (c *Catalogue) DropReplica(_ context.Context, d backends.DID, rse string) e
 	if err != nil {
 		return err
 	}
-	e.replicas = slices.DeleteFunc(e.replicas, func(r backends.Replica) bool { return r.RSE == rse })
+	e.replicas = slices.DeleteFunc(e.replicas, func(r backends.Replica) bool { return r.RSE == rse && (pfn == "" || r.PFN == pfn) })
 	return nil
 }
 

@@ -30,8 +30,24 @@ func (c *Catalogue) Pasts(_ context.Context, d backends.DID) iter.Seq2[backends.
 	}
 }
 
-// Undelete is not supported.
-func (c *Catalogue) Undelete(context.Context, string) error { return backends.ErrNotSupported }
+// Undelete is backends.Versions', for a name that nothing has now.
+func (c *Catalogue) Undelete(_ context.Context, handle string) error {
+	if err := c.begin("undelete", backends.DID{}); err != nil {
+		return err
+	}
+	defer c.mu.Unlock()
+	i := slices.IndexFunc(c.pasts, func(p backends.Past) bool { return p.Handle == handle })
+	if i < 0 {
+		return fmt.Errorf("undelete %s: %w", handle, backends.ErrNotExist)
+	}
+	p := c.pasts[i]
+	if c.entries[p.Info.DID] != nil {
+		return fmt.Errorf("undelete %s: %w", handle, backends.ErrNotSupported)
+	}
+	c.entries[p.Info.DID] = &entry{info: p.Info, meta: p.Meta, replicas: p.Replicas}
+	c.pasts = slices.Delete(c.pasts, i, i+1)
+	return nil
+}
 
 // Purge is backends.Versions'.
 func (c *Catalogue) Purge(_ context.Context, handle string) error {

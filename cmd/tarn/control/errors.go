@@ -148,6 +148,10 @@ func Describe(err error) *Error {
 		out.Code, out.Kind, out.Hint = CodeUsage, "query", "a query looks like: obs_id=5029747 and level=DL3 and mtime>2026-01-01"
 		return out
 	}
+	if e := (*query.TypeError)(nil); errors.As(err, &e) {
+		out.Code, out.Kind, out.Hint = CodeUsage, "type", "`tarn catalogue field ls` shows what is declared of each metadata field"
+		return out
+	}
 	for _, k := range kinds {
 		if errors.Is(err, k.is) {
 			out.Code, out.Kind, out.Hint = k.code, k.kind, k.hint

@@ -51,6 +51,12 @@ type CheckReply struct {
 
 // check compares storages with the catalogue, and repairs.
 func (s *Service) check(ctx context.Context, req CheckRequest, out *stream) (any, error) {
+	if req.DeleteDark {
+		if !s.importing.TryLock() {
+			return nil, Fail(backends.ErrBusy, "repair when the import has ended, or without --delete-dark", "an import is running, whose files are not known before they are registered")
+		}
+		defer s.importing.Unlock()
+	}
 	match, err := rseexpr.Parse(req.RSE)
 	if req.RSE == "" {
 		match, err = rseexpr.Parse("*")

@@ -37,6 +37,10 @@ type ImportResult struct {
 
 // importTree sends a Failure for each entry that could not be taken in.
 func (s *Service) importTree(ctx context.Context, req ImportRequest, out *stream) (any, error) {
+	if !s.importing.TryRLock() {
+		return nil, Fail(backends.ErrBusy, "import when `tarn replicas repair --delete-dark` has ended", "unknown files are being deleted at the storages")
+	}
+	defer s.importing.RUnlock()
 	began := s.Now()
 	res, err := importer.Run(ctx, s.Lake, importer.Options{
 		Source: string(req.Source), Target: string(req.Target), RSE: req.RSE,

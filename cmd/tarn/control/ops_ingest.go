@@ -49,6 +49,7 @@ type IngestRequest struct {
 type IngestAddRequest struct {
 	ingest.Definition
 	Lifetimes []time.Duration `json:"lifetimes,omitempty"`
+	Check     bool            `json:"check,omitempty"` // of ingest/add: tell what is wrong with it, and add nothing
 }
 
 // definition turns lifetimes into times.
@@ -70,6 +71,9 @@ func (s *Service) ingestAdd(ctx context.Context, req IngestAddRequest, _ *stream
 	d := s.definition(req)
 	if err := set.Check(ctx, d); err != nil {
 		return nil, wrong(err)
+	}
+	if req.Check {
+		return nil, nil
 	}
 	if err := set.Add(ctx, d); err != nil {
 		return nil, err

@@ -239,6 +239,12 @@ func (s *Service) rseSet(_ context.Context, req RSESetRequest, _ *stream) (any, 
 			return nil, Fail(ErrUsage, "", "%q is no setting", k+"="+v)
 		}
 	}
+	if to := req.Set["drain_to"]; to != "" {
+		// One that does not parse is told of with the other settings.
+		if e, err := rseexpr.Parse(to); err == nil && !slices.ContainsFunc(s.matching(e), func(r *lake.RSE) bool { return r.Name != req.Name }) {
+			return nil, Fail(ErrUsage, "`tarn rse ls` shows the RSEs and their attributes", "%q matches no other RSE of this lake, and %s could not be drained to it", to, req.Name)
+		}
+	}
 	file, later, err := s.SetRSE(req.Name, req.Set)
 	if err != nil {
 		return nil, err
@@ -264,6 +270,7 @@ type RSEDrain struct {
 	Drain   bool                    `json:"drain"`
 	To      string                  `json:"to,omitempty"`
 	Left    Held                    `json:"left"`           // on record there
+	Past    Held                    `json:"past,omitzero"`  // and of what was removed or replaced, until its grace period ends
 	Care    *replication.CareStatus `json:"care,omitempty"` // none while the lake is not mounted
 	Daemon  bool                    `json:"daemon"`         // there is one that drains
 	Waiting int                     `json:"waiting"`        // copies that are under way, to any RSE
@@ -297,6 +304,16 @@ func (s *Service) rseDrain(ctx context.Context, req RSERequest, out *stream) (an
 					return nil, err
 				}
 				d.Left.add(x.Info.Size)
+			}
+		}
+		if v := s.Lake.Versions(); v != nil {
+			for p, err := range v.Pasts(ctx, backends.DID{}) {
+				if err != nil {
+					return nil, err
+				}
+				if slices.ContainsFunc(p.Replicas, func(x backends.Replica) bool { return x.RSE == r.Name }) {
+					d.Past.add(p.Info.Size)
+				}
 			}
 		}
 		if err := out.item(d); err != nil {

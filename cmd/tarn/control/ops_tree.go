@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"tarn/backends"
-	"tarn/backends/query"
+	"tarn/backends/filecat"
 	"tarn/fs/vfs"
 )
 
@@ -139,7 +139,7 @@ type FindRequest struct {
 }
 
 func (s *Service) find(ctx context.Context, req FindRequest, out *stream) (any, error) {
-	q, err := query.Parse(req.Query)
+	q, err := s.FS.Query(ctx, req.Query)
 	if err != nil {
 		return nil, err
 	}
@@ -150,6 +150,10 @@ func (s *Service) find(ctx context.Context, req FindRequest, out *stream) (any, 
 	p := n.Path()
 	n.Forget(1)
 	b := s.batch(out, req.Locality)
+	p, ok := filecat.Narrow(p, q)
+	if !ok {
+		return nil, nil
+	}
 	for w, err := range s.FS.Find(ctx, p, q) {
 		if err != nil {
 			return nil, err

@@ -9,10 +9,12 @@ import (
 	"net/http"
 	"path"
 	"strings"
+	"sync"
 	"time"
 
 	"tarn/backends"
 	"tarn/backends/compare"
+	"tarn/backends/filecat"
 	"tarn/backends/ingest"
 	"tarn/backends/lake"
 	"tarn/backends/replication"
@@ -26,6 +28,7 @@ type Service struct {
 	FS    *vfs.FS
 	Lake  *lake.Lake
 	Cache *cache.Cache
+	Files *filecat.Catalogue // fields, datasets, ancestors; nil where the catalogue keeps no side records
 
 	Name     string                                       // of the lake
 	Folders  map[string]string                            // of the RSEs that are plain folders, for imports that register what lies there
@@ -48,6 +51,10 @@ type Service struct {
 	Now func() time.Time // default time.Now
 
 	jobs *jobs
+
+	// importing is read-locked by imports and locked by whoever deletes what nobody knows: a file that is imported where it
+	// lies, or was stored a while ago, is known when its batch is registered. Neither waits for the other.
+	importing sync.RWMutex
 }
 
 // Handler answers the control API. It is called once; Close ends what it started.
@@ -128,6 +135,9 @@ func (s *Service) Handler() http.Handler {
 		"catalogue/backup": s.backup,
 	} {
 		m.HandleFunc("POST /v1/"+op, h)
+	}
+	for op, h := range s.fileCatalogue() {
+		m.HandleFunc("POST /v1/catalogue/"+op, h)
 	}
 	return m
 }

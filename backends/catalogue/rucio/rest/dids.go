@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -147,7 +148,7 @@ func (c *Client) BulkUserMeta(ctx context.Context, dids []backends.DID) (map[bac
 	var mu sync.Mutex
 	out := make(map[backends.DID]backends.Meta, len(dids))
 	err := pages(ctx, dids, func(ctx context.Context, part []backends.DID) error {
-		k := call{method: http.MethodPost, route: "/dids/bulkmeta", path: "/dids/bulkmeta", body: map[string]any{"dids": part, "inherit": true, "plugin": "ALL"}}
+		k := call{method: http.MethodPost, route: "/dids/bulkmeta", twice: true, path: "/dids/bulkmeta", body: map[string]any{"dids": part, "inherit": true, "plugin": "ALL"}}
 		return rows(ctx, c, k, func(m map[string]any) error {
 			d := backends.DID{Scope: fmt.Sprint(m["scope"]), Name: fmt.Sprint(m["name"])}
 			mu.Lock()
@@ -172,6 +173,9 @@ func usersOwn(all map[string]any) backends.Meta {
 
 // SetMeta sets metadata of one DID (POST /dids/SCOPE/NAME/meta).
 func (c *Client) SetMeta(ctx context.Context, d backends.DID, m map[string]any) error {
+	if path.Base(d.Name) == "meta" { // /dids/s/a/meta/meta would be the key "meta" of a
+		return c.BulkSetMeta(ctx, []DIDMeta{{d.Scope, d.Name, m}})
+	}
 	return c.ask(ctx, call{method: http.MethodPost, route: "/dids/SCOPE/NAME/meta", twice: true, path: didPath(d, "/meta"), body: map[string]any{"meta": m, "recursive": false}}, nil)
 }
 
@@ -284,8 +288,12 @@ func pythonFilters(filters []map[string]any) (string, error) {
 				b.WriteString(map[bool]string{true: "True", false: "False"}[v])
 			case string:
 				b.WriteString(pythonString(v))
-			case int, int64, float64, json.Number:
-				fmt.Fprint(&b, v)
+			case int, int8, int16, int32, int64, uint8, uint16, uint32, uint64, float32, float64, json.Number:
+				number := fmt.Sprint(v)
+				if !json.Valid([]byte(number)) || !strings.ContainsAny(number[:1], "-0123456789") { // inf, nan, and what is no number at all
+					return "", fmt.Errorf("a filter with the number %q: %w", number, backends.ErrNotSupported)
+				}
+				b.WriteString(number)
 			default:
 				return "", fmt.Errorf("a filter of type %T: %w", v, backends.ErrNotSupported)
 			}

@@ -64,45 +64,57 @@ var (
 )
 
 // classes is what exceptions of lib/rucio/common/exception.py mean.
-var classes = map[string]error{
-	"DataIdentifierNotFound":       backends.ErrNotExist,
-	"ScopeNotFound":                backends.ErrNotExist,
-	"ReplicaNotFound":              backends.ErrNotExist,
-	"RSENotFound":                  backends.ErrNotExist,
-	"RuleNotFound":                 backends.ErrNotExist,
-	"RequestNotFound":              backends.ErrNotExist,
-	"AccountNotFound":              backends.ErrNotExist,
-	"KeyNotFound":                  backends.ErrNotExist,
-	"AccessDenied":                 backends.ErrPermission,
-	"CannotAuthenticate":           backends.ErrPermission,
-	"CannotAuthorize":              backends.ErrPermission,
-	"MissingClientParameter":       backends.ErrPermission,
-	"IdentityError":                backends.ErrPermission,
-	"DataIdentifierAlreadyExists":  backends.ErrExist,
-	"FileAlreadyExists":            backends.ErrExist,
-	"DuplicateContent":             backends.ErrExist,
-	"DuplicateRule":                backends.ErrExist,
-	"Duplicate":                    backends.ErrExist,
-	"DuplicateScope":               backends.ErrExist,
-	"FileReplicaAlreadyExists":     backends.ErrExist,
-	"UnsupportedOperation":         backends.ErrNotSupported,
-	"UnsupportedStatus":            backends.ErrNotSupported,
-	"ScopeAccessDenied":            backends.ErrPermission,
-	"InsufficientAccountLimit":     backends.ErrQuota,
-	"RSEOverQuota":                 backends.ErrNoSpace,
-	"InsufficientTargetRSEs":       backends.ErrNotSupported,
-	"InvalidRSEExpression":         backends.ErrNotSupported,
-	"ReplicaIsLocked":              backends.ErrBusy,
-	"InvalidObject":                backends.ErrName,
-	"InvalidMetadata":              backends.ErrNotSupported,
-	"InputValidationError":         backends.ErrName,
-	"InvalidValueForKey":           backends.ErrName,
-	"FileConsistencyMismatch":      backends.ErrExist, // the name has another content
-	"ResourceTemporaryUnavailable": errDown,
-	"DatabaseException":            errDown,
-	"ServerConnectionException":    errDown,
-	"RSEBlacklisted":               backends.ErrReadOnly,
-	"RSEWriteBlocked":              backends.ErrReadOnly,
+var classes = byClass(map[error][]string{
+	backends.ErrNotExist: {
+		"DataIdentifierNotFound", "ScopeNotFound", "ReplicaNotFound", "RSENotFound", "RuleNotFound", "RequestNotFound", "AccountNotFound",
+		"KeyNotFound", "RSEAttributeNotFound", "IdentityNotFound",
+	},
+	backends.ErrPermission: {
+		"AccessDenied", "CannotAuthenticate", "CannotAuthorize", "MissingClientParameter", "IdentityError", "ScopeAccessDenied",
+		"RSEAccessDenied", "VONotFound",
+	},
+	backends.ErrExist: { // FileConsistencyMismatch: the name has another content
+		"DataIdentifierAlreadyExists", "FileAlreadyExists", "DuplicateContent", "DuplicateRule", "Duplicate", "FileReplicaAlreadyExists",
+		"FileConsistencyMismatch",
+	},
+	backends.ErrNotSupported: { // what it is refused for, not who asks
+		"UnsupportedOperation", "UnsupportedStatus", "InsufficientTargetRSEs", "InvalidRSEExpression", "InvalidMetadata",
+		"InvalidReplicationRule", "InvalidRuleWeight", "ManualRuleApprovalBlocked", "StagingAreaRuleRequiresLifetime",
+		"ScratchDiskLifetimeConflict", "InvalidSourceReplicaExpression", "UnsupportedDIDType", "UnsupportedValueType", "UnsupportedKeyType",
+		"RSEOperationNotSupported", "RSEProtocolNotSupported", "RSEProtocolDomainNotSupported", "DuplicateCriteriaInDIDFilter",
+		"DIDFilterSyntaxError", "FilterEngineGenericError", "MetadataSchemaMismatchError", "UnsupportedMetadataPlugin",
+		"SortingAlgorithmNotSupported", "InvalidAlgorithmName",
+	},
+	backends.ErrQuota: {
+		"InsufficientAccountLimit",
+	},
+	backends.ErrNoSpace: {
+		"RSEOverQuota", "FullStorage",
+	},
+	backends.ErrBusy: {
+		"ReplicaIsLocked",
+	},
+	backends.ErrName: {
+		"InvalidObject", "InputValidationError", "InvalidValueForKey", "InvalidType", "InvalidPath", "NameTypeError", "RSEFileNameNotSupported",
+		"UnsupportedAccountName",
+	},
+	errDown: { // and nothing was done
+		"ResourceTemporaryUnavailable", "DatabaseException", "ServerConnectionException", "ReplicationRuleCreationTemporaryFailed",
+		"ServiceUnavailable",
+	},
+	backends.ErrReadOnly: {
+		"RSEWriteBlocked",
+	},
+})
+
+func byClass(lists map[error][]string) map[string]error {
+	out := map[string]error{}
+	for err, classes := range lists {
+		for _, c := range classes {
+			out[c] = err
+		}
+	}
+	return out
 }
 
 // refusal makes an error of an answer that is none of success.

@@ -12,6 +12,7 @@ import (
 const (
 	maxINI   = 1 << 20 // bytes of a file
 	maxDepth = 10      // of settings that name one another, as Python's configparser has it
+	maxNames = 1000    // of settings that one names, with those that these name
 )
 
 // ini is what a file says: section, key in lower case, value.
@@ -74,14 +75,18 @@ func cutSetting(line string) (key, value string, ok bool) {
 }
 
 // get gives the value of a key, "" when there is none, with "%(other)s" as the value of another and "%%" as "%".
-func (f ini) get(section, key string) string { return f.lookup(section, key, maxDepth) }
+func (f ini) get(section, key string) string {
+	names := maxNames
+	return f.lookup(section, key, maxDepth, &names)
+}
 
-func (f ini) lookup(section, key string, depth int) string {
+func (f ini) lookup(section, key string, depth int, names *int) string {
+	*names--
 	v, ok := f[section][key]
 	if !ok {
 		v = f["DEFAULT"][key]
 	}
-	if depth == 0 || !strings.Contains(v, "%") {
+	if depth == 0 || *names < 0 || !strings.Contains(v, "%") {
 		return v
 	}
 	var b strings.Builder
@@ -97,7 +102,7 @@ func (f ini) lookup(section, key string, depth int) string {
 			b.WriteByte('%')
 			v = after[1:]
 		case isName && strings.HasPrefix(name, "("):
-			b.WriteString(f.lookup(section, strings.ToLower(name[1:]), depth-1))
+			b.WriteString(f.lookup(section, strings.ToLower(name[1:]), depth-1, names))
 			v = rest
 		default: // Python refuses it; nothing else can be meant
 			b.WriteByte('%')

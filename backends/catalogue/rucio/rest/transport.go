@@ -112,7 +112,6 @@ func (c *Client) once(ctx context.Context, k call, body []byte, h http.Header, u
 		return sent.Load(), c.broken(caller, k, orSilent(ctx, err))
 	}
 	defer resp.Body.Close()
-	quiet.Stop()
 	resp.Body = &heard{resp.Body, quiet, c.o.Silence}
 	if resp.StatusCode >= 300 {
 		return true, c.refusal(k, resp)

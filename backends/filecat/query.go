@@ -1,0 +1,248 @@
+package filecat
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"path"
+	"strconv"
+	"strings"
+
+	"tarn/backends"
+	"tarn/backends/query"
+)
+
+// Query parses a query, in either form, and prepares it: keys have their declared types, and names of users and groups
+// are numbers. *query.SyntaxError, *query.TypeError.
+func (c *Catalogue) Query(ctx context.Context, text string) (query.Expr, error) {
+	e, err := query.Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	s, err := c.Schema(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.Prepare(s, e)
+}
+
+// Prepare does that with a query that was parsed.
+func (c *Catalogue) Prepare(s Schema, e query.Expr) (query.Expr, error) {
+	e, err := query.Rewrite(e, func(t query.Term) (query.Term, error) {
+		switch t.Key {
+		case "User":
+			return numbers(t, "UID", c.o.UserID)
+		case "Group":
+			return numbers(t, "GID", c.o.GroupID)
+		case "Path":
+			return cleanPaths(t), nil
+		}
+		return t, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return query.Typed(e, func(key string) query.Type {
+		if backends.Builtin(key) {
+			return query.AsWritten
+		}
+		return s[key].Type
+	})
+}
+
+// numbers replaces names by what they are called in the catalogue.
+func numbers(t query.Term, key string, id func(string) (uint32, bool)) (query.Term, error) {
+	out := query.Term{Key: key, Op: t.Op}
+	for _, v := range t.Values {
+		if t.Op == query.Like && v == "*" {
+			out.Values = append(out.Values, v)
+			continue
+		}
+		n, ok := id(v)
+		if !ok || t.Op == query.Like {
+			return t, &query.SyntaxError{Query: t.String(), Want: "the name of a " + strings.ToLower(t.Key) + " of this machine", Got: strconv.Quote(v)}
+		}
+		out.Values = append(out.Values, strconv.FormatUint(uint64(n), 10))
+	}
+	return out, nil
+}
+
+func cleanPaths(t query.Term) query.Term {
+	out := t
+	out.Values = nil
+	for _, v := range t.Values {
+		if strings.HasPrefix(v, "/") && t.Op != query.Like {
+			v = path.Clean(v)
+		}
+		out.Values = append(out.Values, v)
+	}
+	return out
+}
+
+// Root is the path that a query is limited to, "/" where there is no limit: that of a condition Path = /x which holds
+// for all that matches.
+func Root(e query.Expr) string {
+	parts, ok := e.(query.And)
+	if !ok {
+		parts = query.And{e}
+	}
+	for _, p := range parts {
+		if t, ok := p.(query.Term); ok && t.Key == "Path" && t.Op == query.Equal && len(t.Values) == 1 && strings.HasPrefix(t.Values[0], "/") {
+			return path.Clean(t.Values[0])
+		}
+	}
+	return "/"
+}
+
+// Find streams what matches a prepared query at and below a path ("" or "/": the whole lake), of a kind ("": both). Only
+// what a condition on Path leaves is walked. A path that does not exist is ErrNotExist.
+func (c *Catalogue) Find(ctx context.Context, root string, kind Kind, e query.Expr) iter.Seq2[backends.Info, error] {
+	return func(yield func(backends.Info, error) bool) {
+		at, ok := Narrow(root, e)
+		if !ok {
+			return
+		}
+		var d backends.DID
+		if at != "/" {
+			var err error
+			if d, err = DID(at); err != nil {
+				yield(backends.Info{}, err)
+				return
+			}
+		}
+		for in, err := range c.o.Catalogue.Find(ctx, d, e) {
+			if err == nil && (kind == File && in.Type != backends.File || kind == Directory && !in.IsDir()) {
+				continue
+			}
+			if !yield(in, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// Narrow gives the path that has to be walked for what matches below root; ok is false where nothing can match.
+func Narrow(root string, e query.Expr) (path string, ok bool) { return narrow(root, Root(e)) }
+
+// narrow gives the deeper one of two paths, if it lies in the other.
+func narrow(a, b string) (string, bool) {
+	in := func(p, dir string) bool {
+		return dir == "/" || p == dir || strings.HasPrefix(p, dir+"/")
+	}
+	if a == "" {
+		a = "/"
+	}
+	a = path.Clean(a)
+	switch {
+	case in(a, b):
+		return a, true
+	case in(b, a):
+		return b, true
+	}
+	return "", false
+}
+
+// maxValues bounds the values of a field that Compatible tells of.
+const maxValues = 10_000
+
+// Compatible gives the values that remain for each declared field among what matches the query (getCompatibleMetadata),
+// in the order in which they are met. more names the fields that have more values than are told.
+func (c *Catalogue) Compatible(ctx context.Context, root string, e query.Expr) (values map[string][]any, more []string, err error) {
+	s, err := c.Schema(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	values = map[string][]any{}
+	seen := map[string]map[string]bool{}
+	full := map[string]bool{}
+	for name := range s {
+		values[name], seen[name] = []any{}, map[string]bool{}
+	}
+	up := c.newInherited()
+	for in, err := range c.Find(ctx, root, "", e) {
+		if err != nil {
+			return nil, nil, err
+		}
+		m, err := up.of(ctx, in)
+		if isNotExist(err) {
+			continue // removed meanwhile
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		for k, v := range m {
+			known, declared := seen[k]
+			if !declared {
+				continue
+			}
+			list, ok := v.([]any)
+			if !ok {
+				list = []any{v}
+			}
+			for _, v := range list {
+				t := textOf(v)
+				switch {
+				case known[t]:
+				case len(known) == maxValues:
+					if !full[k] {
+						full[k], more = true, append(more, k)
+					}
+				default:
+					known[t], values[k] = true, append(values[k], v)
+				}
+			}
+		}
+	}
+	return values, more, nil
+}
+
+// inherited gives metadata of one DID after the other, and remembers that of the directories above the last one.
+type inherited struct {
+	c    *Catalogue
+	dir  string
+	meta backends.Meta // of all at dir and above
+}
+
+func (c *Catalogue) newInherited() *inherited { return &inherited{c: c} }
+
+// of is the metadata of a DID with what it inherits.
+func (i *inherited) of(ctx context.Context, in backends.Info) (backends.Meta, error) {
+	own, err := i.c.o.Catalogue.Meta(ctx, in.DID)
+	if err != nil {
+		return nil, err
+	}
+	own = own.Clone()
+	if !isPath(in.DID) {
+		return own, nil
+	}
+	if dir := path.Dir(in.DID.Name); dir != i.dir {
+		m := backends.Meta{}
+		if err := i.c.above(ctx, in.DID, func(_ backends.DID, has backends.Meta) error { inherit(m, has); return nil }); err != nil {
+			return nil, err
+		}
+		i.dir, i.meta = dir, m
+	}
+	inherit(own, i.meta)
+	return own, nil
+}
+
+// Detailed streams what matches with its metadata, inherited ones too (findFilesByMetadataDetailed).
+func (c *Catalogue) Detailed(ctx context.Context, root string, kind Kind, e query.Expr) iter.Seq2[backends.Entry, error] {
+	return func(yield func(backends.Entry, error) bool) {
+		up := c.newInherited()
+		for in, err := range c.Find(ctx, root, kind, e) {
+			var m backends.Meta
+			if err == nil {
+				if m, err = up.of(ctx, in); isNotExist(err) {
+					continue
+				}
+			}
+			if err != nil {
+				err = fmt.Errorf("find with metadata: %w", err)
+			}
+			if !yield(backends.Entry{Info: in, Meta: m}, err) || err != nil {
+				return
+			}
+		}
+	}
+}
