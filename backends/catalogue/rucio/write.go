@@ -370,7 +370,7 @@ func (c *Catalogue) Attach(ctx context.Context, parent backends.DID, children ..
 		into[kin{to, backends.File}] = files
 	}
 	err = c.attachAll(ctx, into)
-	if rest.Is(err, "UnsupportedOperation") && strings.Contains(err.Error(), "circular") {
+	if rest.Is(err, "UnsupportedOperation") && strings.Contains(strings.ToLower(err.Error()), "circular") {
 		err = backends.ErrLoop
 	}
 	return edge("attach to", parent, err)
