@@ -90,9 +90,9 @@ func TestFaultAtEveryStep(t *testing.T) {
 		},
 	}
 	r.root(t, r.open(t, r.paths()))
-	ways := map[string]what{"refused": refuse, "answer lost": dropEnd}
+	ways := map[string][]what{"refused or answer lost": {refuse, dropEnd}} // in turn: each way at every request is for make test-long
 	if os.Getenv("LONG") != "" {
-		ways["lost"] = drop
+		ways = map[string][]what{"refused": {refuse}, "lost": {drop}, "answer lost": {dropEnd}}
 	}
 	for name, change := range changes {
 		for how, do := range ways {
@@ -114,7 +114,7 @@ func TestFaultAtEveryStep(t *testing.T) {
 						return nil
 					}
 					killed.Refresh(backends.DID{})
-					b.spoil(only(n, do))
+					b.spoil(only(n, do[n%len(do)]))
 					err := change(t.Context(), killed, all)
 					if err == nil {
 						err = ruled(killed)
