@@ -29,6 +29,7 @@ type between struct {
 	mu   sync.Mutex
 	seen []string // method and path of the requests but for those of logins
 	plan func(n int, request string) what
+	late func(request string) // runs between the server's answer and its way back; nil: nothing does
 }
 
 // newBetween passes everything, until plan is set.
@@ -57,7 +58,21 @@ func newBetween(t testing.TB, to string) *between {
 		}
 		switch do {
 		case pass:
-			proxy.ServeHTTP(w, r)
+			b.mu.Lock()
+			late := b.late
+			b.mu.Unlock()
+			if late == nil {
+				proxy.ServeHTTP(w, r)
+				return
+			}
+			got := httptest.NewRecorder()
+			proxy.ServeHTTP(got, r)
+			late(r.Method + " " + r.URL.Path)
+			for k, v := range got.Header() {
+				w.Header()[k] = v
+			}
+			w.WriteHeader(got.Code)
+			w.Write(got.Body.Bytes())
 		case refuse:
 			w.WriteHeader(http.StatusServiceUnavailable)
 		case drop:
@@ -92,6 +107,13 @@ func reply(p *httputil.ReverseProxy, r *http.Request) *http.Response {
 	w := httptest.NewRecorder()
 	p.ServeHTTP(w, r)
 	return w.Result()
+}
+
+// hold lets f run before an answer goes back.
+func (b *between) hold(f func(request string)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.late = f
 }
 
 // spoil sets what is done with the requests from now on, which are counted anew.

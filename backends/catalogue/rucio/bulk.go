@@ -37,29 +37,36 @@ func (c *Catalogue) warm(ctx context.Context, dids []backends.DID) error {
 	return nil
 }
 
-// attachAll puts children into collections: one call for a thousand collections of a thousand children each. What is there is success.
-func (c *Catalogue) attachAll(ctx context.Context, byParent map[backends.DID][]backends.DID) error {
-	var all []rest.Attachment
+// kin are the children of one type for one collection: Rucio takes datasets and containers of one collection one after the other
+// (core/did.py, __add_collections_to_container).
+type kin struct {
+	parent backends.DID
+	typ    backends.Type
+}
+
+// attachAll puts children into collections, a thousand children a call. What is there is success.
+func (c *Catalogue) attachAll(ctx context.Context, all map[kin][]backends.DID) error {
+	var batch []rest.Attachment
 	n := 0
 	flush := func() error {
-		if len(all) == 0 {
+		if len(batch) == 0 {
 			return nil
 		}
-		err := c.c.Attach(ctx, all)
+		err := c.c.Attach(ctx, batch)
 		if err != nil {
-			err = fmt.Errorf("attach to %s:%s: %w", all[0].Scope, all[0].Name, err)
+			err = fmt.Errorf("attach to %s:%s: %w", batch[0].Scope, batch[0].Name, err)
 		}
-		all, n = nil, 0
+		batch, n = nil, 0
 		return err
 	}
-	for p, children := range byParent {
+	for of, children := range all {
 		for part := range slices.Chunk(children, rest.Page) {
 			if n+len(part) > rest.Page {
 				if err := flush(); err != nil {
 					return err
 				}
 			}
-			all = append(all, rest.Attachment{Scope: p.Scope, Name: p.Name, DIDs: part})
+			batch = append(batch, rest.Attachment{Scope: of.parent.Scope, Name: of.parent.Name, DIDs: part})
 			n += len(part)
 		}
 	}
@@ -115,7 +122,7 @@ func (c *Catalogue) addCollections(ctx context.Context, all []backends.Entry) (a
 	}
 	var news []rest.NewDID
 	var again, metas []rest.DIDMeta
-	byParent := map[backends.DID][]backends.DID{}
+	into := map[kin][]backends.DID{}
 	at = len(all)
 	var ends error
 	for i, e := range all {
@@ -153,7 +160,8 @@ func (c *Catalogue) addCollections(ctx context.Context, all []backends.Entry) (a
 			}
 		}
 		if c.isLFN() && !c.isRoot(d) {
-			byParent[c.home(d)] = append(byParent[c.home(d)], d)
+			k := kin{c.home(d), made[d]}
+			into[k] = append(into[k], d)
 		}
 		if len(e.Meta) > 0 {
 			metas = append(metas, rest.DIDMeta{Scope: d.Scope, Name: d.Name, Meta: e.Meta})
@@ -165,7 +173,7 @@ func (c *Catalogue) addCollections(ctx context.Context, all []backends.Entry) (a
 		err = c.c.BulkSetMeta(ctx, again)
 	}
 	if err == nil {
-		err = c.attachAll(ctx, byParent)
+		err = c.attachAll(ctx, into)
 	}
 	if err == nil {
 		err = c.c.BulkSetMeta(ctx, metas)
@@ -215,7 +223,7 @@ func (c *Catalogue) datasets(ctx context.Context, dirs []backends.DID) (map[back
 	out, why := map[backends.DID]backends.DID{}, map[backends.DID]error{}
 	var news []rest.NewDID
 	var again []rest.DIDMeta
-	byParent := map[backends.DID][]backends.DID{}
+	into := map[kin][]backends.DID{}
 	for _, dir := range dirs {
 		a, err := c.stat(ctx, dir)
 		switch {
@@ -245,19 +253,19 @@ func (c *Catalogue) datasets(ctx context.Context, dirs []backends.DID) (map[back
 		case f.hidden:
 			again = append(again, revived(files))
 		}
-		byParent[dir] = append(byParent[dir], files)
+		into[kin{dir, backends.Dataset}] = []backends.DID{files}
 	}
 	err := c.make(ctx, news)
 	if err == nil {
 		err = c.c.BulkSetMeta(ctx, again)
 	}
 	if err == nil {
-		err = c.attachAll(ctx, byParent)
+		err = c.attachAll(ctx, into)
 	}
-	for dir := range byParent {
-		c.changed(loose(dir), dir)
+	for of := range into {
+		c.changed(loose(of.parent), of.parent)
 		if err == nil {
-			c.joined.Add(loose(dir), c.now())
+			c.joined.Add(loose(of.parent), c.now())
 		}
 	}
 	return out, why, err

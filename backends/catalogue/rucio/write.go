@@ -83,7 +83,7 @@ func (c *Catalogue) addCollection(ctx context.Context, in backends.Info, meta ba
 		return err
 	}
 	for _, p := range into {
-		if err := c.attachAll(ctx, map[backends.DID][]backends.DID{p: {d}}); err != nil {
+		if err := c.attachAll(ctx, map[kin][]backends.DID{{p, in.Type}: {d}}); err != nil {
 			return err
 		}
 	}
@@ -223,12 +223,12 @@ func (c *Catalogue) attachFiles(ctx context.Context, all []backends.Entry, paren
 	if !c.isLFN() {
 		return nil
 	}
-	byParent := map[backends.DID][]backends.DID{}
+	into := map[kin][]backends.DID{}
 	for _, e := range all {
-		p := parents[c.home(e.Info.DID)]
-		byParent[p] = append(byParent[p], e.Info.DID)
+		k := kin{parents[c.home(e.Info.DID)], backends.File}
+		into[k] = append(into[k], e.Info.DID)
 	}
-	return c.attachAll(ctx, byParent)
+	return c.attachAll(ctx, into)
 }
 
 func didsOf(all []backends.Entry) []backends.DID {
@@ -333,7 +333,8 @@ func (c *Catalogue) Attach(ctx context.Context, parent backends.DID, children ..
 	if err == nil && !p.info.IsDir() {
 		err = backends.ErrNotDir
 	}
-	var files, collections []backends.DID
+	var files []backends.DID
+	into := map[kin][]backends.DID{}
 	for _, d := range children {
 		if err != nil {
 			break
@@ -345,7 +346,8 @@ func (c *Catalogue) Attach(ctx context.Context, parent backends.DID, children ..
 		case d == parent:
 			err = backends.ErrLoop
 		case a.info.IsDir():
-			collections = append(collections, d)
+			k := kin{parent, a.info.Type}
+			into[k] = append(into[k], d)
 		default:
 			files = append(files, d)
 		}
@@ -353,7 +355,7 @@ func (c *Catalogue) Attach(ctx context.Context, parent backends.DID, children ..
 	if err == nil && parent.Name == "" {
 		return nil // a scope's collection has what nobody else has
 	}
-	if err == nil && len(collections) > 0 && p.info.Type == backends.Dataset {
+	if err == nil && len(into) > 0 && p.info.Type == backends.Dataset {
 		err = fmt.Errorf("a dataset holds nothing but files in Rucio: %w", backends.ErrNotSupported)
 	}
 	to := parent
@@ -364,21 +366,14 @@ func (c *Catalogue) Attach(ctx context.Context, parent backends.DID, children ..
 		return edge("attach to", parent, err)
 	}
 	defer c.changed(append(slices.Clone(children), parent, to)...)
-	for _, x := range []struct {
-		to  backends.DID
-		all []backends.DID
-	}{{to, files}, {parent, collections}} {
-		for part := range slices.Chunk(x.all, rest.Page) {
-			err := c.c.Attach(ctx, []rest.Attachment{{Scope: x.to.Scope, Name: x.to.Name, DIDs: part}})
-			if rest.Is(err, "UnsupportedOperation") && strings.Contains(err.Error(), "circular") {
-				err = backends.ErrLoop
-			}
-			if err != nil && !errors.Is(err, backends.ErrExist) {
-				return edge("attach to", parent, err)
-			}
-		}
+	if len(files) > 0 {
+		into[kin{to, backends.File}] = files
 	}
-	return nil
+	err = c.attachAll(ctx, into)
+	if rest.Is(err, "UnsupportedOperation") && strings.Contains(strings.ToLower(err.Error()), "circular") {
+		err = backends.ErrLoop
+	}
+	return edge("attach to", parent, err)
 }
 
 // Detach takes children out of a collection.
