@@ -55,6 +55,9 @@ func TestRucioOfCTAO(t *testing.T) {
 	g.ok("evict", g.path(day, name))
 	g.reads(day+"/"+name, data)
 	out := g.work + "/down"
+	if err := os.MkdirAll(out+"/"+g.scope+"/"+day, 0o755); err != nil { // which that client leaves to its user
+		t.Fatal(err)
+	}
 	said := g.rucio("download", "--dir", out, "--rses", two, g.scope+":"+lfn)
 	if err := g.sameBelow(out, name, data); err != nil {
 		t.Errorf("%v\n%s\n%s", err, g.sh("find "+out), said)
