@@ -55,9 +55,12 @@ func TestRucioOfCTAO(t *testing.T) {
 	g.ok("evict", g.path(day, name))
 	g.reads(day+"/"+name, data)
 	out := g.work + "/down"
-	g.rucio("download", "--dir", out, "--rses", two, g.scope+":"+lfn)
+	if err := os.MkdirAll(out+"/"+g.scope+"/"+day, 0o755); err != nil { // which that client leaves to its user
+		t.Fatal(err)
+	}
+	said := g.rucio("download", "--dir", out, "--rses", two, g.scope+":"+lfn)
 	if err := g.sameBelow(out, name, data); err != nil {
-		t.Errorf("%v\n%s", err, g.sh("find "+out))
+		t.Errorf("%v\n%s\n%s", err, g.sh("find "+out), said)
 	}
 	if o, err := g.trySh("mkdir " + g.path(day, "sub")); err == nil || !strings.Contains(o, "not permitted") {
 		t.Errorf("a directory in a dataset: %v, %s", err, o)
