@@ -273,8 +273,8 @@ func TestFaultsOfProtocols(t *testing.T) {
       - url: davs://localhost/x/../../etc
   - name: TWO
     protocols:
-      - {url: "davs://localhost/x", read: 0}
-      - {url: "gsiftp://no-such-door.example.org/x", read: 0}
+      - {url: "davs://localhost/two", read: 0}
+      - {url: "gsiftp://no-such-door.example.org/two", read: 0}
 scopes: [{name: s}]
 `})
 	said := map[string]string{}

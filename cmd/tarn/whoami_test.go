@@ -117,7 +117,7 @@ func TestWhoamiForS3(t *testing.T) {
 	lake := filepath.Join(dir, "lake")
 	writeTree(t, lake, map[string]string{"keys": "[default]\naws_access_key_id = MINE0123456789\naws_secret_access_key = hunter2\n", "lake.yaml": `
 rses:
-  - {name: A, protocols: [{url: "s3s://127.0.0.1/bucket"}]}
+  - {name: A, protocols: [{url: "s3s://127.0.0.1/bucket/a"}]}
   - {name: B, protocols: [{url: "s3s://127.0.0.1/bucket/b", keys: keys}]}
 scopes: [{name: s}]
 `})
