@@ -75,6 +75,13 @@ of their files. "reaped" is what was deleted there, since the mount, above the m
 					if u.High != "" {
 						words = append(words, "high "+markOf(u.High)+", low "+markOf(u.Low))
 					}
+					if u.Own.Files > 0 || u.Quota != nil {
+						word := "yours " + count(u.Own.Files, "file") + ", " + human(u.Own.Bytes)
+						if u.Quota != nil {
+							word += " of " + human(*u.Quota)
+						}
+						words = append(words, word)
+					}
 					if u.Care != nil {
 						if u.Care.Removed > 0 {
 							reaped = s.t.size(u.Care.RemovedBytes)

@@ -192,7 +192,11 @@ func (s *session) explained(x control.RuleExplained) {
 	t := s.t
 	fmt.Fprintf(t.out, "rule %s, %s: %s of %s on %q %s\n", x.Rule.ID, x.Rule.State, nCopies(x.Rule.Copies), onWhat(x.Path, x.Rule.DID), x.Rule.Expression, how(x.Rule.Rule))
 	if x.Rule.Error != "" {
-		fmt.Fprintf(t.out, "   stuck: %s\n", x.Rule.Error)
+		word := "stuck: "
+		if x.Rule.State != backends.RuleStuck { // Rucio's own words for how far it is
+			word = ""
+		}
+		fmt.Fprintf(t.out, "   %s%s\n", word, x.Rule.Error)
 	}
 	if x.Rule.Source != "" {
 		fmt.Fprintf(t.out, "   made of copies at %s\n", cmp.Or(strings.Join(x.Sources, ", "), "no RSE that is there"))
