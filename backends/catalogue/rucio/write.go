@@ -335,14 +335,17 @@ func (c *Catalogue) Attach(ctx context.Context, parent backends.DID, children ..
 	}
 	var files []backends.DID
 	into := map[kin][]backends.DID{}
+	var known map[backends.DID]attr
+	if err == nil {
+		known, err = c.lookAll(ctx, children)
+	}
 	for _, d := range children {
 		if err != nil {
 			break
 		}
-		var a attr
-		a, err = c.look(ctx, d)
-		switch {
-		case err != nil:
+		switch a, ok := known[d]; {
+		case !ok:
+			err = fmt.Errorf("%s: %w", d, backends.ErrNotExist)
 		case d == parent:
 			err = backends.ErrLoop
 		case a.info.IsDir():
