@@ -14,6 +14,12 @@ import (
 	"tarn/backends/naming"
 )
 
+// Place is the path of a file at an RSE with Rucio's default algorithm, hash.
+func Place(d backends.DID) string {
+	p, _ := place(rest.RSE{Deterministic: true}, d)
+	return p
+}
+
 // place is the path of a file at a deterministic RSE whose algorithm is known here.
 func place(r rest.RSE, d backends.DID) (string, bool) {
 	if !r.Deterministic {
