@@ -12,7 +12,7 @@ export SHORT
 TAGS = $(if $(filter-out 0,$(CGO_ENABLED)),$(shell test -e /usr/include/xrootd/XrdCl/XrdClFile.hh && command -v g++ >/dev/null && echo xrdcl))
 export GOFLAGS += $(addprefix -tags=,$(TAGS))
 
-.PHONY: help setup setup-demo build test test-long unit race integration fuzz lint checks bench bench-quick bench-scale bench-peers soak kills uc1 uc1-kills restart pjdfstest demo ci clean
+.PHONY: help setup setup-demo build test test-long unit race integration fuzz lint checks bench bench-quick bench-scale bench-peers bench-rucio soak kills uc1 uc1-kills restart pjdfstest demo ci clean
 
 help:
 	@echo "targets:"
@@ -66,6 +66,9 @@ bench-quick: setup build ## the same on small sizes, nothing written
 
 bench-scale: build ## the catalogue at 10^5 and 10^6 entries (BENCH="-scale 1e7"); writes docs/performance.md
 	$(BENCHCMD) -what scale -o docs/performance.md $(BENCH)
+
+bench-rucio: setup build ## tarn beside Rucio's own client on a real Rucio server (BENCH="-rucio-files 3000"); writes docs/performance.md
+	$(BENCHCMD) -what rucio -o docs/performance.md $(BENCH)
 
 bench-peers: setup build ## tarn beside rclone, xrootdfs, davfs2, s3fs, JuiceFS, as far as they are here; writes docs/performance.md
 	$(BENCHCMD) -what peers -o docs/performance.md $(BENCH)

@@ -29,6 +29,7 @@ type options struct {
 	huge                       int   // entries of the huge folder
 	streams                    int
 	recalls                    int     // files read from tape
+	rucioFiles                 int     // files registered in a Rucio server
 	scale                      float64 // entries of the largest catalogue
 	haulSize                   int64   // of a large file that is ingested, bytes
 	haulFiles, haulSmall       int     // large and small files that are ingested at once
@@ -51,7 +52,7 @@ func main() {
 	flag.StringVar(&o.tarn, "tarn", "bin/tarn", "the program")
 	flag.StringVar(&o.dir, "dir", "", "where to work (a disk, not tmpfs); default the temporary folder")
 	flag.StringVar(&o.out, "o", "", "write tables and charts into this page, between its marks, and into charts/ beside it")
-	flag.StringVar(&o.what, "what", "rows", "rows, scale or peers")
+	flag.StringVar(&o.what, "what", "rows", "rows, scale, peers or rucio")
 	flag.StringVar(&o.only, "only", "", "only rows whose name contains this; nothing is written then")
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds of each row")
 	flag.Int64Var(&mib, "mib", 1024, "size of the big file in MiB")
@@ -60,6 +61,7 @@ func main() {
 	flag.IntVar(&o.huge, "huge", 1000000, "entries of the huge folder")
 	flag.IntVar(&o.streams, "streams", 1000, "files read at the same time")
 	flag.IntVar(&o.recalls, "recalls", 2000, "files read from tape")
+	flag.IntVar(&o.rucioFiles, "rucio-files", 32000, "files that are registered in a Rucio server")
 	flag.Float64Var(&o.scale, "scale", 1e6, "entries of the largest catalogue")
 	flag.Int64Var(&haulMiB, "haul-mib", 256, "size of a large file that is ingested in MiB; 1431 is 1.5 GB")
 	flag.IntVar(&o.haulFiles, "haul-files", 20, "large files that are ingested at once")
@@ -108,8 +110,10 @@ func run(ctx context.Context, o options) (err error) {
 		p, err = b.scale()
 	case "peers":
 		p, err = b.peers()
+	case "rucio":
+		p, err = b.rucio()
 	default:
-		return fmt.Errorf("-what %s: want rows, scale or peers", o.what)
+		return fmt.Errorf("-what %s: want rows, scale, peers or rucio", o.what)
 	}
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -19,6 +20,7 @@ type stage struct {
 type failed string
 
 func (s *stage) Helper()                   {}
+func (s *stage) Context() context.Context  { return context.Background() }
 func (s *stage) Cleanup(f func())          { s.ends = append(s.ends, f) }
 func (s *stage) Logf(string, ...any)       {}
 func (s *stage) Log(...any)                {}

@@ -299,6 +299,24 @@ func (c *Catalogue) listed(d backends.DID) (in backends.Info, asked time.Time, o
 	return in, asked, ok
 }
 
+// lookAll is look of many, in pages; what does not exist is missing.
+func (c *Catalogue) lookAll(ctx context.Context, dids []backends.DID) (map[backends.DID]attr, error) {
+	if len(dids) == 1 {
+		a, err := c.look(ctx, dids[0])
+		if errors.Is(err, backends.ErrNotExist) {
+			return nil, nil
+		}
+		return map[backends.DID]attr{dids[0]: a}, err
+	}
+	asked := c.now()
+	rows, err := c.c.BulkMeta(ctx, dids)
+	out := make(map[backends.DID]attr, len(rows))
+	for d, m := range rows {
+		out[d] = c.attr(m, asked)
+	}
+	return out, err
+}
+
 // ask gets one DID's row from the server.
 func (c *Catalogue) ask(ctx context.Context, d backends.DID) (attr, error) {
 	return c.asked(ctx, d, false)

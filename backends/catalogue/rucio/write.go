@@ -14,6 +14,12 @@ import (
 	"tarn/backends/naming"
 )
 
+// Place is the path of a file at an RSE with Rucio's default algorithm, hash.
+func Place(d backends.DID) string {
+	p, _ := place(rest.RSE{Deterministic: true}, d)
+	return p
+}
+
 // place is the path of a file at a deterministic RSE whose algorithm is known here.
 func place(r rest.RSE, d backends.DID) (string, bool) {
 	if !r.Deterministic {
@@ -335,14 +341,17 @@ func (c *Catalogue) Attach(ctx context.Context, parent backends.DID, children ..
 	}
 	var files []backends.DID
 	into := map[kin][]backends.DID{}
+	var known map[backends.DID]attr
+	if err == nil {
+		known, err = c.lookAll(ctx, children)
+	}
 	for _, d := range children {
 		if err != nil {
 			break
 		}
-		var a attr
-		a, err = c.look(ctx, d)
-		switch {
-		case err != nil:
+		switch a, ok := known[d]; {
+		case !ok:
+			err = fmt.Errorf("%s: %w", d, backends.ErrNotExist)
 		case d == parent:
 			err = backends.ErrLoop
 		case a.info.IsDir():
