@@ -6,7 +6,9 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"tarn/backends/servertest"
 )
@@ -103,6 +105,7 @@ func TestRucioAgrees(t *testing.T) {
 	g.rucio("did", "content", "add", "--to-did", g.scope+":box", g.scope+":set")
 	g.r.Do("POST", "/dids/"+g.scope+"/theirs.dat/meta", map[string]any{"meta": map[string]any{"obs_id": 5029747, "telescope": "LST-1"}})
 	g.lake(two, "", "")
+	t.Setenv("TARN_CATALOGUE_TTL", "10m") // only a refresh tells of changes
 	g.mount()
 
 	// Theirs, seen here.
@@ -185,6 +188,14 @@ func TestRucioAgrees(t *testing.T) {
 	if _, err := os.Stat(g.path(theirs[1:])); !os.IsNotExist(err) {
 		t.Errorf("a file that was detached: %v", err)
 	}
+	g.rucio("did", "content", "add", "--to-did", g.scope+":set", g.scope+":theirs.dat")
+	if err := g.daemon.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 10*time.Second, "a file that was attached again is seen after SIGHUP", func() bool {
+		_, err := os.Stat(g.path(theirs[1:]))
+		return err == nil
+	})
 	// A name that is removed here is not found, and not in the collection there.
 	g.sh("rm " + g.path(g.scope, "box2/in/day/ours.dat"))
 	if got := g.children("day"); len(got) != 0 {

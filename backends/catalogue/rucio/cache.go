@@ -477,11 +477,10 @@ func (c *Catalogue) Refresh(d backends.DID) {
 	below := func(x backends.DID) bool {
 		return d.IsZero() || x == d || x.Scope == d.Scope && d.Name == "" || c.isLFN() && strings.HasPrefix(x.Name, d.Name+"/")
 	}
-	if l := c.listings.get(d); l != nil {
-		for _, in := range l.infos {
-			c.attrs.Remove(in.DID)
-			c.replicas.Remove(in.DID)
-		}
+	if !c.isLFN() { // no name tells what is below d, and not all of it need be in a listing here
+		c.dropBelow(d, map[backends.DID]bool{})
+		c.attrs.Purge()
+		c.replicas.Purge()
 	}
 	for _, x := range c.attrs.Keys() {
 		if below(x) {
@@ -505,6 +504,21 @@ func (c *Catalogue) Refresh(d backends.DID) {
 	c.mu.Lock()
 	c.scoped, c.names, c.rses = time.Time{}, nil, nil
 	c.mu.Unlock()
+}
+
+// dropBelow drops the listings of d and of the collections below it, as far as they are known.
+func (c *Catalogue) dropBelow(d backends.DID, met map[backends.DID]bool) {
+	l := c.listings.get(d)
+	if l == nil || met[d] {
+		return
+	}
+	met[d] = true
+	c.listings.drop(d)
+	for _, in := range l.infos {
+		if in.IsDir() {
+			c.dropBelow(in.DID, met)
+		}
+	}
 }
 
 // AsOf tells of when what is shown of d is, when that is older than it should be since the server cannot be asked; else zero.
