@@ -31,6 +31,7 @@ func TestErrno(t *testing.T) {
 		"ErrPermission":   {backends.ErrPermission, syscall.EACCES},
 		"ErrExpired":      {fmt.Errorf("%w, %w", backends.ErrPermission, backends.ErrExpired), syscall.EACCES},
 		"ErrImmutable":    {backends.ErrImmutable, syscall.EPERM},
+		"ErrCrossDevice":  {backends.ErrCrossDevice, syscall.EXDEV},
 		"ErrReadOnly":     {backends.ErrReadOnly, syscall.EROFS},
 		"ErrOffline":      {backends.ErrOffline, syscall.EAGAIN},
 		"ErrRefused":      {backends.ErrRefused, syscall.EBUSY},

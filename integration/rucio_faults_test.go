@@ -171,7 +171,7 @@ func TestRucioKilled(t *testing.T) {
 			eventually(t, 10*time.Second, "the mount is dead", func() bool { // with io_uring the kernel ends it a moment after the process
 				var st syscall.Statfs_t
 				err := syscall.Statfs(g.mnt, &st)
-				return errors.Is(err, syscall.ENOTCONN) || errors.Is(err, syscall.ECONNABORTED)
+				return unserved(err)
 			})
 			g.mount()
 		}

@@ -93,9 +93,10 @@ func lookAt(point string) (dead, hangs bool) {
 	}
 }
 
-// unserved tells the errors of a mount whose daemon, or whose connection, is gone.
+// unserved tells the errors of a mount whose daemon, or whose connection, is gone; over io_uring what is asked while
+// the connection goes is cancelled.
 func unserved(err error) bool {
-	return errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED)
+	return errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED) || errors.Is(err, unix.ECANCELED)
 }
 
 // errHangs says what helps where a daemon hangs that nobody supervises.
