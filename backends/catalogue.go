@@ -143,6 +143,9 @@ type Cached interface {
 	// AsOf tells of when what is shown of d is, where that is older than it should be since the server
 	// cannot be asked; else zero.
 	AsOf(d DID) time.Time
+	// Member gives the Info of child if it is in the collection dir, from what is remembered of that where it can: Stat
+	// and Parents in one. ErrNotExist.
+	Member(ctx context.Context, dir, child DID) (Info, error)
 }
 
 // Rules holds the copies users asked for. Rucio acts on them itself; for the embedded

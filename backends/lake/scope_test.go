@@ -23,6 +23,7 @@ type byPath struct {
 	asked   []backends.DID
 	asOf    time.Time
 	forgot  []backends.DID
+	members [][2]backends.DID
 }
 
 func (c *byPath) Stat(_ context.Context, d backends.DID) (backends.Info, error) {
@@ -59,6 +60,11 @@ func (c *byPath) Scopes(context.Context) iter.Seq2[backends.Info, error] {
 
 func (c *byPath) Refresh(d backends.DID)      { c.forgot = append(c.forgot, d) }
 func (c *byPath) AsOf(backends.DID) time.Time { return c.asOf }
+
+func (c *byPath) Member(ctx context.Context, dir, child backends.DID) (backends.Info, error) {
+	c.members = append(c.members, [2]backends.DID{dir, child})
+	return c.Catalogue.Stat(ctx, child)
+}
 
 // second is the scope of a path at CTAO: its second element.
 func second(p string) string {
@@ -175,6 +181,34 @@ func TestPathDIDContents(t *testing.T) {
 	}
 	if p := l.DIDPath(did("magic", "/a/f")); p != "/magic/%2Fa%2Ff" {
 		t.Errorf("DIDPath gives %s", p)
+	}
+}
+
+// In layout contents a catalogue that remembers what is in a directory is asked that, and not for a DID and its parents.
+func TestLookupAsksForMember(t *testing.T) {
+	c := &byPath{Catalogue: laketest.NewCatalogue()}
+	l, err := lake.New(lake.Options{Catalogue: c.Catalogue, Namespace: c.Catalogue, Cached: c, Layout: backends.LayoutContents})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	set, f := did("magic", "set"), did("magic", "a/f")
+	for _, in := range []backends.Info{{DID: did("magic", "")}, {DID: set, Type: backends.Dataset}, {DID: f, Type: backends.File, Size: 1, Checksums: sums([]byte("x"))}} {
+		if in.Type == 0 {
+			in.Layout = backends.LayoutContents
+			err = c.AddScope(ctx, in)
+		} else {
+			err = c.Add(ctx, in, nil)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if in, err := l.Lookup(ctx, backends.Info{DID: set, Type: backends.Dataset}, "a%2Ff"); err != nil || in.DID != f {
+		t.Errorf("found %v, %v", in.DID, err)
+	}
+	if want := [][2]backends.DID{{set, f}}; !slices.Equal(c.members, want) || c.Calls("parents") > 0 {
+		t.Errorf("asked for members %v, want %v, and %d times for parents", c.members, want, c.Calls("parents"))
 	}
 }
 

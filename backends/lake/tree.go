@@ -331,6 +331,9 @@ func (l *Lake) lookupAttached(ctx context.Context, dir backends.Info, name strin
 		}
 		return backends.Info{}, notThere
 	}
+	if l.o.Cached != nil {
+		return l.o.Cached.Member(ctx, dir.DID, d)
+	}
 	in, err := l.o.Catalogue.Stat(ctx, d)
 	if err != nil {
 		return backends.Info{}, err

@@ -18,9 +18,8 @@ import (
 // remote is the Rucio catalogue of a lake as the commands see it.
 type remote struct{ o *opened }
 
-func (remote) Who() string                     { return "Rucio" }
-func (r remote) Refresh(d backends.DID)        { r.o.rucio.Refresh(d) }
-func (r remote) AsOf(d backends.DID) time.Time { return r.o.rucio.AsOf(d) }
+// Who implements control.Remote.
+func (remote) Who() string { return "Rucio" }
 
 // RSEUsage asks Rucio what is at the RSEs and what the account has there, and each storage for its space where Rucio does not know it.
 func (r remote) RSEUsage(ctx context.Context, rse string, each func(control.RSEUsage) error) error {
@@ -81,8 +80,10 @@ func (o *opened) refreshOnHangUp() (stop func()) {
 	go func() {
 		defer close(done)
 		for range hup {
-			o.rucio.Refresh(backends.DID{})
-			o.fs.Changed(context.Background(), "/")
+			if _, err := o.fs.Refresh(context.Background(), "/"); err != nil {
+				o.log.Warn("what is known of the catalogue is not dropped", "err", err)
+				continue
+			}
 			o.log.Info("what is known of the catalogue is dropped")
 		}
 	}()

@@ -86,10 +86,7 @@ func namingOf(r rest.RSE) (word, closed string) {
 	if !r.Deterministic {
 		return naming.Unique, ""
 	}
-	word = cmp.Or(r.Algorithm, r.Attributes["lfn2pfn_algorithm"], "default")
-	if word == "default" { // lib/rucio/rse/translation.py, _DEFAULT_LFN2PFN
-		word = "hash"
-	}
+	word = r.LFN2PFN()
 	if a, ok := naming.ByName(word); !ok || a == nil {
 		return naming.Unique, fmt.Sprintf("its paths follow the algorithm %q, which tarn does not know", word)
 	}

@@ -88,10 +88,7 @@ func (t *rucioTape) Stage(ctx context.Context, paths ...string) (backends.Recall
 			DIDs: []backends.DID{d}, Account: account, Copies: 1, Expression: t.target(), Lifetime: &lifetime, Grouping: "NONE",
 			Activity: &activity, Comment: &comment, Priority: 3, Asynchronous: false,
 		}
-		id, err := t.o.client.AddRule(ctx, r)
-		if errors.Is(err, backends.ErrExist) {
-			id, err = t.same(ctx, d, account)
-		}
+		id, err := t.o.client.EnsureRule(ctx, r)
 		if err != nil {
 			return "", fmt.Errorf("recall %s from %s to %s: %w", d, t.rse, t.target(), err)
 		}
@@ -105,20 +102,6 @@ func (t *rucioTape) Stage(ctx context.Context, paths ...string) (backends.Recall
 type recallOf struct {
 	Paths []string `json:"paths"`
 	Rules []string `json:"rules"`
-}
-
-// same finds the rule that a new one would be a duplicate of.
-func (t *rucioTape) same(ctx context.Context, d backends.DID, account string) (id string, err error) {
-	err = t.o.client.RulesOf(ctx, d, func(r rest.Rule) error {
-		if r.Account == account && r.Expression == t.target() && r.Copies == 1 {
-			id = r.ID
-		}
-		return nil
-	})
-	if err == nil && id == "" {
-		err = fmt.Errorf("there is such a rule in Rucio, which shows none: %w: %w", backends.ErrUnavailable, backends.ErrTemporary)
-	}
-	return id, err
 }
 
 func (t *rucioTape) parse(id backends.RecallID) (r recallOf, err error) {

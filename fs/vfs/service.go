@@ -448,10 +448,12 @@ func (v *FS) Changed(ctx context.Context, p string) {
 // Refresh makes the catalogue's server be asked again for a path and all below it, by us and by the kernel. False: the
 // catalogue remembers nothing, so what it shows is what there is.
 func (v *FS) Refresh(ctx context.Context, p string) (bool, error) {
-	var did backends.DID
-	if p, err := lake.CleanPath(p); err != nil {
+	p, err := lake.CleanPath(p)
+	if err != nil {
 		return false, err
-	} else if p != "/" {
+	}
+	var did backends.DID
+	if p != "/" {
 		did = v.lake.PathDID(p) // also of what is said not to be there
 		if in, err := v.lake.Resolve(ctx, p); err == nil {
 			did = in.DID

@@ -4,38 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 
 	"tarn/backends"
 	"tarn/backends/catalogue/rucio/rest"
 )
-
-// warm asks for what is not known of DIDs, in one call a thousand, so that look answers from memory.
-func (c *Catalogue) warm(ctx context.Context, dids []backends.DID) error {
-	var ask []backends.DID
-	for _, d := range dids {
-		if a, ok := c.attrs.Peek(d); d.Name != "" && (!ok || !c.fresh(a)) {
-			ask = append(ask, d)
-		}
-	}
-	if len(ask) < 2 {
-		return nil
-	}
-	asked, seq := c.now(), c.changes.Load()
-	rows, err := c.c.BulkMeta(ctx, ask)
-	if err != nil {
-		return err
-	}
-	for _, d := range ask {
-		if m, ok := rows[d]; ok {
-			c.know(d, c.attr(m, asked), seq)
-		} else {
-			c.know(d, attr{none: true, length: -1, asked: asked}, seq)
-		}
-	}
-	return nil
-}
 
 // kin are the children of one type for one collection: Rucio takes datasets and containers of one collection one after the other
 // (core/did.py, __add_collections_to_container).
@@ -44,33 +19,13 @@ type kin struct {
 	typ    backends.Type
 }
 
-// attachAll puts children into collections, a thousand children a call. What is there is success.
+// attachAll puts children into collections. What is there is success.
 func (c *Catalogue) attachAll(ctx context.Context, all map[kin][]backends.DID) error {
-	var batch []rest.Attachment
-	n := 0
-	flush := func() error {
-		if len(batch) == 0 {
-			return nil
-		}
-		err := c.c.Attach(ctx, batch)
-		if err != nil {
-			err = fmt.Errorf("attach to %s:%s: %w", batch[0].Scope, batch[0].Name, err)
-		}
-		batch, n = nil, 0
-		return err
-	}
+	var list []rest.Attachment
 	for of, children := range all {
-		for part := range slices.Chunk(children, rest.Page) {
-			if n+len(part) > rest.Page {
-				if err := flush(); err != nil {
-					return err
-				}
-			}
-			batch = append(batch, rest.Attachment{Scope: of.parent.Scope, Name: of.parent.Name, DIDs: part})
-			n += len(part)
-		}
+		list = append(list, rest.Attachment{Scope: of.parent.Scope, Name: of.parent.Name, DIDs: children})
 	}
-	return flush()
+	return c.c.Attach(ctx, list)
 }
 
 // revived are the columns of a collection that was removed and is made again.
@@ -278,4 +233,45 @@ func (c *Catalogue) dataset(ctx context.Context, dir backends.DID) (backends.DID
 		err = why[dir]
 	}
 	return out[dir], err
+}
+
+// Import adds entries in bulk, a thousand at a time: the collections of these first, since files need them.
+func (c *Catalogue) Import(ctx context.Context, entries iter.Seq2[backends.Entry, error]) (added int64, err error) {
+	var dirs, files []backends.Entry
+	var before []int // how many files came before each of dirs
+	flush := func() error {
+		var failed error
+		if len(dirs) > 0 {
+			n, at, err := c.addCollections(ctx, dirs)
+			added += n
+			if failed = err; err != nil {
+				files = files[:before[at]]
+			}
+		}
+		if len(files) > 0 {
+			n, err := c.addFiles(ctx, files)
+			added += n
+			failed = errors.Join(err, failed)
+		}
+		dirs, files, before = dirs[:0], files[:0], before[:0]
+		return failed
+	}
+	for e, err := range entries {
+		if err != nil {
+			err = errors.Join(err, flush())
+			return added, err
+		}
+		if e.Info.Type.IsCollection() {
+			dirs, before = append(dirs, e), append(before, len(files))
+		} else {
+			files = append(files, e)
+		}
+		if max(len(dirs), len(files)) == rest.Page {
+			if err := flush(); err != nil {
+				return added, edge("import", backends.DID{}, err)
+			}
+		}
+	}
+	err = flush()
+	return added, edge("import", backends.DID{}, err)
 }

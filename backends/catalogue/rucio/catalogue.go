@@ -1,7 +1,7 @@
 // Package rucio is the catalogue of a lake that a Rucio server keeps: the same tree, commands and promises as the
 // embedded one, over Rucio's REST.
 //
-//	cat, err := rucio.Open(ctx, rucio.Options{Client: client, Layout: backends.LayoutContents})
+//	cat, err := rucio.Open(rucio.Options{Client: client, Layout: backends.LayoutContents})
 //
 // What is seen is Rucio's: DIDs are (scope, name), the bytes of a name never change, rules, transfers and
 // deletions are the server's. Three things are tarn's own conventions, which other clients see as what they are:
@@ -75,6 +75,7 @@ type Catalogue struct {
 	stop context.CancelFunc
 	ctx  context.Context // ends with Close
 	wg   sync.WaitGroup
+	life sync.Mutex // of Close against run
 
 	attrs    *lru.Cache[backends.DID, attr]
 	replicas *lru.Cache[backends.DID, copies]
@@ -111,7 +112,7 @@ var (
 	_ backends.Places    = (*Catalogue)(nil)
 )
 
-// Open begins to use a server. It need not be up: then RSEs are not known until Connect succeeds.
+// Open begins to use a server, which need not be up.
 func Open(o Options) (*Catalogue, error) {
 	if o.Client == nil {
 		return nil, errors.New("open Rucio catalogue: no client")
@@ -156,7 +157,7 @@ func Open(o Options) (*Catalogue, error) {
 	return c, nil
 }
 
-// watch keeps the usage and the RSEs up to date.
+// watch keeps the usage up to date.
 func (c *Catalogue) watch() {
 	for {
 		wait := 5 * time.Minute
@@ -192,12 +193,21 @@ func (c *Catalogue) measure(ctx context.Context) error {
 
 // Close ends what runs in the background, and gives the connections back.
 func (c *Catalogue) Close() error {
-	c.batch.mu.Lock() // none begins after this
+	c.life.Lock()
 	c.stop()
-	c.batch.mu.Unlock()
+	c.life.Unlock()
 	c.wg.Wait()
 	c.c.Close()
 	return nil
+}
+
+// run starts f, for whose end Close waits; not once it is closed.
+func (c *Catalogue) run(f func()) {
+	c.life.Lock()
+	defer c.life.Unlock()
+	if c.ctx.Err() == nil {
+		c.wg.Go(f)
+	}
 }
 
 // Traits: names never get another content, nor another name; who owns what and when it changed is Rucio's.
@@ -261,9 +271,6 @@ func ScopeAlgorithm(name string) (f func(path string) string, ok bool) {
 	}
 	return nil, false
 }
-
-// Algorithms are the names that ScopeAlgorithm knows.
-func Algorithms() []string { return []string{"belleii", "ctao_bdms", "dirac"} }
 
 // isLFN tells whether the tree is made of names.
 func (c *Catalogue) isLFN() bool { return c.o.Layout == backends.LayoutLFN }

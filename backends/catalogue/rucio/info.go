@@ -105,7 +105,7 @@ func (c *Catalogue) checkName(d backends.DID) error {
 	return nil
 }
 
-// newName refuses beside that what Rucio's schema does not take, and names that its routes hide.
+// newName refuses beside that what Rucio's schema does not take, and the name of tarn's own dataset.
 func (c *Catalogue) newName(d backends.DID) error {
 	if err := c.checkName(d); err != nil {
 		return err

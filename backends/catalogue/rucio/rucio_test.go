@@ -134,6 +134,41 @@ func TestCalls(t *testing.T) {
 	}
 }
 
+// A look-up in a directory whose content is known costs nothing, and in another two calls.
+func TestMember(t *testing.T) {
+	r := newRig(t, servertest.RucioOptions{})
+	c := r.open(t, Options{})
+	set, box := backends.DID{Scope: r.scope, Name: "set"}, backends.DID{Scope: r.scope, Name: "box"}
+	mkdir(t, c, set, backends.Dataset)
+	mkdir(t, c, box, backends.Container)
+	f, g := r.file("f", 5), r.file("g", 6)
+	f.Info.DID.Name, g.Info.DID.Name = "f", "g"
+	add(t, c, f)
+	add(t, c, g)
+	must(t, c.Attach(t.Context(), set, f.Info.DID))
+	must(t, c.Attach(t.Context(), box, g.Info.DID))
+	is := func(dir, child backends.DID, want error, most int64) {
+		t.Helper()
+		var in backends.Info
+		var err error
+		n := calls(c, func() { in, err = c.Member(t.Context(), dir, child) })
+		if !errors.Is(err, want) || err == nil && in.DID != child {
+			t.Errorf("%s in %s: %v, %v, want %v", child, dir, in.DID, err, want)
+		}
+		if n > most {
+			t.Errorf("%s in %s took %d calls, want %d at most", child, dir, n, most)
+		}
+	}
+	c.Refresh(backends.DID{})
+	is(set, f.Info.DID, nil, 2)
+	is(set, g.Info.DID, backends.ErrNotExist, 2)
+	is(box, g.Info.DID, nil, 2) // a loose file
+	is(box, loose(box), backends.ErrNotExist, 2)
+	names(t, c, set)
+	is(set, f.Info.DID, nil, 0)
+	is(set, g.Info.DID, backends.ErrNotExist, 0)
+}
+
 // Loose files of a container lie in a dataset that nobody sees.
 func TestLooseFiles(t *testing.T) {
 	r := newRig(t, servertest.RucioOptions{})

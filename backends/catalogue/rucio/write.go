@@ -4,37 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"maps"
 	"slices"
 	"strings"
 
 	"tarn/backends"
 	"tarn/backends/catalogue/rucio/rest"
-	"tarn/backends/naming"
 )
-
-// Place is the path of a file at an RSE with Rucio's default algorithm, hash.
-func Place(d backends.DID) string {
-	p, _ := place(rest.RSE{Deterministic: true}, d)
-	return p
-}
-
-// place is the path of a file at a deterministic RSE whose algorithm is known here.
-func place(r rest.RSE, d backends.DID) (string, bool) {
-	if !r.Deterministic {
-		return "", false
-	}
-	alg := r.Algorithm
-	if alg == "" || alg == "default" {
-		alg = "hash"
-	}
-	a, ok := naming.ByName(alg)
-	if !ok || a == nil {
-		return "", false
-	}
-	return a.Path(d)
-}
 
 // Add makes a collection, or a file with its replicas.
 func (c *Catalogue) Add(ctx context.Context, in backends.Info, meta backends.Meta, at ...backends.Replica) error {
@@ -263,76 +239,6 @@ func same(in backends.Info, m rest.Meta) error {
 	return nil
 }
 
-// newReplicas are those of an entry that are copies, by RSE.
-func newReplicas(rses map[string]rest.RSE, e backends.Entry) (map[string]rest.NewReplica, error) {
-	out := map[string]rest.NewReplica{}
-	d := e.Info.DID
-	for _, r := range e.Replicas {
-		if r.State != backends.Available {
-			continue
-		}
-		rse, ok := rses[r.RSE]
-		if !ok {
-			return nil, fmt.Errorf("RSE %s: Rucio has none of this name: %w", r.RSE, backends.ErrNotSupported)
-		}
-		n := rest.NewReplica{Scope: d.Scope, Name: d.Name, Bytes: e.Info.Size, Adler32: e.Info.Checksums.Adler32, MD5: e.Info.Checksums.MD5, State: "A"}
-		if !rse.Deterministic {
-			if len(rse.Protocols) == 0 {
-				return nil, fmt.Errorf("RSE %s has no protocols: %w", r.RSE, backends.ErrNotSupported)
-			}
-			p := rse.Protocols[0]
-			n.PFN = p.Root() + "/" + strings.TrimLeft(r.PFN, "/")
-			if p.Scheme == "file" {
-				n.PFN = "file://" + p.Hostname + n.PFN
-			}
-		} else if want, ok := place(rse, d); ok && want != r.PFN {
-			return nil, fmt.Errorf("its copy at %s lies at %s, and Rucio would look for it at %s, where something else lies: %w", r.RSE, r.PFN, want, backends.ErrExist)
-		}
-		out[r.RSE] = n
-	}
-	return out, nil
-}
-
-// Import adds entries in bulk, a thousand at a time: the collections of these first, since files need them.
-func (c *Catalogue) Import(ctx context.Context, entries iter.Seq2[backends.Entry, error]) (added int64, err error) {
-	var dirs, files []backends.Entry
-	var before []int // how many files came before each of dirs
-	flush := func() error {
-		var failed error
-		if len(dirs) > 0 {
-			n, at, err := c.addCollections(ctx, dirs)
-			added += n
-			if failed = err; err != nil {
-				files = files[:before[at]]
-			}
-		}
-		if len(files) > 0 {
-			n, err := c.addFiles(ctx, files)
-			added += n
-			failed = errors.Join(err, failed)
-		}
-		dirs, files, before = dirs[:0], files[:0], before[:0]
-		return failed
-	}
-	for e, err := range entries {
-		if err != nil {
-			return added, errors.Join(err, flush())
-		}
-		if e.Info.Type.IsCollection() {
-			dirs, before = append(dirs, e), append(before, len(files))
-		} else {
-			files = append(files, e)
-		}
-		if max(len(dirs), len(files)) == rest.Page {
-			if err := flush(); err != nil {
-				return added, edge("import", backends.DID{}, err)
-			}
-		}
-	}
-	err = flush()
-	return added, edge("import", backends.DID{}, err)
-}
-
 // Attach puts children into a collection.
 func (c *Catalogue) Attach(ctx context.Context, parent backends.DID, children ...backends.DID) error {
 	p, err := c.stat(ctx, parent)
@@ -341,17 +247,18 @@ func (c *Catalogue) Attach(ctx context.Context, parent backends.DID, children ..
 	}
 	var files []backends.DID
 	into := map[kin][]backends.DID{}
-	var known map[backends.DID]attr
 	if err == nil {
-		known, err = c.lookAll(ctx, children)
+		err = c.warm(ctx, children)
 	}
 	for _, d := range children {
 		if err != nil {
 			break
 		}
-		switch a, ok := known[d]; {
-		case !ok:
-			err = fmt.Errorf("%s: %w", d, backends.ErrNotExist)
+		var a attr
+		a, err = c.look(ctx, d)
+		switch {
+		case err != nil:
+			err = fmt.Errorf("%s: %w", d, err)
 		case d == parent:
 			err = backends.ErrLoop
 		case a.info.IsDir():
@@ -415,121 +322,4 @@ func (c *Catalogue) detach(ctx context.Context, parent backends.DID, children ..
 		}
 	}
 	return nil
-}
-
-// PutReplica registers a copy that is there, or tells the server of a bad one. Of a copy that is being made it hears nothing.
-func (c *Catalogue) PutReplica(ctx context.Context, d backends.DID, gen backends.Generation, r backends.Replica) error {
-	a, err := c.stat(ctx, d)
-	switch {
-	case err != nil:
-	case a.info.IsDir():
-		err = backends.ErrIsDir
-	case gen != "" && a.info.Generation != gen:
-		err = backends.ErrStale
-	}
-	if err != nil {
-		return edge("put replica", d, err)
-	}
-	defer c.changed(d)
-	switch r.State {
-	case backends.Available:
-		rses, err := c.rsesOf(ctx, []string{r.RSE})
-		if err != nil {
-			return edge("put replica", d, err)
-		}
-		reps, err := newReplicas(rses, backends.Entry{Info: a.info, Replicas: []backends.Replica{r}})
-		if err == nil {
-			err = c.c.AddReplicas(ctx, r.RSE, []rest.NewReplica{reps[r.RSE]})
-		}
-		if err == nil {
-			c.bad.Remove(at{d, r.RSE})
-		}
-		return edge("put replica", d, err)
-	case backends.Bad:
-		c.bad.Add(at{d, r.RSE}, badness{r.Error, c.now()})
-		err := c.c.DeclareBad(ctx, d, r.RSE, r.Error)
-		if errors.Is(err, backends.ErrPermission) { // everybody may say that one looks bad
-			var rse rest.RSE
-			if rse, err = c.rse(ctx, r.RSE); err == nil && len(rse.Protocols) > 0 {
-				p := rse.Protocols[0]
-				pfn := p.Root() + "/" + r.PFN
-				if p.Scheme == "file" {
-					pfn = "file://" + p.Hostname + pfn
-				}
-				err = c.c.DeclareSuspicious(ctx, pfn, r.Error)
-			}
-		}
-		if err != nil && !backends.IsTemporary(err) {
-			c.log.Warn("Rucio does not take note of a bad replica; it is not read here", "did", d, "rse", r.RSE, "err", err)
-			return nil
-		}
-		return edge("declare bad", d, err)
-	}
-	return nil
-}
-
-// DropReplica lets Rucio's reaper have a copy; one that is not there, or has another path, is success.
-func (c *Catalogue) DropReplica(ctx context.Context, d backends.DID, rse, pfn string) error {
-	a, err := c.stat(ctx, d)
-	if err == nil && a.info.IsDir() {
-		err = backends.ErrIsDir
-	}
-	if err == nil && pfn != "" {
-		c.replicas.Remove(d)
-		var have []backends.Replica
-		have, err = c.Replicas(ctx, d)
-		if err == nil && !slices.ContainsFunc(have, func(r backends.Replica) bool { return r.RSE == rse && r.PFN == pfn }) {
-			return nil
-		}
-	}
-	if err != nil {
-		return edge("drop replica", d, err)
-	}
-	defer c.changed(d)
-	err = c.c.Tombstone(ctx, d, rse)
-	if errors.Is(err, backends.ErrNotExist) {
-		err = nil
-	}
-	return edge("drop replica", d, err)
-}
-
-// Holders counts the files of the lake whose copy at an RSE belongs at a path: a name has one content for ever.
-func (c *Catalogue) Holders(ctx context.Context, rse, pfn string) (int, error) {
-	r, err := c.rse(ctx, rse)
-	if err != nil {
-		return 0, edge("holders of "+pfn, backends.DID{}, err)
-	}
-	if !r.Deterministic {
-		return 0, edge("holders of "+pfn, backends.DID{}, backends.ErrNotSupported)
-	}
-	alg := r.Algorithm
-	if alg == "" || alg == "default" {
-		alg = "hash"
-	}
-	a, _ := naming.ByName(alg)
-	if a == nil {
-		return 0, edge("holders of "+pfn, backends.DID{}, backends.ErrNotSupported)
-	}
-	scopes, err := c.allScopes(ctx)
-	if err != nil {
-		return 0, edge("holders of "+pfn, backends.DID{}, err)
-	}
-	var dids []backends.DID
-	for _, s := range scopes {
-		dids = append(dids, a.DIDs(s, pfn)...)
-	}
-	if len(dids) == 0 {
-		return 0, nil
-	}
-	rows, err := c.c.ListReplicas(ctx, dids)
-	if err != nil {
-		return 0, edge("holders of "+pfn, backends.DID{}, err)
-	}
-	n := 0
-	for _, row := range rows {
-		if _, ok := row.States[rse]; ok {
-			n++
-		}
-	}
-	return n, nil
 }

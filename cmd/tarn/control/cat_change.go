@@ -59,26 +59,17 @@ func (s *Service) makeDirs(ctx context.Context, p string) error {
 // catRemove takes files out of the lake (removeFile): the names go at once, the copies after the grace period. What is not
 // there is success, as in DIRAC.
 func (s *Service) catRemove(ctx context.Context, req LFNsRequest, out *stream) (any, error) {
-	return eachLFN(ctx, req.LFNs, out, func(p string) (any, error) {
-		clean, err := lake.CleanPath(p)
-		if err != nil {
-			return nil, err
-		}
-		dir, err := s.FS.Resolve(ctx, path.Dir(clean))
-		if err == nil {
-			defer dir.Forget(1)
-			err = s.FS.Unlink(ctx, dir, path.Base(clean))
-		}
-		if errors.Is(err, backends.ErrNotExist) {
-			err = nil
-		}
-		return true, err
-	})
+	return s.eachName(ctx, req.LFNs, out, s.FS.Unlink)
 }
 
 // catRemoveDir removes empty directories (removeDirectory). What is not there is success.
 func (s *Service) catRemoveDir(ctx context.Context, req LFNsRequest, out *stream) (any, error) {
-	return eachLFN(ctx, req.LFNs, out, func(p string) (any, error) {
+	return s.eachName(ctx, req.LFNs, out, s.FS.Rmdir)
+}
+
+// eachName takes names out of their directories.
+func (s *Service) eachName(ctx context.Context, lfns []Text, out *stream, remove func(ctx context.Context, dir *vfs.Node, name string) error) (any, error) {
+	return eachLFN(ctx, lfns, out, func(p string) (any, error) {
 		clean, err := lake.CleanPath(p)
 		if err != nil {
 			return nil, err
@@ -86,7 +77,7 @@ func (s *Service) catRemoveDir(ctx context.Context, req LFNsRequest, out *stream
 		dir, err := s.FS.Resolve(ctx, path.Dir(clean))
 		if err == nil {
 			defer dir.Forget(1)
-			err = s.FS.Rmdir(ctx, dir, path.Base(clean))
+			err = remove(ctx, dir, path.Base(clean))
 		}
 		if errors.Is(err, backends.ErrNotExist) {
 			err = nil

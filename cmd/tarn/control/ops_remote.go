@@ -2,8 +2,8 @@ package control
 
 import (
 	"context"
+	"errors"
 	"path"
-	"time"
 
 	"tarn/backends"
 	"tarn/backends/lake"
@@ -14,10 +14,6 @@ import (
 type Remote interface {
 	// Who names the server's kind for people, as "Rucio".
 	Who() string
-	// Refresh forgets what is known of d and what is below it; the zero DID: everything.
-	Refresh(d backends.DID)
-	// AsOf tells of when what is shown of d is, if it is older than it should be; else zero.
-	AsOf(d backends.DID) time.Time
 	// RSEUsage tells what is at the RSE, of all accounts and of the user's own, "" for each.
 	RSEUsage(ctx context.Context, rse string, each func(RSEUsage) error) error
 }
@@ -32,21 +28,14 @@ func (s *Service) elsewhere(what, hint string) error {
 
 // refresh forgets what is known of paths, so that the server is asked again.
 func (s *Service) refresh(ctx context.Context, req PathsRequest, _ *stream) (any, error) {
-	if s.Remote == nil {
-		return nil, Fail(ErrNothing, "", "the catalogue of this lake is this machine's: what is shown is never out of date")
-	}
 	var c Count
 	for _, p := range req.Paths {
-		clean, err := lake.CleanPath(string(p))
-		if err != nil {
+		switch asks, err := s.FS.Refresh(ctx, string(p)); {
+		case err != nil:
 			return nil, err
+		case !asks:
+			return nil, Fail(ErrNothing, "", "the catalogue of this lake is this machine's: what is shown is never out of date")
 		}
-		if clean == "/" {
-			s.Remote.Refresh(backends.DID{})
-		} else {
-			s.Remote.Refresh(s.Lake.PathDID(clean))
-		}
-		s.FS.Changed(ctx, clean)
 		c.Done++
 	}
 	return c, nil
@@ -93,6 +82,8 @@ func (s *Service) mkdirOne(ctx context.Context, p string, req MkdirRequest) (mad
 			return false, Fail(backends.ErrExist, "", "%s is there already, and is no dataset", Text(p).Quote())
 		}
 		return false, nil
+	} else if !errors.Is(err, backends.ErrNotExist) {
+		return false, err
 	}
 	up := path.Dir(p)
 	if req.Parents && up != "/" {

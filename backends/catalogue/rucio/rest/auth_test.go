@@ -147,8 +147,8 @@ func TestTokenEndsAtServer(t *testing.T) {
 			t.Errorf("%d logins", n)
 		}
 		// A refusal is none of the token's.
-		if err := c.AddAccount(t.Context(), r.Unique("x"), "USER", "x@example.org"); !errors.Is(err, backends.ErrPermission) || !Is(err, "AccessDenied") {
-			t.Errorf("an account made by a plain user: %v", err)
+		if err := c.AddScope(t.Context(), r.name, r.Unique("sc")); !errors.Is(err, backends.ErrPermission) || !Is(err, "AccessDenied") {
+			t.Errorf("a scope made by a plain user: %v", err)
 		}
 		if n := c.Calls()["GET /auth/userpass"]; n != 2 {
 			t.Errorf("%d logins after a refusal", n)

@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -117,6 +118,28 @@ func (p Protocol) Root() string {
 		prefix = "/" + prefix
 	}
 	return p.Scheme + "://" + host + prefix
+}
+
+// LFN2PFN is the algorithm by which the paths of a deterministic RSE follow from the names: the site's word for it, or hash, Rucio's
+// own default (lib/rucio/rse/translation.py, _DEFAULT_LFN2PFN).
+func (r RSE) LFN2PFN() string {
+	if word := cmp.Or(r.Algorithm, r.Attributes["lfn2pfn_algorithm"]); word != "" && word != "default" {
+		return word
+	}
+	return "hash"
+}
+
+// PFN is that of a path by the first protocol of the RSE; false when it has none.
+func (r RSE) PFN(below string) (pfn string, ok bool) {
+	if len(r.Protocols) == 0 {
+		return "", false
+	}
+	p := r.Protocols[0]
+	pfn = p.Root() + "/" + strings.TrimLeft(below, "/")
+	if p.Scheme == "file" {
+		pfn = "file://" + p.Hostname + pfn
+	}
+	return pfn, true
 }
 
 // Below gives the path of a PFN below one of the RSE's protocols; false when it is at none of them.

@@ -2,6 +2,7 @@ package rest
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/url"
 
@@ -63,6 +64,27 @@ func (c *Client) AddRule(ctx context.Context, r NewRule) (id string, err error) 
 		id = ids[0]
 	}
 	return id, nil
+}
+
+// EnsureRule is AddRule that gives the rule which the account has already, if it is one of the same kind: on the same DID, with as many copies at
+// the same expression (core/rule.py, UniqueConstraint).
+func (c *Client) EnsureRule(ctx context.Context, r NewRule) (id string, err error) {
+	id, err = c.AddRule(ctx, r)
+	if !Is(err, "DuplicateRule") || len(r.DIDs) != 1 {
+		return id, err
+	}
+	d := r.DIDs[0]
+	err = c.Rules(ctx, url.Values{"scope": {d.Scope}, "name": {d.Name}, "account": {r.Account}}, func(x Rule) error {
+		if x.Copies == r.Copies && x.Expression == r.Expression {
+			id = x.ID
+			return ErrStop
+		}
+		return nil
+	})
+	if err == nil && id == "" { // it ended in this moment
+		err = fmt.Errorf("there is such a rule on %s in Rucio, which shows none: %w", d, errDown)
+	}
+	return id, err
 }
 
 // Rule gives one. ErrNotExist.
