@@ -186,32 +186,6 @@ func get(txn *badger.Txn, key []byte) ([]byte, error) {
 	return item.ValueCopy(nil)
 }
 
-// folder gives what setFolder noted, "" for nothing.
-func (l *ledger) folder() (id string, err error) {
-	err = l.db.View(func(txn *badger.Txn) error {
-		b, err := get(txn, []byte("d"))
-		id = string(b)
-		return err
-	})
-	return id, err
-}
-
-// setFolder notes which folder the files are in.
-func (l *ledger) setFolder(id string) error {
-	l.closing.RLock()
-	defer l.closing.RUnlock()
-	if l.closed || l.dead.Load() {
-		return fmt.Errorf("ledger: %w", backends.ErrClosed)
-	}
-	if err := l.room(); err != nil {
-		return fmt.Errorf("ledger: %w", err)
-	}
-	if err := l.db.Update(func(txn *badger.Txn) error { return txn.Set([]byte("d"), []byte(id)) }); err != nil {
-		return fmt.Errorf("ledger: %w", err)
-	}
-	return nil
-}
-
 // close waits for what is being written.
 func (l *ledger) close() error {
 	l.closing.Lock()

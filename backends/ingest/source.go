@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dgraph-io/badger/v4"
 	"golang.org/x/sys/unix"
 
 	"tarn/backends"
@@ -253,4 +254,30 @@ func lease(file *os.File) (held bool) {
 		return false // these say so when their server gave no delegation
 	}
 	return true
+}
+
+// folder gives what setFolder noted, "" for nothing.
+func (l *ledger) folder() (id string, err error) {
+	err = l.db.View(func(txn *badger.Txn) error {
+		b, err := get(txn, []byte("d"))
+		id = string(b)
+		return err
+	})
+	return id, err
+}
+
+// setFolder notes which folder the files are in.
+func (l *ledger) setFolder(id string) error {
+	l.closing.RLock()
+	defer l.closing.RUnlock()
+	if l.closed || l.dead.Load() {
+		return fmt.Errorf("ledger: %w", backends.ErrClosed)
+	}
+	if err := l.room(); err != nil {
+		return fmt.Errorf("ledger: %w", err)
+	}
+	if err := l.db.Update(func(txn *badger.Txn) error { return txn.Set([]byte("d"), []byte(id)) }); err != nil {
+		return fmt.Errorf("ledger: %w", err)
+	}
+	return nil
 }
