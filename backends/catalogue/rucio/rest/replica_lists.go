@@ -78,16 +78,12 @@ type DatasetReplica struct {
 
 // DatasetReplicas lists the RSEs with files of a dataset (GET /replicas/SCOPE/NAME/datasets). deep has them counted now; else it is what
 // a daemon has counted some time ago.
-func (c *Client) DatasetReplicas(ctx context.Context, d backends.DID, deep bool) (out []DatasetReplica, err error) {
+func (c *Client) DatasetReplicas(ctx context.Context, d backends.DID, deep bool) ([]DatasetReplica, error) {
 	k := call{method: http.MethodGet, route: "/replicas/SCOPE/NAME/datasets", path: "/replicas/" + segment(d.Scope) + "/" + segment(d.Name) + "/datasets"}
 	if deep {
 		k.query = url.Values{"deep": {"true"}}
 	}
-	err = rows(ctx, c, k, func(r DatasetReplica) error {
-		out = append(out, r)
-		return nil
-	})
-	return out, err
+	return list[DatasetReplica](ctx, c, k)
 }
 
 // DatasetsAt streams the datasets that have replicas at an RSE, as a daemon has counted them (GET /replicas/rse/RSE).

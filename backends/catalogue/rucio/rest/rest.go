@@ -3,7 +3,7 @@
 // One file is one group of routes; lib/rucio/web/rest/flaskapi/v1 of Rucio 38 to 41 is the source.
 //
 // A Client bounds its connections and the requests under way, logs in when it must, and makes a call again for a few seconds (Options.Patience)
-// where that can do no harm. Repeating for longer what failed temporarily is package retry's. A function that gets rows of a stream
+// where that can do no harm; who needs longer asks again, as the journal does. A function that gets rows of a stream
 // must not make calls of the same Client: the stream has one of its turns.
 package rest
 
@@ -36,7 +36,7 @@ type Options struct {
 	// Silence (1 min) is how long the server may say nothing; an answer may take as long as it likes as long as it comes.
 	Silence time.Duration
 	// Patience (5 s) is how long after a call has begun it may be made again where that is harmless and the server may be well the next
-	// moment (a connection that broke, 502, 503, 504); negative: not at all. Longer waits are package retry's.
+	// moment (a connection that broke, 502, 503, 504); negative: not at all.
 	Patience time.Duration
 	// Agent is the User-Agent.
 	Agent string

@@ -82,12 +82,8 @@ type Usage struct {
 }
 
 // Usage tells of the space of an RSE (GET /rses/RSE/usage).
-func (c *Client) Usage(ctx context.Context, rse string) (out []Usage, err error) {
-	err = rows(ctx, c, call{method: http.MethodGet, route: "/rses/RSE/usage", path: "/rses/" + segment(rse) + "/usage"}, func(u Usage) error {
-		out = append(out, u)
-		return nil
-	})
-	return out, err
+func (c *Client) Usage(ctx context.Context, rse string) ([]Usage, error) {
+	return list[Usage](ctx, c, call{method: http.MethodGet, route: "/rses/RSE/usage", path: "/rses/" + segment(rse) + "/usage"})
 }
 
 // PFNs asks the server for the PFNs of files at an RSE (GET /rses/RSE/lfns2pfns).

@@ -127,10 +127,6 @@ type AccountUsage struct {
 }
 
 // AccountUsage tells of all RSEs (GET /accounts/ACCOUNT/usage/local).
-func (c *Client) AccountUsage(ctx context.Context, account string) (out []AccountUsage, err error) {
-	err = rows(ctx, c, call{method: http.MethodGet, route: "/accounts/ACCOUNT/usage/local", path: "/accounts/" + segment(account) + "/usage/local"}, func(u AccountUsage) error {
-		out = append(out, u)
-		return nil
-	})
-	return out, err
+func (c *Client) AccountUsage(ctx context.Context, account string) ([]AccountUsage, error) {
+	return list[AccountUsage](ctx, c, call{method: http.MethodGet, route: "/accounts/ACCOUNT/usage/local", path: "/accounts/" + segment(account) + "/usage/local"})
 }

@@ -121,6 +121,15 @@ func rows[T any](ctx context.Context, c *Client, k call, f func(T) error) error 
 	})
 }
 
+// list gives all lines of a stream, decoded.
+func list[T any](ctx context.Context, c *Client, k call) (out []T, err error) {
+	err = rows(ctx, c, k, func(r T) error {
+		out = append(out, r)
+		return nil
+	})
+	return out, err
+}
+
 // cut is errDown for a line that has no end, else ErrUnavailable.
 func cut(err error) error {
 	if errors.Is(err, io.ErrUnexpectedEOF) {
