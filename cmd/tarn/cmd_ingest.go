@@ -29,7 +29,7 @@ was noted survives a crash: nothing is sent twice, nothing is forgotten.`,
 				Description: "What is under way is broken off; it begins again with `tarn ingest resume NAME`.",
 				Action:      s.ingestSwitch("ingest/pause"),
 			},
-			{Name: "resume", Usage: "go on after a pause", ArgsUsage: "NAME", Action: s.ingestSwitch("ingest/resume")},
+			{Name: "resume", Usage: "go on after a pause, or with another folder", ArgsUsage: "NAME", Description: "An ingest that is not paused and has failed, since its folder is another one than that which its records are of (another disk at the mount\npoint, a folder that was made anew), takes that one.", Action: s.ingestSwitch("ingest/resume")},
 			s.ingestRetryCommand(), s.ingestRemoveCommand(), s.ingestAuditCommand(),
 		},
 	}

@@ -40,6 +40,11 @@ func (s *served) Add(ctx context.Context, in backends.Info, m backends.Meta, at 
 
 func (s *served) Refresh(d backends.DID) { s.forgot.Store(&d) }
 
+// Member is for layout contents, which this one has not: what is in a directory is there by its name.
+func (s *served) Member(ctx context.Context, _, child backends.DID) (backends.Info, error) {
+	return s.Catalogue.Stat(ctx, child)
+}
+
 func (s *served) AsOf(backends.DID) time.Time {
 	if t := s.asOf.Load(); t != 0 {
 		return time.Unix(t, 0)

@@ -312,7 +312,8 @@ func (s *Service) contentsOf(ctx context.Context, lfn string, req ContentsReques
 		return out.value(r, metadataOf(in))
 	}
 	if !req.Recursive {
-		return sent, s.eachEntry(ctx, n, func(e vfs.Entry) error { return one(path.Join(top, e.Name), e.Info) })
+		err = s.eachEntry(ctx, n, func(e vfs.Entry) error { return one(path.Join(top, e.Name), e.Info) })
+		return sent, err
 	}
 	for w, err := range s.FS.Walk(ctx, top) {
 		if err == nil && w.Path != top {
