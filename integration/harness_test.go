@@ -59,7 +59,7 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	flag.Parse()
-	os.Exit(run(m))
+	syscall.Exit(run(m)) // as tarn does
 }
 
 func run(m *testing.M) int {

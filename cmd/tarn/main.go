@@ -24,14 +24,20 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	// A second signal ends the process at once.
 	context.AfterFunc(ctx, stop)
-	err := run(ctx, os.Args, os.Stdin, os.Stdout, os.Stderr)
-	if errors.Is(err, syscall.EPIPE) {
-		os.Exit(0) // `tarn ls | head`: whoever reads has enough
+	// Not os.Exit: in a program built with -race it runs the C++ destructors of libXrdCl and of OpenSSL, while threads
+	// of theirs are at work, and that crashes.
+	syscall.Exit(status(ctx, run(ctx, os.Args, os.Stdin, os.Stdout, os.Stderr)))
+}
+
+// status tells the user of err, and gives the exit status.
+func status(ctx context.Context, err error) int {
+	switch {
+	case errors.Is(err, syscall.EPIPE):
+		return 0 // `tarn ls | head`: whoever reads has enough
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		return 130 // as a shell reports an interrupted command
 	}
-	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
-		os.Exit(130) // as a shell reports an interrupted command
-	}
-	os.Exit(report(os.Stderr, err, slices.Contains(os.Args, "--json")))
+	return report(os.Stderr, err, slices.Contains(os.Args, "--json"))
 }
 
 // run does what args ask for. It is main without the process: tests call it.

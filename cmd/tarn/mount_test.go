@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
-	os.Exit(m.Run())
+	syscall.Exit(m.Run()) // as main does
 }
 
 // needFUSE skips where mounting is not possible; under CI that is a failure.

@@ -6,8 +6,13 @@ import (
 	"context"
 	"errors"
 	iofs "io/fs"
+	"syscall"
 	"testing"
 )
+
+// TestMain ends without the C++ destructors, which os.Exit runs in a program built with -race: threads of the library
+// are still at work.
+func TestMain(m *testing.M) { syscall.Exit(m.Run()) }
 
 func wantErr(t *testing.T, what string, err, want error) {
 	t.Helper()
