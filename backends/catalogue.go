@@ -148,6 +148,13 @@ type Cached interface {
 	Member(ctx context.Context, dir, child DID) (Info, error)
 }
 
+// Inheriting gives metadata with that of the collections above, for catalogues that tell it of many DIDs at once.
+type Inheriting interface {
+	// FullMeta gives the metadata of each of dids with that of the collections above it, nearest wins. One that is not
+	// there is left out.
+	FullMeta(ctx context.Context, dids ...DID) (map[DID]Meta, error)
+}
+
 // Rules holds the copies users asked for. Rucio acts on them itself; for the embedded
 // catalogue package replication does.
 type Rules interface {

@@ -71,7 +71,7 @@ func (c *Catalogue) checkAdded(ctx context.Context, d dataset, tell func(string,
 		if err = e; err != nil {
 			return false
 		}
-		l := listed{in.DID, in.Inode, in.Size, in.Generation}
+		l := c.listedOf(in)
 		t.add(l)
 		_, err = c.o.Side.SideRecord(ctx, tableFile, l.record(d.List).Key)
 		switch {
@@ -91,7 +91,7 @@ func (c *Catalogue) checkListed(ctx context.Context, d dataset, all bool, tell f
 	if err != nil {
 		return err
 	}
-	up := c.newInherited()
+	k := &checker{c: c, d: d, e: e, up: full{c: c}, all: all, tell: tell}
 	for l, err := range c.listed(ctx, d) {
 		if err != nil {
 			return err
@@ -100,57 +100,93 @@ func (c *Catalogue) checkListed(ctx context.Context, d dataset, all bool, tell f
 		switch {
 		case isNotExist(err):
 			err = tell(Removed, l.did)
-		case err != nil:
-			return err
-		default:
-			err = c.checkOne(ctx, d, e, up, l, in, all, tell)
+		case err == nil:
+			err = k.add(ctx, l, in)
 		}
 		if err != nil {
 			return err
 		}
 	}
+	return k.flush(ctx)
+}
+
+// checker compares the files of a list that are there, page by page.
+type checker struct {
+	c    *Catalogue
+	d    dataset
+	e    query.Expr
+	up   full
+	all  bool // they match
+	tell func(string, backends.DID) error
+
+	was []listed
+	now []backends.Info
+}
+
+func (k *checker) add(ctx context.Context, l listed, in backends.Info) error {
+	k.was, k.now = append(k.was, l), append(k.now, in)
+	if len(k.now) < atOnce {
+		return nil
+	}
+	return k.flush(ctx)
+}
+
+func (k *checker) flush(ctx context.Context) error {
+	var metas map[backends.DID]backends.Meta
+	if !k.all && len(k.now) > 0 {
+		var err error
+		if metas, err = k.up.of(ctx, k.now); err != nil {
+			return err
+		}
+	}
+	for i, in := range k.now {
+		if err := k.one(ctx, k.was[i], in, metas); err != nil {
+			return err
+		}
+	}
+	k.was, k.now = k.was[:0], k.now[:0]
 	return nil
 }
 
-func (c *Catalogue) checkOne(ctx context.Context, d dataset, e query.Expr, up *inherited, l listed, in backends.Info, all bool, tell func(string, backends.DID) error) error {
-	if !all {
-		is, err := c.matches(ctx, d.Path, e, up, in)
-		if err != nil {
-			return err
+func (k *checker) one(ctx context.Context, l listed, in backends.Info, metas map[backends.DID]backends.Meta) error {
+	if !k.all {
+		m, is := metas[in.DID]
+		if is {
+			var err error
+			if is, err = k.c.matches(ctx, k.d.Path, k.e, m, in); err != nil {
+				return err
+			}
 		}
-		if !is {
-			return tell(Left, in.DID)
+		if !is { // it may be gone by now
+			return k.tell(Left, in.DID)
 		}
 	}
 	if in.Generation != l.generation {
-		if err := tell(Changed, in.DID); err != nil {
+		if err := k.tell(Changed, in.DID); err != nil {
 			return err
 		}
 	}
 	if in.DID != l.did {
-		return tell(Moved, in.DID)
+		return k.tell(Moved, in.DID)
 	}
 	return nil
 }
 
-// matches tells whether one file matches a prepared query at and below root.
-func (c *Catalogue) matches(ctx context.Context, root string, e query.Expr, up *inherited, in backends.Info) (bool, error) {
-	if below, ok := narrow(root, in.DID.Name); isPath(in.DID) && (!ok || below != in.DID.Name) {
+// matches tells whether one file, whose metadata is m, matches a prepared query at and below root.
+func (c *Catalogue) matches(ctx context.Context, root string, e query.Expr, m backends.Meta, in backends.Info) (bool, error) {
+	isPath := c.o.Tree.IsPath(in.DID)
+	if below, ok := narrow(root, in.DID.Name); isPath && (!ok || below != in.DID.Name) {
 		return false, nil
 	}
-	m, err := up.of(ctx, in)
-	if err != nil {
-		if isNotExist(err) {
-			err = nil
-		}
-		return false, err
+	if at, rest := limit(e); !isPath && at != "/" { // it was limited when it was listed, and names that are no paths stay where they are
+		e = rest
 	}
 	var failed error
-	subject := backends.Subject{Info: &in, Meta: m, Flat: !isPath(in.DID), Replicas: func() []backends.Replica {
+	subject := backends.Subject{Info: &in, Meta: m, Flat: !isPath, Replicas: func() []backends.Replica {
 		rs, err := c.o.Catalogue.Replicas(ctx, in.DID)
 		failed = errors.Join(failed, err)
 		return rs
 	}}
-	is := e.Match(subject.Value)
+	is := e == nil || e.Match(subject.Value)
 	return is && failed == nil, failed
 }

@@ -14,6 +14,8 @@ package filecat
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,10 +33,38 @@ type Options struct {
 	Side      backends.Side
 	Names     backends.Names   // nil: DIDs are never renamed
 	Records   backends.Records // nil: there are no look-ups by PFN, no dumps of an SE, and fewer counters
+	Tree      Tree             // nil: the first element of a path is the scope, and names below it are paths
 
 	// UserID and GroupID find the number of a name for queries about User and Group; nil: no name is known.
 	UserID, GroupID func(name string) (uint32, bool)
 	Now             func() time.Time // default time.Now
+}
+
+// Tree tells where DIDs stand. A *lake.Lake is one.
+type Tree interface {
+	// Resolve gives what stands at a lake path. ErrNotExist.
+	Resolve(ctx context.Context, path string) (backends.Info, error)
+	// IsPath tells whether the name of a DID is its path.
+	IsPath(d backends.DID) bool
+}
+
+// byName is the Tree of catalogues whose names are paths below their scopes.
+type byName struct{}
+
+// Resolve gives the DID alone.
+func (byName) Resolve(_ context.Context, path string) (backends.Info, error) {
+	rest, ok := strings.CutPrefix(path, "/")
+	scope, _, _ := strings.Cut(rest, "/")
+	if !ok || scope == "" {
+		return backends.Info{}, fmt.Errorf("%q is no path below a scope: %w", path, backends.ErrName)
+	}
+	return backends.Info{DID: backends.DID{Scope: scope, Name: path}}, nil
+}
+
+// IsPath tells whether it is below its scope.
+func (byName) IsPath(d backends.DID) bool {
+	rest, ok := strings.CutPrefix(d.Name, "/"+d.Scope)
+	return ok && (rest == "" || rest[0] == '/')
 }
 
 // Catalogue is a file catalogue. All methods may be called in parallel.
@@ -52,7 +82,7 @@ const (
 	tableField      = "dirac.field"      // name -> Field
 	tableSet        = "dirac.set"        // name -> Meta
 	tableDataset    = "dirac.dataset"    // name -> dataset
-	tableFile       = "dirac.file"       // list of a dataset, inode -> listed
+	tableFile       = "dirac.file"       // list of a dataset, id -> listed
 	tableAncestor   = "dirac.ancestor"   // child, ancestor -> kin
 	tableDescendant = "dirac.descendant" // ancestor, child -> kin
 )
@@ -69,17 +99,19 @@ func New(o Options) *Catalogue {
 	if o.GroupID == nil {
 		o.GroupID = unknown
 	}
+	if o.Tree == nil {
+		o.Tree = byName{}
+	}
 	return &Catalogue{o: o, writing: map[string]bool{}}
 }
 
-// DID gives that of a path: its scope is the first element.
-func DID(path string) (backends.DID, error) {
-	rest, ok := strings.CutPrefix(path, "/")
-	scope, _, _ := strings.Cut(rest, "/")
-	if !ok || scope == "" {
-		return backends.DID{}, fmt.Errorf("%q is no path below a scope: %w", path, backends.ErrName)
+// id is the number that a file keeps: its inode where names may change, and else one that follows from the name.
+func (c *Catalogue) id(in backends.Info) uint64 {
+	if c.o.Names != nil {
+		return in.Inode
 	}
-	return backends.DID{Scope: scope, Name: path}, nil
+	sum := sha256.Sum256([]byte(in.DID.Scope + "\x00" + in.DID.Name))
+	return binary.BigEndian.Uint64(sum[:])
 }
 
 // get reads the record at a key into v.

@@ -67,9 +67,9 @@ func (k *rig) equal(what string, got, want any) {
 
 func (k *rig) did(p string) backends.DID {
 	k.Helper()
-	d, err := DID(strings.TrimSuffix(root+"/"+p, "/"))
+	in, err := byName{}.Resolve(k.Context(), strings.TrimSuffix(root+"/"+p, "/"))
 	k.must(err)
-	return d
+	return in.DID
 }
 
 func (k *rig) dir(p string, m backends.Meta) {
@@ -342,7 +342,7 @@ func TestListsOfACrash(t *testing.T) {
 	ctx := t.Context()
 	list, _, err := k.fc.beginList(ctx)
 	k.must(err)
-	k.must(k.cat.PutSide(ctx, listed{did: k.did("f"), inode: 1}.record(list)))
+	k.must(k.cat.PutSide(ctx, listed{did: k.did("f"), id: 1}.record(list)))
 	_, err = k.fc.AddDataset(ctx, "a", "", "runNumber=1")
 	k.must(err)
 	has := func() (n int) {

@@ -10,7 +10,7 @@ import (
 )
 
 // Ancestors are the files that a file was made of. Each pair is two records, one to go up by and one to go down by. They
-// hang on inodes: a renamed file keeps its kin, a new content of the same file too, and a file that replaces another by a
+// hang on ids (inodes where there are any): a renamed file keeps its kin, a new content of the same file too, and a file that replaces another by a
 // rename has none. What is gone is still told of, by the name that it had.
 
 // Relation is the way that is gone.
@@ -28,7 +28,7 @@ type Kin struct {
 	Depth int  // 1: of the file itself; the shortest way where there are several
 	Gone  bool // it does not exist any more
 
-	inode uint64
+	id uint64
 }
 
 // maxKin bounds the files of one answer, which are kept to see each once.
@@ -50,16 +50,16 @@ func (c *Catalogue) AddAncestors(ctx context.Context, d backends.DID, ancestors 
 		if err != nil {
 			return err
 		}
-		if in.Inode != child.Inode && !above[in.Inode] {
-			above[in.Inode] = true
-			if err := c.walk(ctx, Ancestors, in.Inode, 0, above, func(Kin) error { return nil }); err != nil {
+		if id := c.id(in); id != c.id(child) && !above[id] {
+			above[id] = true
+			if err := c.walk(ctx, Ancestors, id, 0, above, func(Kin) error { return nil }); err != nil {
 				return err
 			}
 		}
-		if in.Inode == child.Inode || above[child.Inode] {
+		if c.id(in) == c.id(child) || above[c.id(child)] {
 			return fmt.Errorf("%s would be its own ancestor by way of %s: %w", d, a, backends.ErrLoop)
 		}
-		rs = append(rs, kinRecord(Ancestors, child.Inode, in), kinRecord(Descendants, in.Inode, child))
+		rs = append(rs, kinRecord(Ancestors, c.id(child), c.id(in), in.DID), kinRecord(Descendants, c.id(in), c.id(child), d))
 	}
 	_, err = c.o.Side.LoadSide(ctx, func(yield func(backends.SideRecord, error) bool) {
 		for _, r := range rs {
@@ -80,11 +80,11 @@ func (c *Catalogue) RemoveAncestors(ctx context.Context, d backends.DID, ancesto
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, a := range ancestors {
-		in, err := c.kinNamed(ctx, child.Inode, a)
+		id, err := c.kinNamed(ctx, c.id(child), a)
 		if err != nil {
 			return err
 		}
-		up, down := kinRecord(Ancestors, child.Inode, in), kinRecord(Descendants, in.Inode, child)
+		up, down := kinRecord(Ancestors, c.id(child), id, a), kinRecord(Descendants, id, c.id(child), d)
 		up.Value, down.Value = nil, nil
 		if err := c.o.Side.PutSide(ctx, up, down); err != nil {
 			return err
@@ -93,23 +93,23 @@ func (c *Catalogue) RemoveAncestors(ctx context.Context, d backends.DID, ancesto
 	return nil
 }
 
-// kinNamed finds the file of that name, or the ancestor of a file that had it and is gone.
-func (c *Catalogue) kinNamed(ctx context.Context, of uint64, name backends.DID) (backends.Info, error) {
+// kinNamed finds the id of the file of that name, or of the ancestor of a file that had it and is gone.
+func (c *Catalogue) kinNamed(ctx context.Context, of uint64, name backends.DID) (uint64, error) {
 	in, err := c.file(ctx, name)
 	if !isNotExist(err) {
-		return in, err
+		return c.id(in), err
 	}
-	for r, e := range c.o.Side.SideRecords(ctx, string(Ancestors), inodeKey(of), "") {
+	for r, e := range c.o.Side.SideRecords(ctx, string(Ancestors), idKey(of), "") {
 		if e != nil {
-			return in, e
+			return 0, e
 		}
 		if k, e := parseKin(r); e != nil {
-			return in, e
+			return 0, e
 		} else if k.DID == name {
-			return backends.Info{DID: name, Inode: k.inode}, nil
+			return k.id, nil
 		}
 	}
-	return in, err
+	return 0, err
 }
 
 func (c *Catalogue) file(ctx context.Context, d backends.DID) (backends.Info, error) {
@@ -127,9 +127,9 @@ func (c *Catalogue) Kin(ctx context.Context, way Relation, d backends.DID, depth
 	if err != nil {
 		return err
 	}
-	return c.walk(ctx, way, in.Inode, depth, map[uint64]bool{in.Inode: true}, func(k Kin) error {
+	return c.walk(ctx, way, c.id(in), depth, map[uint64]bool{c.id(in): true}, func(k Kin) error {
 		if c.o.Names != nil {
-			now, err := c.o.Names.NameOf(ctx, k.inode)
+			now, err := c.o.Names.NameOf(ctx, k.id)
 			switch {
 			case err == nil:
 				k.DID = now
@@ -138,7 +138,7 @@ func (c *Catalogue) Kin(ctx context.Context, way Relation, d backends.DID, depth
 			default:
 				return err
 			}
-		} else if now, err := c.o.Catalogue.Stat(ctx, k.DID); isNotExist(err) || err == nil && now.Inode != k.inode {
+		} else if _, err := c.o.Catalogue.Stat(ctx, k.DID); isNotExist(err) {
 			k.Gone = true
 		} else if err != nil {
 			return err
@@ -147,13 +147,13 @@ func (c *Catalogue) Kin(ctx context.Context, way Relation, d backends.DID, depth
 	})
 }
 
-// walk goes breadth first from an inode, over what is not in seen, to which it adds.
+// walk goes breadth first from an id, over what is not in seen, to which it adds.
 func (c *Catalogue) walk(ctx context.Context, way Relation, from uint64, depth int, seen map[uint64]bool, f func(Kin) error) error {
 	level := []uint64{from}
 	for at := 1; len(level) > 0 && (depth == 0 || at <= depth); at++ {
 		var next []uint64
-		for _, inode := range level {
-			for r, err := range c.o.Side.SideRecords(ctx, string(way), inodeKey(inode), "") {
+		for _, id := range level {
+			for r, err := range c.o.Side.SideRecords(ctx, string(way), idKey(id), "") {
 				if err != nil {
 					return err
 				}
@@ -161,15 +161,15 @@ func (c *Catalogue) walk(ctx context.Context, way Relation, from uint64, depth i
 				if err != nil {
 					return err
 				}
-				if seen[k.inode] {
+				if seen[k.id] {
 					continue
 				}
 				if len(seen) >= maxKin {
 					return fmt.Errorf("more than %d files; ask for a smaller depth: %w", maxKin, backends.ErrQuota)
 				}
-				seen[k.inode] = true
+				seen[k.id] = true
 				k.Depth = at
-				next = append(next, k.inode)
+				next = append(next, k.id)
 				if err := f(k); err != nil {
 					return err
 				}
@@ -180,14 +180,14 @@ func (c *Catalogue) walk(ctx context.Context, way Relation, from uint64, depth i
 	return nil
 }
 
-func kinRecord(way Relation, of uint64, to backends.Info) backends.SideRecord {
-	return backends.SideRecord{Table: string(way), Key: inodeKey(of) + inodeKey(to.Inode), Value: []byte(to.DID.Scope + "\x00" + to.DID.Name)}
+func kinRecord(way Relation, of, to uint64, name backends.DID) backends.SideRecord {
+	return backends.SideRecord{Table: string(way), Key: idKey(of) + idKey(to), Value: []byte(name.Scope + "\x00" + name.Name)}
 }
 
 func parseKin(r backends.SideRecord) (k Kin, err error) {
 	scope, name, ok := strings.Cut(string(r.Value), "\x00")
 	if len(r.Key) == 32 && ok {
-		if k.inode, err = strconv.ParseUint(r.Key[16:], 16, 64); err == nil {
+		if k.id, err = strconv.ParseUint(r.Key[16:], 16, 64); err == nil {
 			k.DID = backends.DID{Scope: scope, Name: name}
 			return k, nil
 		}

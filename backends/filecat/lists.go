@@ -13,29 +13,33 @@ import (
 	"tarn/backends"
 )
 
-// listed is a file in the list of a dataset. Its record is found by the inode, which stays over renames and new
+// listed is a file in the list of a dataset. Its record is found by its id, which stays over renames and new
 // contents; names can be any bytes but NUL, which parts the fields.
 type listed struct {
 	did        backends.DID
-	inode      uint64
+	id         uint64
 	size       int64
 	generation backends.Generation
 }
 
+func (c *Catalogue) listedOf(in backends.Info) listed {
+	return listed{in.DID, c.id(in), in.Size, in.Generation}
+}
+
 func (l listed) info() backends.Info {
-	return backends.Info{DID: l.did, Type: backends.File, Size: l.size, Generation: l.generation, Inode: l.inode}
+	return backends.Info{DID: l.did, Type: backends.File, Size: l.size, Generation: l.generation}
 }
 
 func (l listed) record(list string) backends.SideRecord {
 	v := strings.Join([]string{l.did.Scope, l.did.Name, strconv.FormatInt(l.size, 10), string(l.generation)}, "\x00")
-	return backends.SideRecord{Table: tableFile, Key: list + inodeKey(l.inode), Value: []byte(v)}
+	return backends.SideRecord{Table: tableFile, Key: list + idKey(l.id), Value: []byte(v)}
 }
 
-func inodeKey(inode uint64) string { return fmt.Sprintf("%016x", inode) }
+func idKey(id uint64) string { return fmt.Sprintf("%016x", id) }
 
 func parseListed(list string, r backends.SideRecord) (l listed, err error) {
 	f := strings.SplitN(string(r.Value), "\x00", 4)
-	if l.inode, err = strconv.ParseUint(strings.TrimPrefix(r.Key, list), 16, 64); err == nil && len(f) == 4 {
+	if l.id, err = strconv.ParseUint(strings.TrimPrefix(r.Key, list), 16, 64); err == nil && len(f) == 4 {
 		l.did, l.generation = backends.DID{Scope: f[0], Name: f[1]}, backends.Generation(f[3])
 		l.size, err = strconv.ParseInt(f[2], 10, 64)
 	}
@@ -70,12 +74,12 @@ func (c *Catalogue) now(ctx context.Context, l listed) (backends.Info, error) {
 	d := l.did
 	if c.o.Names != nil {
 		var err error
-		if d, err = c.o.Names.NameOf(ctx, l.inode); err != nil {
+		if d, err = c.o.Names.NameOf(ctx, l.id); err != nil {
 			return backends.Info{}, err
 		}
 	}
 	in, err := c.o.Catalogue.Stat(ctx, d)
-	if err == nil && in.Inode != l.inode {
+	if err == nil && c.id(in) != l.id {
 		err = fmt.Errorf("%s is another file now: %w", d, backends.ErrNotExist)
 	}
 	return in, err
@@ -117,7 +121,7 @@ func (c *Catalogue) listAnew(ctx context.Context, d dataset, check func(have *da
 			if err != nil {
 				return yield(backends.SideRecord{}, err)
 			}
-			l := listed{in.DID, in.Inode, in.Size, in.Generation}
+			l := c.listedOf(in)
 			t.add(l)
 			return yield(l.record(list), nil)
 		})

@@ -2,9 +2,9 @@ package filecat
 
 import (
 	"context"
-	"fmt"
 	"iter"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -79,38 +79,46 @@ func cleanPaths(t query.Term) query.Term {
 	return out
 }
 
-// Root is the path that a query is limited to, "/" where there is no limit: that of a condition Path = /x which holds
-// for all that matches.
-func Root(e query.Expr) string {
+// limit is the path that a query is limited to, "/" where there is no limit: that of a condition Path = /x which holds
+// for all that matches. rest is what else it asks; nil: nothing.
+func limit(e query.Expr) (root string, rest query.Expr) {
 	parts, ok := e.(query.And)
-	if !ok {
+	if !ok && e != nil {
 		parts = query.And{e}
 	}
-	for _, p := range parts {
+	for i, p := range parts {
 		if t, ok := p.(query.Term); ok && t.Key == "Path" && t.Op == query.Equal && len(t.Values) == 1 && strings.HasPrefix(t.Values[0], "/") {
-			return path.Clean(t.Values[0])
+			switch left := slices.Concat(parts[:i], parts[i+1:]); len(left) {
+			case 0:
+				rest = nil
+			case 1:
+				rest = left[0]
+			default:
+				rest = left
+			}
+			return path.Clean(t.Values[0]), rest
 		}
 	}
-	return "/"
+	return "/", e
 }
 
 // Find streams what matches a prepared query at and below a path ("" or "/": the whole lake), of a kind ("": both). Only
 // what a condition on Path leaves is walked. A path that does not exist is ErrNotExist.
 func (c *Catalogue) Find(ctx context.Context, root string, kind Kind, e query.Expr) iter.Seq2[backends.Info, error] {
 	return func(yield func(backends.Info, error) bool) {
-		at, ok := Narrow(root, e)
+		at, rest, ok := Narrow(root, e)
 		if !ok {
 			return
 		}
-		var d backends.DID
+		var top backends.Info
 		if at != "/" {
 			var err error
-			if d, err = DID(at); err != nil {
+			if top, err = c.o.Tree.Resolve(ctx, at); err != nil {
 				yield(backends.Info{}, err)
 				return
 			}
 		}
-		for in, err := range c.o.Catalogue.Find(ctx, d, e) {
+		for in, err := range c.o.Catalogue.Find(ctx, top.DID, rest) {
 			if err == nil && (kind == File && in.Type != backends.File || kind == Directory && !in.IsDir()) {
 				continue
 			}
@@ -121,8 +129,13 @@ func (c *Catalogue) Find(ctx context.Context, root string, kind Kind, e query.Ex
 	}
 }
 
-// Narrow gives the path that has to be walked for what matches below root; ok is false where nothing can match.
-func Narrow(root string, e query.Expr) (path string, ok bool) { return narrow(root, Root(e)) }
+// Narrow gives the path that has to be walked for what matches below root, and what is asked of that (nil: nothing); ok is
+// false where nothing can match.
+func Narrow(root string, e query.Expr) (path string, rest query.Expr, ok bool) {
+	at, rest := limit(e)
+	path, ok = narrow(root, at)
+	return path, rest, ok
+}
 
 // narrow gives the deeper one of two paths, if it lies in the other.
 func narrow(a, b string) (string, bool) {
@@ -158,19 +171,11 @@ func (c *Catalogue) Compatible(ctx context.Context, root string, e query.Expr) (
 	for name := range s {
 		values[name], seen[name] = []any{}, map[string]bool{}
 	}
-	up := c.newInherited()
-	for in, err := range c.Find(ctx, root, "", e) {
+	for x, err := range c.Detailed(ctx, root, "", e) {
 		if err != nil {
 			return nil, nil, err
 		}
-		m, err := up.of(ctx, in)
-		if isNotExist(err) {
-			continue // removed meanwhile
-		}
-		if err != nil {
-			return nil, nil, err
-		}
-		for k, v := range m {
+		for k, v := range x.Meta {
 			known, declared := seen[k]
 			if !declared {
 				continue
@@ -196,53 +201,7 @@ func (c *Catalogue) Compatible(ctx context.Context, root string, e query.Expr) (
 	return values, more, nil
 }
 
-// inherited gives metadata of one DID after the other, and remembers that of the directories above the last one.
-type inherited struct {
-	c    *Catalogue
-	dir  string
-	meta backends.Meta // of all at dir and above
-}
-
-func (c *Catalogue) newInherited() *inherited { return &inherited{c: c} }
-
-// of is the metadata of a DID with what it inherits.
-func (i *inherited) of(ctx context.Context, in backends.Info) (backends.Meta, error) {
-	own, err := i.c.o.Catalogue.Meta(ctx, in.DID)
-	if err != nil {
-		return nil, err
-	}
-	own = own.Clone()
-	if !isPath(in.DID) {
-		return own, nil
-	}
-	if dir := path.Dir(in.DID.Name); dir != i.dir {
-		m := backends.Meta{}
-		if err := i.c.above(ctx, in.DID, func(_ backends.DID, has backends.Meta) error { inherit(m, has); return nil }); err != nil {
-			return nil, err
-		}
-		i.dir, i.meta = dir, m
-	}
-	inherit(own, i.meta)
-	return own, nil
-}
-
 // Detailed streams what matches with its metadata, inherited ones too (findFilesByMetadataDetailed).
 func (c *Catalogue) Detailed(ctx context.Context, root string, kind Kind, e query.Expr) iter.Seq2[backends.Entry, error] {
-	return func(yield func(backends.Entry, error) bool) {
-		up := c.newInherited()
-		for in, err := range c.Find(ctx, root, kind, e) {
-			var m backends.Meta
-			if err == nil {
-				if m, err = up.of(ctx, in); isNotExist(err) {
-					continue
-				}
-			}
-			if err != nil {
-				err = fmt.Errorf("find with metadata: %w", err)
-			}
-			if !yield(backends.Entry{Info: in, Meta: m}, err) || err != nil {
-				return
-			}
-		}
-	}
+	return c.withMeta(ctx, c.Find(ctx, root, kind, e))
 }

@@ -46,6 +46,11 @@ func (l *Lake) PathDID(p string) backends.DID {
 	return d
 }
 
+// IsPath tells whether the name of a DID is its path, as in layout lfn. It needs no I/O.
+func (l *Lake) IsPath(d backends.DID) bool {
+	return l.knownLayout(d.Scope) != backends.LayoutContents && strings.HasPrefix(d.Name, "/") && l.ScopeOf(d.Name) == d.Scope
+}
+
 // DIDPath is a lake path at which the DID stands: its name in layout lfn, the entry of its scope in layout contents.
 func (l *Lake) DIDPath(d backends.DID) string {
 	if l.knownLayout(d.Scope) != backends.LayoutContents && strings.HasPrefix(d.Name, "/") {

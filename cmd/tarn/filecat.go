@@ -4,22 +4,20 @@ import (
 	"context"
 	"os/user"
 	"strconv"
-	"time"
 
 	"tarn/backends"
 	"tarn/backends/filecat"
 )
 
-// fileCatalogue gives what DIRAC's users expect over a catalogue, with what that can; nil where it keeps no side records.
-func fileCatalogue(cat backends.Catalogue, now func() time.Time) *filecat.Catalogue {
-	side, ok := cat.(backends.Side)
-	if !ok {
-		return nil
+// fileCatalogue gives what DIRAC's users expect over the lake.
+func (o *opened) fileCatalogue() *filecat.Catalogue {
+	opt := filecat.Options{Catalogue: o.cat, Tree: o.lake, UserID: userID, GroupID: groupID, Now: o.now}
+	if o.stored != nil {
+		opt.Side, opt.Names, opt.Records = o.stored, o.stored, o.stored
+	} else {
+		opt.Side = o.openBeside()
 	}
-	o := filecat.Options{Catalogue: cat, Side: side, UserID: userID, GroupID: groupID, Now: now}
-	o.Names, _ = cat.(backends.Names)
-	o.Records, _ = cat.(backends.Records)
-	return filecat.New(o)
+	return filecat.New(opt)
 }
 
 // userID and groupID take numbers as they are, too.

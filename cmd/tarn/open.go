@@ -68,7 +68,7 @@ type opened struct {
 	journal *journal.Journal
 	fs      *vfs.FS
 	engine  *replication.Engine // nil without Replicate
-	files   *filecat.Catalogue  // nil where the catalogue keeps no side records
+	files   *filecat.Catalogue
 	ingests *ingest.Set
 
 	noIngests error             // why these could not be opened
@@ -105,11 +105,11 @@ func openLake(cfg *config.Config, opt openOptions) (_ *opened, err error) {
 	for _, w := range cfg.WriteRules {
 		lo.WriteRules = append(lo.WriteRules, backends.Rule{Copies: w.Copies, Expression: w.Expression, Comment: w.Comment})
 	}
-	o.files = fileCatalogue(o.cat, o.now)
 	if o.lake, err = lake.New(lo); err != nil {
 		return nil, err
 	}
 	o.onClose(func() error { o.lake.Close(); return nil })
+	o.files = o.fileCatalogue()
 	if o.rucio != nil {
 		o.followRSEs()
 	}
@@ -427,10 +427,7 @@ func (o *opened) openFS() (err error) {
 		Lake: o.lake, Cache: o.cache, Journal: o.journal,
 		ReadOnly: m.ReadOnly, NoDelete: !m.Delete, Delay: max(o.cfg.Journal.Delay.D(), time.Nanosecond), Close: vfs.CloseMode(o.cfg.Journal.Close),
 		Nodes:  int(o.cfg.Memory / 8 / vfs.NodeBytes),
-		Policy: policyOf(r.Policy), ReadAhead: ahead, RecallTimeout: r.Timeout.D(), OnSafe: o.kick(), Log: o.log, Now: o.now,
-	}
-	if o.files != nil {
-		vo.CheckMeta, vo.Query = o.checkMeta, o.files.Query
+		Policy: policyOf(r.Policy), ReadAhead: ahead, RecallTimeout: r.Timeout.D(), OnSafe: o.kick(), CheckMeta: o.checkMeta, Query: o.files.Query, Log: o.log, Now: o.now,
 	}
 	o.fs, err = vfs.New(vo)
 	if err != nil {

@@ -92,7 +92,7 @@ func (v *FS) Query(ctx context.Context, text string) (query.Expr, error) {
 	return v.opt.Query(ctx, text)
 }
 
-// Find streams what matches the query at or below the lake path root. Files that are
+// Find streams what matches the query (nil: everything) at or below the lake path root. Files that are
 // not registered yet are matched on what the journal knows of them.
 func (v *FS) Find(ctx context.Context, root string, q query.Expr) iter.Seq2[Walked, error] {
 	return func(yield func(Walked, error) bool) {
@@ -124,7 +124,7 @@ func (v *FS) Find(ctx context.Context, root string, q query.Expr) iter.Seq2[Walk
 		}
 		prefix := strings.TrimSuffix(root, "/") + "/"
 		for _, u := range v.unsentBelow(prefix) {
-			if u.registered() || u.aside() || !q.Match(u.lookup) {
+			if u.registered() || u.aside() || q != nil && !q.Match(u.lookup) {
 				continue
 			}
 			if !yield(Walked{u.where(), u.info()}, nil) {

@@ -70,6 +70,7 @@ func (c *Catalogue) changed(dids ...backends.DID) {
 	for _, d := range dids {
 		c.marks.Add(d, c.changes.Add(1)) // first, so that no older answer is put in
 		c.attrs.Remove(d)
+		c.met.Remove(d)
 		c.listings.drop(d)
 		c.replicas.Remove(d)
 		up := backends.DID{Scope: d.Scope}
@@ -128,6 +129,7 @@ func (c *Catalogue) Refresh(d backends.DID) {
 		}
 	}
 	c.listings.mu.Unlock()
+	c.met.Purge()
 	c.joined.Purge()
 	c.ruled.Purge()
 	c.mu.Lock()

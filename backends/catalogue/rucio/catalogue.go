@@ -81,6 +81,7 @@ type Catalogue struct {
 	replicas *lru.Cache[backends.DID, copies]
 	bad      *lru.Cache[at, badness] // replicas found bad that the server may not have noted, and why
 	ruled    *lru.Cache[string, rule]
+	met      *lru.Cache[backends.DID, meeting]   // where a query that walked the tree met DIDs
 	joined   *lru.Cache[backends.DID, time.Time] // since when datasets of loose files are known to be attached to their containers
 	inodes   *lru.Cache[backends.DID, uint64]    // that Add was given, as long as the process lives
 	marks    *lru.Cache[backends.DID, uint64]    // when something of a DID was last changed here, by changes
@@ -149,6 +150,7 @@ func Open(o Options) (*Catalogue, error) {
 	c.replicas, _ = lru.New[backends.DID, copies](10_000)
 	c.bad, _ = lru.New[at, badness](10_000)
 	c.ruled, _ = lru.New[string, rule](1000)
+	c.met, _ = lru.New[backends.DID, meeting](10_000)
 	c.joined, _ = lru.New[backends.DID, time.Time](10_000)
 	c.inodes, _ = lru.New[backends.DID, uint64](100_000)
 	c.marks, _ = lru.New[backends.DID, uint64](10_000)

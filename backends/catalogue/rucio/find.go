@@ -22,7 +22,7 @@ func (c *Catalogue) Find(ctx context.Context, root backends.DID, q query.Expr) i
 		if !root.IsZero() {
 			in, err := c.Stat(ctx, root)
 			if err == nil {
-				err = f.level(ctx, []backends.Info{in}, 0)
+				err = f.level(ctx, []backends.Info{in}, meeting{}, 0)
 			}
 			if err != nil && !errors.Is(err, errEnough) {
 				yield(backends.Info{}, edge("find below", root, err))
@@ -31,7 +31,7 @@ func (c *Catalogue) Find(ctx context.Context, root backends.DID, q query.Expr) i
 		}
 		for in, err := range c.Scopes(ctx) {
 			if err == nil {
-				err = f.level(ctx, []backends.Info{in}, 0)
+				err = f.level(ctx, []backends.Info{in}, meeting{}, 0)
 			}
 			if errors.Is(err, errEnough) {
 				return
@@ -68,7 +68,7 @@ type finder struct {
 const maxLevels = 128
 
 // level matches entries and goes into those that are collections. Metadata comes with that of the collections above, from the server.
-func (f *finder) level(ctx context.Context, all []backends.Info, depth int) error {
+func (f *finder) level(ctx context.Context, all []backends.Info, in meeting, depth int) error {
 	if depth > maxLevels {
 		return backends.ErrLoop
 	}
@@ -93,26 +93,29 @@ func (f *finder) level(ctx context.Context, all []backends.Info, depth int) erro
 				return err
 			}
 		}
-		for _, in := range part {
-			if f.seen[in.DID] {
+		for _, x := range part {
+			if f.seen[x.DID] {
 				continue // it is in several collections
 			}
-			f.seen[in.DID] = true
-			subject := backends.Subject{Info: &in, Meta: metas[in.DID], Flat: !f.c.isLFN(), Replicas: func() []backends.Replica { return f.c.replicasOf(f.rses, copies[in.DID]) }}
-			if in.DID.Name != "" && (f.q == nil || f.q.Match(subject.Value)) && !f.yield(in, nil) {
+			f.seen[x.DID] = true
+			if in.in.Name != "" && !f.c.isLFN() {
+				f.c.met.Add(x.DID, in)
+			}
+			subject := backends.Subject{Info: &x, Meta: metas[x.DID], Flat: !f.c.isLFN(), Replicas: func() []backends.Replica { return f.c.replicasOf(f.rses, copies[x.DID]) }}
+			if x.DID.Name != "" && (f.q == nil || f.q.Match(subject.Value)) && !f.yield(x, nil) {
 				return errEnough
 			}
-			if !in.IsDir() {
+			if !x.IsDir() {
 				continue
 			}
-			l, err := f.c.list(ctx, in.DID)
+			l, err := f.c.list(ctx, x.DID)
 			if errors.Is(err, backends.ErrNotExist) {
 				continue // removed meanwhile
 			}
 			if err != nil {
 				return err
 			}
-			if err := f.level(ctx, l.infos, depth+1); err != nil {
+			if err := f.level(ctx, l.infos, meeting{x.DID, l.asked}, depth+1); err != nil {
 				return err
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"time"
 
 	"tarn/backends"
 )
@@ -110,9 +111,20 @@ func (c *Catalogue) Member(ctx context.Context, dir, child backends.DID) (backen
 	return a.info, edge("look up", child, err)
 }
 
-// Parents streams the collections that d is in, a container for its loose files.
+// meeting is where a DID was seen in its collection.
+type meeting struct {
+	in    backends.DID
+	asked time.Time // for the content of that
+}
+
+// Parents streams the collections that d is in, a container for its loose files. The one that a query came by is the first, and costs
+// no call.
 func (c *Catalogue) Parents(ctx context.Context, d backends.DID) iter.Seq2[backends.DID, error] {
 	return func(yield func(backends.DID, error) bool) {
+		m, met := c.met.Get(d)
+		if met = met && c.now().Sub(m.asked) < c.o.TTL; met && !yield(m.in, nil) {
+			return
+		}
 		if _, err := c.look(ctx, d); err != nil {
 			yield(backends.DID{}, edge("parents", d, err))
 			return
@@ -126,7 +138,7 @@ func (c *Catalogue) Parents(ctx context.Context, d backends.DID) iter.Seq2[backe
 			if isLoose(p) {
 				p.Name = strings.TrimSuffix(p.Name, "/"+filesName)
 			}
-			if slices.Contains(all[:i], p) {
+			if slices.Contains(all[:i], p) || met && p == m.in {
 				continue
 			}
 			if !yield(p, nil) {
@@ -146,6 +158,26 @@ func (c *Catalogue) Meta(ctx context.Context, d backends.DID) (backends.Meta, er
 	}
 	m, err := c.c.UserMeta(ctx, d)
 	return m, edge("metadata", d, err)
+}
+
+// FullMeta gives what users have set on each DID and on the collections above it, in ceil(n/rest.Page) calls.
+func (c *Catalogue) FullMeta(ctx context.Context, dids ...backends.DID) (map[backends.DID]backends.Meta, error) {
+	named := make([]backends.DID, 0, len(dids))
+	for _, d := range dids {
+		if d.Name != "" {
+			named = append(named, d)
+		}
+	}
+	all, err := c.c.BulkUserMeta(ctx, named)
+	if err != nil {
+		return nil, &backends.OpError{Op: "metadata", At: fmt.Sprintf("%d DIDs", len(dids)), Err: err}
+	}
+	for _, d := range dids {
+		if d.Name == "" { // a scope has none
+			all[d] = backends.Meta{}
+		}
+	}
+	return all, nil
 }
 
 // SetMeta sets keys, and deletes those whose value is nil.

@@ -217,10 +217,7 @@ func (j judge) tape(key string, t *Tape) {
 func (j judge) folders() {
 	type place struct{ key, path string }
 	c := j.c
-	all := []place{{"run", c.Run}, {"cache.path", c.Cache.Path}, {"journal.path", c.Journal.Path}, {"ingest.path", c.Ingest.Path}}
-	if !c.IsRucio() {
-		all = slices.Insert(all, 1, place{"catalogue.path", c.Catalogue.Path})
-	}
+	all := []place{{"run", c.Run}, {"catalogue.path", c.Catalogue.Path}, {"cache.path", c.Cache.Path}, {"journal.path", c.Journal.Path}, {"ingest.path", c.Ingest.Path}}
 	for _, p := range all {
 		if p.path == "" {
 			j.fault(p.key, "want a folder")

@@ -9,7 +9,6 @@ import (
 	"path"
 
 	"tarn/backends"
-	"tarn/backends/filecat"
 	"tarn/fs/vfs"
 )
 
@@ -49,14 +48,6 @@ func (s *Service) fileCatalogue() map[string]http.HandlerFunc {
 		"ancestors":        operation(s.catKin),
 		"ancestors/change": operation(s.catChangeKin),
 	}
-}
-
-// filesOrNot gives the file catalogue.
-func (s *Service) filesOrNot() (*filecat.Catalogue, error) {
-	if s.Files != nil {
-		return s.Files, nil
-	}
-	return nil, Fail(backends.ErrNotSupported, "", "this lake's catalogue keeps no records beside the files: it has no fields, datasets and ancestors")
 }
 
 // LFNsRequest names files or directories.

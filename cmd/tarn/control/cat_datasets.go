@@ -21,10 +21,7 @@ type DatasetEntry struct {
 }
 
 func (s *Service) catDatasets(ctx context.Context, req DatasetsRequest, out *stream) (any, error) {
-	fc, err := s.filesOrNot()
-	if err != nil {
-		return nil, err
-	}
+	fc := s.Files
 	for _, name := range req.Names {
 		d, err := fc.Dataset(ctx, string(name))
 		e := DatasetEntry{Dataset: d, Error: Describe(noDataset(string(name), err))}
@@ -76,10 +73,7 @@ type DatasetRequest struct {
 }
 
 func (s *Service) catDatasetFiles(ctx context.Context, req DatasetRequest, out *stream) (any, error) {
-	fc, err := s.filesOrNot()
-	if err != nil {
-		return nil, err
-	}
+	fc := s.Files
 	if _, err := fc.Dataset(ctx, string(req.Name)); err != nil {
 		return nil, noDataset(string(req.Name), err)
 	}
@@ -90,7 +84,7 @@ func (s *Service) catDatasetFiles(ctx context.Context, req DatasetRequest, out *
 		}
 		c.Done++
 		c.Bytes += in.Size
-		if err := out.value(LFNResult{LFN: lfnOf(in.DID)}, in.Size); err != nil {
+		if err := out.value(LFNResult{LFN: s.lfnOf(in.DID)}, in.Size); err != nil {
 			return nil, err
 		}
 	}
@@ -104,12 +98,9 @@ type DatasetDifference struct {
 }
 
 func (s *Service) catCheckDataset(ctx context.Context, req DatasetRequest, out *stream) (any, error) {
-	fc, err := s.filesOrNot()
-	if err != nil {
-		return nil, err
-	}
+	fc := s.Files
 	c, err := fc.CheckDataset(ctx, string(req.Name), func(d filecat.Difference) error {
-		return out.item(DatasetDifference{d.What, lfnOf(d.DID)})
+		return out.item(DatasetDifference{d.What, s.lfnOf(d.DID)})
 	})
 	return c, noDataset(string(req.Name), err)
 }
@@ -122,10 +113,7 @@ type ChangeDatasetRequest struct {
 }
 
 func (s *Service) catChangeDataset(ctx context.Context, req ChangeDatasetRequest, out *stream) (any, error) {
-	fc, err := s.filesOrNot()
-	if err != nil {
-		return nil, err
-	}
+	fc := s.Files
 	change := map[string]func(string) (filecat.Dataset, error){
 		"update":   func(n string) (filecat.Dataset, error) { return fc.UpdateDataset(ctx, n) },
 		"freeze":   func(n string) (filecat.Dataset, error) { return fc.FreezeDataset(ctx, n) },
@@ -153,10 +141,7 @@ type KinRequest struct {
 }
 
 func (s *Service) catKin(ctx context.Context, req KinRequest, out *stream) (any, error) {
-	fc, err := s.filesOrNot()
-	if err != nil {
-		return nil, err
-	}
+	fc := s.Files
 	if req.Depth < 0 {
 		return nil, Fail(ErrUsage, "", "a depth of %d: want 1 or more, or 0 for all", req.Depth)
 	}
@@ -171,7 +156,7 @@ func (s *Service) catKin(ctx context.Context, req KinRequest, out *stream) (any,
 		}
 		depths := map[string]int{} // by LFN, as in DIRAC
 		err = fc.Kin(ctx, way, d, req.Depth, func(k filecat.Kin) error {
-			depths[string(lfnOf(k.DID))] = k.Depth
+			depths[string(s.lfnOf(k.DID))] = k.Depth
 			return nil
 		})
 		return depths, err
@@ -203,15 +188,12 @@ type ChangeKinRequest struct {
 }
 
 func (s *Service) catChangeKin(ctx context.Context, req ChangeKinRequest, out *stream) (any, error) {
-	fc, err := s.filesOrNot()
-	if err != nil {
-		return nil, err
-	}
+	fc := s.Files
 	var above []backends.DID
 	for _, a := range req.Ancestors {
 		d, err := s.registered(ctx, string(a))
 		if req.Remove && errors.Is(err, backends.ErrNotExist) {
-			d, err = filecat.DID(string(a)) // what is gone can be taken back by its name
+			d, err = s.Lake.PathDID(string(a)), nil // what is gone can be taken back by its name
 		}
 		if err != nil {
 			return nil, err

@@ -22,10 +22,7 @@ type CatFindRequest struct {
 
 // prepared finds the catalogue, the root, which must exist, and the query of a request.
 func (s *Service) prepared(ctx context.Context, root Text, text string) (*filecat.Catalogue, string, query.Expr, error) {
-	fc, err := s.filesOrNot()
-	if err != nil {
-		return nil, "", nil, err
-	}
+	fc := s.Files
 	e, err := fc.Query(ctx, text)
 	if err != nil {
 		return nil, "", nil, err
@@ -49,7 +46,7 @@ func (s *Service) catFind(ctx context.Context, req CatFindRequest, out *stream) 
 		if in.Type == backends.File {
 			c.Bytes += in.Size
 		}
-		return LFNResult{LFN: lfnOf(in.DID), Kind: kindOf(in)}
+		return LFNResult{LFN: s.lfnOf(in.DID), Kind: kindOf(in)}
 	}
 	switch req.With {
 	case "meta":
@@ -86,10 +83,10 @@ func (s *Service) catFind(ctx context.Context, req CatFindRequest, out *stream) 
 	return c, nil
 }
 
-// lfnOf is a name as DIRAC's users know it: the path, or scope:name where it is none.
-func lfnOf(d backends.DID) Text {
-	if p := pathOf(d); p != "" {
-		return p
+// lfnOf is a name as DIRAC's users know it: a lake path that every command takes, or scope:name where the name tells none.
+func (s *Service) lfnOf(d backends.DID) Text {
+	if s.Lake.IsPath(d) || s.Remote != nil {
+		return Text(s.Lake.DIDPath(d))
 	}
 	return Text(d.String())
 }
@@ -151,17 +148,14 @@ func unfound(names []string, found map[string]bool, out *stream, what string) (c
 }
 
 func (s *Service) catGUID(ctx context.Context, req GUIDRequest, out *stream) (any, error) {
-	fc, err := s.filesOrNot()
-	if err != nil {
-		return nil, err
-	}
+	fc := s.Files
 	found := map[string]bool{}
-	err = fc.ByGUID(ctx, req.GUIDs, func(guid string, d backends.DID) error {
+	err := fc.ByGUID(ctx, req.GUIDs, func(guid string, d backends.DID) error {
 		if found[guid] {
 			return nil // copied metadata: the first one counts
 		}
 		found[guid] = true
-		return out.value(LFNResult{LFN: Text(guid)}, lfnOf(d))
+		return out.value(LFNResult{LFN: Text(guid)}, s.lfnOf(d))
 	})
 	if err != nil {
 		return nil, err
@@ -174,15 +168,23 @@ type PFNRequest struct {
 	PFNs []string `json:"pfns"`
 }
 
+// byPlace refuses what a server has no question for.
+func (s *Service) byPlace() error {
+	if s.Remote == nil {
+		return nil
+	}
+	return Fail(backends.ErrNotSupported, "`tarn replicas` and `tarn catalogue replicas` tell the places of a name", "%s does not tell names by their places", s.Remote.Who())
+}
+
 func (s *Service) catPFN(ctx context.Context, req PFNRequest, out *stream) (any, error) {
-	fc, err := s.filesOrNot()
-	if err != nil {
+	if err := s.byPlace(); err != nil {
 		return nil, err
 	}
+	fc := s.Files
 	found := map[string]bool{}
-	err = fc.ByPFN(ctx, req.PFNs, func(pfn, _ string, d backends.DID) error {
+	err := fc.ByPFN(ctx, req.PFNs, func(pfn, _ string, d backends.DID) error {
 		found[pfn] = true
-		return out.value(LFNResult{LFN: Text(pfn)}, lfnOf(d))
+		return out.value(LFNResult{LFN: Text(pfn)}, s.lfnOf(d))
 	})
 	if err != nil {
 		return nil, err
@@ -206,10 +208,10 @@ type DumpEntry struct {
 }
 
 func (s *Service) catDump(ctx context.Context, req DumpRequest, out *stream) (any, error) {
-	fc, err := s.filesOrNot()
-	if err != nil {
+	if err := s.byPlace(); err != nil {
 		return nil, err
 	}
+	fc := s.Files
 	if _, ok := s.Lake.RSE(req.SE); !ok {
 		return nil, Fail(backends.ErrNotExist, "`tarn rse ls` shows them", "there is no RSE %q", req.SE)
 	}
@@ -225,7 +227,7 @@ func (s *Service) catDump(ctx context.Context, req DumpRequest, out *stream) (an
 			}
 			c.Done++
 			c.Bytes += e.Info.Size
-			if err := out.item(DumpEntry{lfnOf(e.Info.DID), Text(r.PFN), e.Info.Size, m.Checksum, m.ChecksumType, replicaStatus(r)}); err != nil {
+			if err := out.item(DumpEntry{s.lfnOf(e.Info.DID), Text(r.PFN), e.Info.Size, m.Checksum, m.ChecksumType, replicaStatus(r)}); err != nil {
 				return nil, err
 			}
 		}
@@ -239,9 +241,6 @@ type CountersRequest struct {
 }
 
 func (s *Service) catCounters(ctx context.Context, req CountersRequest, _ *stream) (any, error) {
-	fc, err := s.filesOrNot()
-	if err != nil {
-		return nil, err
-	}
+	fc := s.Files
 	return fc.Counters(ctx, req.All)
 }

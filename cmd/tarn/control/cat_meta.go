@@ -20,10 +20,7 @@ type FieldRequest struct {
 }
 
 func (s *Service) catFields(ctx context.Context, _ struct{}, out *stream) (any, error) {
-	fc, err := s.filesOrNot()
-	if err != nil {
-		return nil, err
-	}
+	fc := s.Files
 	schema, err := fc.Schema(ctx)
 	if err != nil {
 		return nil, err
@@ -37,10 +34,7 @@ func (s *Service) catFields(ctx context.Context, _ struct{}, out *stream) (any, 
 }
 
 func (s *Service) catAddField(ctx context.Context, req FieldRequest, _ *stream) (any, error) {
-	fc, err := s.filesOrNot()
-	if err != nil {
-		return nil, err
-	}
+	fc := s.Files
 	t, err := query.ParseType(req.Type)
 	if err != nil {
 		return nil, Fail(ErrUsage, "", "%v", err)
@@ -56,10 +50,7 @@ func (s *Service) catAddField(ctx context.Context, req FieldRequest, _ *stream) 
 }
 
 func (s *Service) catRemoveField(ctx context.Context, req FieldRequest, _ *stream) (any, error) {
-	fc, err := s.filesOrNot()
-	if err != nil {
-		return nil, err
-	}
+	fc := s.Files
 	var c Count
 	for _, name := range req.Names {
 		if err := fc.RemoveField(ctx, name); err != nil {
@@ -77,10 +68,7 @@ type UserMetaRequest struct {
 }
 
 func (s *Service) catMeta(ctx context.Context, req UserMetaRequest, out *stream) (any, error) {
-	fc, err := s.filesOrNot()
-	if err != nil {
-		return nil, err
-	}
+	fc := s.Files
 	return eachLFN(ctx, req.LFNs, out, func(p string) (any, error) {
 		n, err := s.node(ctx, p)
 		if err != nil {
@@ -130,11 +118,7 @@ type SetUserMetaRequest struct {
 func (s *Service) catSetMeta(ctx context.Context, req SetUserMetaRequest, out *stream) (any, error) {
 	set := backends.Meta{}
 	if req.Set != "" {
-		fc, err := s.filesOrNot()
-		if err != nil {
-			return nil, err
-		}
-		x, err := fc.MetaSet(ctx, req.Set)
+		x, err := s.Files.MetaSet(ctx, req.Set)
 		if err != nil {
 			return nil, noMetaSet(req.Set, err)
 		}
@@ -184,10 +168,7 @@ type MetaSetsRequest struct {
 }
 
 func (s *Service) catMetaSets(ctx context.Context, req MetaSetsRequest, out *stream) (any, error) {
-	fc, err := s.filesOrNot()
-	if err != nil {
-		return nil, err
-	}
+	fc := s.Files
 	for _, name := range req.Names {
 		x, err := fc.MetaSet(ctx, name)
 		if err != nil {
@@ -212,10 +193,7 @@ func (s *Service) catMetaSets(ctx context.Context, req MetaSetsRequest, out *str
 }
 
 func (s *Service) catAddMetaSet(ctx context.Context, req MetaSetsRequest, _ *stream) (any, error) {
-	fc, err := s.filesOrNot()
-	if err != nil {
-		return nil, err
-	}
+	fc := s.Files
 	if len(req.Names) != 1 {
 		return nil, Fail(ErrUsage, "", "%d names: want one", len(req.Names))
 	}
@@ -223,10 +201,7 @@ func (s *Service) catAddMetaSet(ctx context.Context, req MetaSetsRequest, _ *str
 }
 
 func (s *Service) catRemoveMetaSet(ctx context.Context, req MetaSetsRequest, _ *stream) (any, error) {
-	fc, err := s.filesOrNot()
-	if err != nil {
-		return nil, err
-	}
+	fc := s.Files
 	var c Count
 	for _, name := range req.Names {
 		if err := fc.RemoveMetaSet(ctx, name); err != nil {

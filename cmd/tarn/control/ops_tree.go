@@ -150,7 +150,7 @@ func (s *Service) find(ctx context.Context, req FindRequest, out *stream) (any, 
 	p := n.Path()
 	n.Forget(1)
 	b := s.batch(out, req.Locality)
-	p, ok := filecat.Narrow(p, q)
+	p, q, ok := filecat.Narrow(p, q)
 	if !ok {
 		return nil, nil
 	}
