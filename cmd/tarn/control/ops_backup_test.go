@@ -12,7 +12,7 @@ import (
 // TestBackupOfStalledClient: who asks for a backup and does not read it does not hold the
 // catalogue for ever, and who reads slowly gets all of it.
 func TestBackupOfStalledClient(t *testing.T) {
-	const patience = 300 * time.Millisecond
+	const patience = 2 * time.Second
 	ended := make(chan error, 1)
 	const size = 32 << 20 // more than sockets hold
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -49,7 +49,7 @@ func TestBackupOfStalledClient(t *testing.T) {
 		if n += k; err != nil {
 			t.Fatalf("%v after %d bytes", err, n)
 		}
-		time.Sleep(patience / 4)
+		time.Sleep(patience / 20)
 	}
 	if err := <-ended; err != nil {
 		t.Error(err)
