@@ -297,15 +297,26 @@ func TestRucio503(t *testing.T) {
 	g.umount()
 }
 
-// TestRucioQuota has an account without room: the file is safe at the storage and registered, and waits for its rule with the reason in words.
+// TestRucioQuota has an account whose quota ends while it writes: the file is safe at the storage and registered, and waits for its rule with the
+// reason in words. From then on writers hear it, and df shows it.
 func TestRucioQuota(t *testing.T) {
 	g := newRucio(t, servertest.RucioOptions{})
 	rse, _ := g.folderDisk()
-	g.r.SetQuota(g.account, 0, rse)
 	g.lake(rse, "", "")
 	g.mount()
 	g.sh("mkdir " + g.path(g.scope, "d"))
-	data := g.write(g.scope+"/d/f.dat", 5000)
+	data := content(7, 5000)
+	f, err := os.Create(g.path(g.scope, "d/f.dat"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Write(data); err != nil {
+		t.Fatal(err)
+	}
+	g.r.SetQuota(g.account, 0, rse)
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
 	var why string
 	eventually(t, 30*time.Second, "the upload tells of the quota", func() bool {
 		_, why = g.state(g.scope + "/d/f.dat")
@@ -314,6 +325,30 @@ func TestRucioQuota(t *testing.T) {
 	g.reads(g.scope+"/d/f.dat", data)
 	if r := g.try("rule", "add", "/"+g.scope+"/d", rse, "--lifetime", "1h"); r.code != 8 || !strings.Contains(r.err, "quota") {
 		t.Errorf("a rule without a quota: exit %d, want 8\n%s", r.code, r.err)
+	}
+	g.ok("refresh")
+	write := func(n int) error { return os.WriteFile(g.path(g.scope, "d/g.dat"), content(8, n), 0o644) }
+	eventually(t, 20*time.Second, "a writer hears of the quota", func() bool { return errors.Is(write(100), syscall.EDQUOT) })
+	df := func() (total, free int64) {
+		var st syscall.Statfs_t
+		if err := syscall.Statfs(g.mnt, &st); err != nil {
+			t.Fatal(err)
+		}
+		return int64(st.Blocks) * st.Bsize, int64(st.Bavail) * st.Bsize
+	}
+	if total, free := df(); total != 0 || free != 0 {
+		t.Errorf("df shows %d bytes, %d free, and nothing may be written", total, free)
+	}
+	g.r.SetQuota(g.account, 1<<20, rse)
+	eventually(t, 20*time.Second, "the new quota counts", func() bool { return write(100) == nil })
+	if total, free := df(); total != 1<<20 || free <= 0 || free >= 1<<20 {
+		t.Errorf("df shows %d bytes, %d free, of a quota of %d", total, free, 1<<20)
+	}
+	if err := write(2 << 20); !errors.Is(err, syscall.EDQUOT) {
+		t.Errorf("more than the quota: %v", err)
+	}
+	if err := os.Remove(g.path(g.scope, "d/g.dat")); err != nil {
+		t.Error(err)
 	}
 	g.r.SetQuota(g.account, -1, rse)
 	g.retry()

@@ -427,7 +427,7 @@ func (o *opened) openFS() (err error) {
 		Lake: o.lake, Cache: o.cache, Journal: o.journal,
 		ReadOnly: m.ReadOnly, NoDelete: !m.Delete, Delay: max(o.cfg.Journal.Delay.D(), time.Nanosecond), Close: vfs.CloseMode(o.cfg.Journal.Close),
 		Nodes:  int(o.cfg.Memory / 8 / vfs.NodeBytes),
-		Policy: policyOf(r.Policy), ReadAhead: ahead, RecallTimeout: r.Timeout.D(), OnSafe: o.kick(), CheckMeta: o.checkMeta, Query: o.files.Query, Log: o.log, Now: o.now,
+		Policy: policyOf(r.Policy), ReadAhead: ahead, RecallTimeout: r.Timeout.D(), OnSafe: o.kick(), CheckMeta: o.checkMeta, Query: o.files.Query, Quota: o.quotaOrNil(), Log: o.log, Now: o.now,
 	}
 	o.fs, err = vfs.New(vo)
 	if err != nil {

@@ -459,6 +459,7 @@ func (v *FS) Refresh(ctx context.Context, p string) (bool, error) {
 			did = in.DID
 		}
 	}
+	v.askQuota()
 	if !v.lake.Refresh(did) {
 		return false, nil
 	}

@@ -2,6 +2,7 @@ package vfs
 
 import (
 	"context"
+	"math"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -77,10 +78,13 @@ type Space struct {
 }
 
 // StatFS gives real numbers from memory: used is what the catalogue holds, free is what
-// the storages for new files have left, as last asked in the background.
+// the storages for new files have left, as last asked in the background. Where there is a quota it is of that.
 func (v *FS) StatFS() Space {
 	files, used := v.lake.Catalogue().Usage()
 	free := v.free.Load()
+	if q := v.quota.Load(); q != nil && q.Limit != math.MaxInt64 {
+		return Space{Total: q.Limit, Free: max(0, min(free, q.Left-v.cache.Stats().Unsent)), Files: files}
+	}
 	return Space{Total: used + free, Free: free, Files: files}
 }
 

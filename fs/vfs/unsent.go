@@ -223,6 +223,9 @@ func (u *unsent) grow(size int64) error {
 	if need <= 0 {
 		return nil
 	}
+	if err := u.fs.withinQuota(need); err != nil {
+		return err
+	}
 	if size > step {
 		need = (need + step - 1) / step * step
 	}

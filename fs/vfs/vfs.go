@@ -78,6 +78,9 @@ type Options struct {
 	// CheckMeta gives metadata in the form in which it is to be set on a DID, or an error that says why it cannot be; the
 	// DID of a file that is not registered is zero. nil: it stays as it is.
 	CheckMeta func(ctx context.Context, in backends.Info, m backends.Meta) (backends.Meta, error)
+	// Quota tells how much new files may take where somebody else counts; nil: as much as there is room for. It is asked in the
+	// background.
+	Quota func(ctx context.Context) (Quota, error)
 	// Query reads a query with what is known of its keys. nil: query.Parse.
 	Query func(ctx context.Context, text string) (query.Expr, error)
 
@@ -128,7 +131,10 @@ type FS struct {
 	}
 
 	stats stats
-	free  atomic.Int64 // bytes free for new files, as last asked
+	free  atomic.Int64          // bytes free for new files, as last asked
+	quota atomic.Pointer[Quota] // as last asked; nil: none is known
+
+	asks chan struct{} // for the quota
 
 	closing struct {
 		sync.Mutex
@@ -173,6 +179,7 @@ func New(o Options) (*FS, error) {
 		names:   map[string]map[string]*unsent{},
 		byInode: map[uint64][]*unsent{},
 		unsent:  map[string]*unsent{},
+		asks:    make(chan struct{}, 1),
 	}
 	v.forgotten.some = make(chan struct{}, 1)
 	v.ctx, v.cancel = context.WithCancelCause(context.Background())
@@ -190,6 +197,9 @@ func New(o Options) (*FS, error) {
 	}
 	v.up.start()
 	v.goDo(v.watchSpace)
+	if o.Quota != nil {
+		v.goDo(v.watchQuota)
+	}
 	v.goDo(v.forgets)
 	v.goDo(v.giveBack)
 	return v, nil

@@ -89,6 +89,9 @@ func (v *FS) copyForWriting(ctx context.Context, n *Node, info backends.Info, fr
 		return nil, err
 	}
 	if size > 0 {
+		if err := v.withinQuota(size); err != nil {
+			return fail(fmt.Errorf("a new content of %s: %w", n.Path(), err))
+		}
 		if err := v.cache.ReserveUnsent(size); err != nil {
 			return fail(fmt.Errorf("room for a new content of %s: %w", n.Path(), local(err)))
 		}

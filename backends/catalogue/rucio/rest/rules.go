@@ -117,6 +117,22 @@ func (c *Client) WhoAmI(ctx context.Context) (account string, err error) {
 	return a.Account, err
 }
 
+// IsAdmin tells whether an account has the attribute admin (GET /accounts/ACCOUNT/attr/), for which the server does not look at quotas.
+func (c *Client) IsAdmin(ctx context.Context, account string) (bool, error) {
+	lists, err := list[[]struct {
+		Key   string `json:"key"`
+		Value any    `json:"value"`
+	}](ctx, c, call{method: http.MethodGet, route: "/accounts/ACCOUNT/attr", path: "/accounts/" + segment(account) + "/attr/"})
+	for _, l := range lists {
+		for _, a := range l {
+			if a.Key == "admin" {
+				return fmt.Sprint(a.Value) == "true" || fmt.Sprint(a.Value) == "1", err
+			}
+		}
+	}
+	return false, err
+}
+
 // AccountUsage is what an account has at one RSE, and may have; Unknown: no limit.
 type AccountUsage struct {
 	RSE       string `json:"rse"`
