@@ -10,6 +10,7 @@ import (
 
 	"tarn/backends"
 	"tarn/backends/lake"
+	"tarn/backends/tune"
 )
 
 // class is a queue of copies that are alike. Activities share a destination by their weights; within an
@@ -43,7 +44,7 @@ type dest struct {
 	active  map[*move]bool // RUNNING
 	links   map[string]int // how many of these come from an RSE
 	workers int
-	tune    tuner
+	tune    tune.Tuner
 	fixed   int           // copies at a time, 0: what tune finds
 	bytes   int64         // of all copies to it that are wanted
 	room    chan struct{} // closed when the queue gets shorter
@@ -53,14 +54,14 @@ type dest struct {
 
 func newDest(name string, o Options) *dest {
 	return &dest{name: name, lanes: map[lane][]*move{}, within: map[string]*shares[lane]{}, active: map[*move]bool{}, links: map[string]int{},
-		tune: newTuner(o.MinWorkers, o.MaxWorkers), fixed: o.Workers, room: make(chan struct{})}
+		tune: tune.New(o.MinWorkers, o.MaxWorkers), fixed: o.Workers, room: make(chan struct{})}
 }
 
 func (d *dest) limit() int {
 	if d.fixed > 0 {
 		return d.fixed
 	}
-	return d.tune.limit
+	return d.tune.Limit()
 }
 
 // limitLocked is how many copies may run to d now: what is best for it, and not more than its part of all.
@@ -139,7 +140,7 @@ func (d *dest) next(links *links, weight func(activity string) float64) *move {
 	if len(lanes) == 0 {
 		return nil
 	}
-	costOf := func(m *move) float64 { return float64(m.in.Size + perFile) }
+	costOf := func(m *move) float64 { return float64(m.in.Size + tune.PerFile) }
 	first := map[string]lane{}
 	var acts []string
 	for _, l := range lanes {
@@ -208,7 +209,7 @@ func (e *Engine) work(ctx context.Context, d *dest) {
 	defer func() { d.workers-- }()
 	for ctx.Err() == nil {
 		if pause := time.Until(d.wait); d.sick > 0 && pause > 0 {
-			d.tune.idle()
+			d.tune.Idle()
 			e.mu.Unlock()
 			sleep(ctx, min(pause, time.Second)) // Retry may end it
 			e.mu.Lock()
@@ -219,7 +220,7 @@ func (e *Engine) work(ctx context.Context, d *dest) {
 		}
 		m := d.next(e.links, e.weightOf)
 		if m == nil {
-			d.tune.idle()
+			d.tune.Idle()
 			return
 		}
 		own, cancel := context.WithCancel(ctx)
@@ -266,9 +267,9 @@ func (e *Engine) endedLocked(ctx context.Context, d *dest, m *move, err error, s
 		files = 1
 	}
 	if len(d.active) < d.limit() {
-		d.tune.idle()
+		d.tune.Idle()
 	} else {
-		d.tune.note(time.Now(), files, bytes)
+		d.tune.Note(time.Now(), files, bytes)
 	}
 	delete(d.active, m)
 	if d.links[m.source]--; d.links[m.source] <= 0 {

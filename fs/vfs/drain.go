@@ -51,8 +51,8 @@ func (v *FS) Drain(ctx context.Context, progress func(left int)) error {
 	idle := make(chan struct{})
 	up.mu.Lock()
 	up.hurry++
-	for u := range up.queue {
-		up.queue[u] = time.Now()
+	for u := range up.queue.when {
+		up.queue.add(u, time.Now())
 	}
 	up.idle = append(up.idle, idle)
 	up.settledLocked()
@@ -76,7 +76,7 @@ func (v *FS) Drain(ctx context.Context, progress func(left int)) error {
 		case <-tick.C:
 			if progress != nil {
 				up.mu.Lock()
-				left := len(up.queue) + len(up.running)
+				left := len(up.queue.when) + len(up.running)
 				up.mu.Unlock()
 				progress(left)
 			}

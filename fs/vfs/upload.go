@@ -13,6 +13,7 @@ import (
 	"tarn/backends"
 	"tarn/backends/checksum"
 	"tarn/backends/lake"
+	"tarn/backends/tune"
 	"tarn/cache/journal"
 )
 
@@ -24,7 +25,8 @@ type uploader struct {
 	max int
 
 	mu      sync.Mutex // guards the rest
-	queue   map[*unsent]time.Time
+	queue   queue
+	pace    pace
 	running map[uint64]*unsent // by inode: contents of one file go in order
 	hurry   int                // drains under way: nothing waits for its delay
 	wake    chan struct{}
@@ -33,7 +35,7 @@ type uploader struct {
 }
 
 func newUploader(v *FS, max int) *uploader {
-	return &uploader{v: v, max: max, queue: map[*unsent]time.Time{}, running: map[uint64]*unsent{}, wake: make(chan struct{}, 1)}
+	return &uploader{v: v, max: max, queue: newQueue(), pace: pace{tune: tune.New(max, smallAtMost)}, running: map[uint64]*unsent{}, wake: make(chan struct{}, 1)}
 }
 
 func (up *uploader) start() { up.v.goDo(up.loop) }
@@ -52,10 +54,10 @@ func (up *uploader) add(u *unsent, delay time.Duration) {
 		delay = 0
 	}
 	due := time.Now().Add(delay) // waiting is on the monotonic clock, not the lake's
-	up.queue[u] = due
+	up.queue.add(u, due)
 	early := due.Before(up.next)
 	up.mu.Unlock()
-	if early { // the loop looks at all that is queued, each time
+	if early {
 		up.kick()
 	}
 }
@@ -63,13 +65,13 @@ func (up *uploader) add(u *unsent, delay time.Duration) {
 // forget takes u out of the queue.
 func (up *uploader) forget(u *unsent) {
 	up.mu.Lock()
-	delete(up.queue, u)
+	up.queue.remove(u)
 	up.settledLocked()
 	up.mu.Unlock()
 }
 
 func (up *uploader) settledLocked() {
-	if len(up.queue) == 0 && len(up.running) == 0 {
+	if len(up.queue.when) == 0 && len(up.running) == 0 {
 		for _, c := range up.idle {
 			close(c)
 		}
@@ -96,31 +98,44 @@ func (up *uploader) loop(ctx context.Context) {
 func (up *uploader) launch(ctx context.Context) time.Duration {
 	up.mu.Lock()
 	defer up.mu.Unlock()
-	now, next := time.Now(), time.Hour
-	for u, due := range up.queue {
-		if wait := due.Sub(now); wait > 0 {
-			next = min(next, wait)
-			continue
-		}
-		if len(up.running) >= up.max || up.running[u.inode] != nil {
-			continue // the end of a running one wakes the loop
-		}
-		delete(up.queue, u)
-		up.running[u.inode] = u
-		up.v.goDo(func(context.Context) {
-			again, wait := up.one(ctx, u)
-			up.mu.Lock()
-			delete(up.running, u.inode)
-			if _, queued := up.queue[u]; again && !queued && !u.gone() {
-				up.queue[u] = time.Now().Add(wait)
-			}
-			up.settledLocked()
-			up.mu.Unlock()
-			up.kick()
-		})
+	now := time.Now()
+	next := time.Hour
+	if at, some := up.queue.ripen(now); some {
+		next = min(next, at.Sub(now))
 	}
+	claim := func(u *unsent) bool {
+		if up.running[u.inode] != nil {
+			return false // the end of that wakes the loop
+		}
+		up.running[u.inode] = u
+		return true
+	}
+	begin := func(l *line, limit int) bool {
+		some, full := up.queue.take(l, limit, now, claim)
+		for _, u := range some {
+			up.v.goDo(func(context.Context) { up.run(ctx, u, l) })
+		}
+		return full
+	}
+	begin(&up.queue.large, up.max)
+	up.pace.told(now, begin(&up.queue.small, up.pace.tune.Limit()), up.v.stats.sent.Load())
 	up.next = now.Add(next)
 	return next
+}
+
+// run is one upload of a line.
+func (up *uploader) run(ctx context.Context, u *unsent, l *line) {
+	again, wait := up.one(ctx, u)
+	up.mu.Lock()
+	delete(up.running, u.inode)
+	l.running--
+	up.pace.ended++
+	if _, queued := up.queue.when[u]; again && !queued && !u.gone() {
+		up.queue.add(u, time.Now().Add(wait))
+	}
+	up.settledLocked()
+	up.mu.Unlock()
+	up.kick()
 }
 
 // freeze makes u's bytes final for an upload; false: it is not to be uploaded now.

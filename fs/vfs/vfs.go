@@ -62,7 +62,7 @@ type Options struct {
 	NoDelete bool          // unlink, rmdir and rename over a file are refused with backends.ErrImmutable
 	Delay    time.Duration // from the last close to the upload; default 1 s
 	Close    CloseMode     // default CloseLocal
-	Uploads  int           // at one time; default 4
+	Uploads  int           // of large files at one time, and of small ones at least; default 4
 	Nodes    int           // beyond so many the kernel is asked to forget files that nobody uses; default 200,000
 	Policy   Policy        // which reads may recall
 	// ReadAhead bounds the recall of following siblings when files of a directory are

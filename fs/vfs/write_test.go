@@ -2,17 +2,22 @@ package vfs_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"tarn/backends"
+	"tarn/backends/catalogue/embedded"
 	"tarn/backends/checksum"
+	"tarn/backends/lake"
 	"tarn/cache/journal"
 	"tarn/fs/vfs"
 )
@@ -393,4 +398,52 @@ func TestReadWhileSettling(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// farStorage lets every new file wait as a server far away does, and counts how many do at a time.
+type farStorage struct {
+	backends.Storage
+	wait      time.Duration
+	now, most *atomic.Int64
+}
+
+func (s farStorage) Create(ctx context.Context, path string, size int64) (backends.Upload, error) {
+	n := s.now.Add(1)
+	defer s.now.Add(-1)
+	for was := s.most.Load(); n > was && !s.most.CompareAndSwap(was, n); was = s.most.Load() {
+	}
+	time.Sleep(s.wait)
+	return s.Storage.Create(ctx, path, size)
+}
+
+// Of small files that wait for a server far away, many go at a time; of large ones a few.
+func TestUploadsAtATime(t *testing.T) {
+	var now, most atomic.Int64
+	w := &world{t: t, dir: t.TempDir(), opt: vfs.Options{Delay: time.Millisecond}}
+	w.tune = func(_ *embedded.Options, lo *lake.Options) {
+		for _, r := range lo.RSEs {
+			if r.Name == "DISK" {
+				r.Storage = farStorage{r.Storage, 100 * time.Millisecond, &now, &most}
+			}
+		}
+		lo.WriteRules = []backends.Rule{{Copies: 1, Expression: "DISK"}}
+	}
+	w.start()
+	for i := range 300 {
+		w.write(fmt.Sprintf("/ctao/s%03d", i), []byte(strconv.Itoa(i)))
+	}
+	must(t, w.v.Drain(ctx, nil))
+	if n := most.Load(); n < 8 || n > 32 {
+		t.Errorf("%d small files at a time", n)
+	}
+	most.Store(0)
+	big := make([]byte, 16<<20+1)
+	for i := range 12 {
+		w.write(fmt.Sprintf("/ctao/b%02d", i), big)
+	}
+	must(t, w.v.Drain(ctx, nil))
+	if n := most.Load(); n > 4 {
+		t.Errorf("%d large files at a time", n)
+	}
+	w.want("/ctao/s299", []byte("299"))
 }

@@ -1,12 +1,13 @@
-package replication
+// Package tune finds how many of the same kind of work at a time bring most.
+package tune
 
 import "time"
 
-// tuner finds how many copies at a time bring most to a destination: it doubles their number as long as that pays,
+// Tuner finds how many copies at a time bring most to a destination: it doubles their number as long as that pays,
 // and then tries a quarter more and a quarter less now and then. What counts is bytes a second, with each
 // file worth some more for what it costs whatever its size; so it ends with many at a time where files are small
 // or the way is long, and with few where they are large.
-type tuner struct {
+type Tuner struct {
 	least, most int
 	limit       int // what is tried now
 
@@ -33,20 +34,25 @@ const (
 const (
 	window     = time.Second      // of a measurement, at least; and until each copy has ended twice, or
 	windowMost = 10 * time.Second // this has passed
-	perFile    = 1 << 20          // what a file counts beside its bytes
-	restMin    = 4
-	restMost   = 32
+	// PerFile is what a file counts beside its bytes.
+	PerFile  = 1 << 20
+	restMin  = 4
+	restMost = 32
 )
 
-func newTuner(least, most int) tuner {
-	return tuner{least: least, most: most, limit: least, base: least, rest: restMin}
+// New begins with the least.
+func New(least, most int) Tuner {
+	return Tuner{least: least, most: most, limit: least, base: least, rest: restMin}
 }
 
-// idle is told when fewer copies run than may: what is measured then says nothing.
-func (t *tuner) idle() { t.began, t.files, t.bytes = time.Time{}, 0, 0 }
+// Limit is how many may run now.
+func (t *Tuner) Limit() int { return t.limit }
 
-// note is told, while as many copies run as may, that files have ended and bytes have moved since the last time.
-func (t *tuner) note(now time.Time, files int, bytes int64) {
+// Idle is told when fewer copies run than may: what is measured then says nothing.
+func (t *Tuner) Idle() { t.began, t.files, t.bytes = time.Time{}, 0, 0 }
+
+// Note is told, while as many copies run as may, that files have ended and bytes have moved since the last time.
+func (t *Tuner) Note(now time.Time, files int, bytes int64) {
 	if t.began.IsZero() {
 		t.began = now
 		return
@@ -57,12 +63,12 @@ func (t *tuner) note(now time.Time, files int, bytes int64) {
 	if took < window || t.files < 2*t.limit && took < windowMost {
 		return
 	}
-	rate := (float64(t.bytes) + perFile*float64(t.files)) / took.Seconds()
-	t.idle()
+	rate := (float64(t.bytes) + PerFile*float64(t.files)) / took.Seconds()
+	t.Idle()
 	t.judge(rate)
 }
 
-func (t *tuner) judge(rate float64) {
+func (t *Tuner) judge(rate float64) {
 	switch t.phase {
 	case doubling:
 		if t.best > 0 && rate < 1.2*t.best {
@@ -103,10 +109,10 @@ func (t *tuner) judge(rate float64) {
 }
 
 // settle goes back to what is best, for a while.
-func (t *tuner) settle() { t.phase, t.limit, t.hold = holding, t.base, t.rest }
+func (t *Tuner) settle() { t.phase, t.limit, t.hold = holding, t.base, t.rest }
 
 // try takes the next step from what is best.
-func (t *tuner) try() {
+func (t *Tuner) try() {
 	step := max(1, t.base/4)
 	if t.less {
 		step = -step
