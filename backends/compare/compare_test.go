@@ -329,13 +329,13 @@ func TestCopyInPlaceOfABadOneIsNotDark(t *testing.T) {
 	r.must(err)
 	r.must(r.DeclareBad(ctx, in, "A", errors.New("rotten")))
 	a, _ := r.RSE("A")
-	backendstest.Put(t, a.Storage, r.Replacement(d, "d/f"), []byte("whole, and not on record"))
+	backendstest.Put(t, a.Storage, lake.Replacements(in, "d/f")[0], []byte("whole, and not on record"))
 	backendstest.Put(t, a.Storage, "s/nobody", []byte("knows"))
 	o := compare.Options{Repair: true, DeleteDark: true}
 	if got, _ := r.run(o, "A"); len(got) != 2 || !strings.Contains(strings.Join(got, "\n"), "s/nobody") {
 		t.Errorf("found %q", got) // and that the BAD one is good
 	}
-	if _, err := a.Storage.Stat(ctx, r.Replacement(d, "d/f")); err != nil {
+	if _, err := a.Storage.Stat(ctx, lake.Replacements(in, "d/f")[0]); err != nil {
 		t.Error(err)
 	}
 	r.must(r.DeclareBad(ctx, in, "A", errors.New("rotten")))

@@ -145,9 +145,11 @@ func (c *check) records(ctx context.Context, s *sorter, rse string, kind byte) e
 				return err
 			}
 			if lake.Replaceable(r) { // a copy in its place may be under way, or what a crash left of one
-				r.PFN = c.Lake.Replacement(in.DID, r.PFN)
-				if err := put(rowOf(in, r, true)); err != nil {
-					return err
+				for _, pfn := range lake.Replacements(in, r.PFN) {
+					r.PFN = pfn
+					if err := put(rowOf(in, r, true)); err != nil {
+						return err
+					}
 				}
 			}
 		}

@@ -22,7 +22,7 @@ import (
 //
 // The replica is registered as COPYING with its PFN before bytes move, so that a crash
 // leaves nothing that is not on record, and the next Copy goes on with the same PFN.
-// One that replaces a BAD replica is on record with that one: its path follows from it (Replacement).
+// One that replaces a BAD replica is on record with that one: its path follows from it (Replacements).
 // If the content was replaced meanwhile, the copy is removed and the error is ErrStale.
 func (l *Lake) Copy(ctx context.Context, in backends.Info, to *RSE, progress func(int64)) (backends.Replica, error) {
 	return l.CopyFrom(ctx, in, to, nil, progress)
@@ -91,7 +91,9 @@ func (l *Lake) copy(ctx context.Context, in backends.Info, to *RSE, from From, p
 				return backends.Replica{}, err
 			}
 		}
-		pfn = l.Replacement(in.DID, bad) // the other file is there until this one is
+		if pfn, err = l.replacement(ctx, to, in, bad); err != nil { // the other file is there until this one is
+			return backends.Replica{}, err
+		}
 	}
 
 	r, err := l.copyBytes(ctx, in, to, pfn, from, progress)
@@ -123,29 +125,58 @@ func (l *Lake) copy(ctx context.Context, in backends.Info, to *RSE, from From, p
 	return r, nil
 }
 
-// Replacement is the path of the copy that is made in place of a BAD replica, whose record stays until it is there: always
-// the same one, so that whoever goes on after a crash finds what was begun, whoever looks for files that nobody knows
-// knows it, and whoever deletes the BAD one deletes what is left of it. It does not change with a rename.
-func (l *Lake) Replacement(d backends.DID, bad string) string {
-	name, sum := bad, sha256.Sum256([]byte(bad))
+// Replacements are the paths of the copy that is made in place of a BAD replica of in, whose record stays until it is there: the first
+// that nobody has on record. They are always the same, so that whoever goes on after a crash finds what was begun, whoever looks for
+// files that nobody knows knows them, and whoever deletes the BAD one deletes what is left there. They do not change with a rename; and
+// they are of this content alone: at an RSE with a naming the path of the BAD one may have been another's, and be another's again.
+func Replacements(in backends.Info, bad string) []string {
+	name := bad
 	if i := strings.LastIndexByte(bad, '.'); len(bad)-i == 13 { // the salt of NewPFN
 		name = bad[:i]
 	}
-	return l.NewPFN(backends.DID{Scope: d.Scope, Name: name}, hex.EncodeToString(sum[:6]))
+	out := make([]string, 3) // a content that comes back is met again where it was: in what was replaced
+	for i := range out {
+		sum := sha256.Sum256(fmt.Appendf(nil, "%d\x00%s\x00%d\x00%s", in.Inode, in.Generation, i, bad))
+		out[i] = newPFN(backends.DID{Scope: in.DID.Scope, Name: name}, hex.EncodeToString(sum[:6]))
+	}
+	return out
+}
+
+// replacement chooses one.
+func (l *Lake) replacement(ctx context.Context, to *RSE, in backends.Info, bad string) (string, error) {
+	all := Replacements(in, bad)
+	if to.Naming == nil {
+		return all[0], nil // where every path has its owner by itself
+	}
+	for _, pfn := range all {
+		n, err := l.o.Places.Holders(ctx, to.Name, pfn)
+		if err != nil {
+			return "", fmt.Errorf("look who has %s at %s: %w", pfn, to.Name, err)
+		}
+		if n == 0 {
+			return pfn, nil
+		}
+	}
+	return "", fmt.Errorf("all paths for a copy in place of %s are in use: %w: %w", bad, backends.ErrBusy, backends.ErrTemporary)
 }
 
 // RemoveReplica deletes the file of a replica that is on record, and of a BAD one what a copy in its place has left.
-func (l *Lake) RemoveReplica(ctx context.Context, rse *RSE, d backends.DID, r backends.Replica) error {
+func (l *Lake) RemoveReplica(ctx context.Context, rse *RSE, in backends.Info, r backends.Replica) error {
 	if Replaceable(r) {
-		if err := l.RemoveAt(ctx, rse, l.Replacement(d, r.PFN), 0); err != nil && !Misfit(err) {
-			return err
+		for _, pfn := range Replacements(in, r.PFN) {
+			if err := l.RemoveAt(ctx, rse, pfn, 0); err != nil && !Misfit(err) {
+				return err
+			}
+			if rse.Naming == nil {
+				break // the others are never taken
+			}
 		}
 	}
 	return l.RemoveAt(ctx, rse, r.PFN, 1)
 }
 
 // Replaceable tells of a replica that was declared BAD, which may be being deleted for that: there may be something at its
-// Replacement.
+// Replacements.
 func Replaceable(r backends.Replica) bool {
 	return r.State == backends.Bad || r.State == backends.BeingDeleted && r.Error != ""
 }

@@ -321,6 +321,44 @@ func TestCopyInPlaceOfABadOne(t *testing.T) {
 	}
 }
 
+// A path of the naming comes to another file, and to a bad copy again: what was made in place of the first one stays.
+func TestCopyInPlaceLeavesThatOfAnotherAlone(t *testing.T) {
+	const at = "ctao/ctao/f"
+	bad := backends.Replica{RSE: "FAR", PFN: at, State: backends.Bad, Error: "lost"}
+	replaced := func(r *rig, name string, inode uint64, put backends.Replica) (backends.Info, backends.Replica) {
+		in := infoOf(name)
+		in.Inode = inode
+		r.near.Put("n/"+name, content(name))
+		in = r.add(in, backends.Replica{RSE: "NEAR", PFN: "n/" + name, State: backends.Available}, put)
+		rep, err := r.Copy(ctx, in, r.dFar, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return in, rep
+	}
+	r := newNamed(t)
+	_, first := replaced(r, "f", 77, bad)
+	_, second := replaced(r, "g", 78, bad)
+	if first.PFN == second.PFN {
+		t.Fatalf("both are at %s", first.PFN)
+	}
+	for name, rep := range map[string]backends.Replica{"f": first, "g": second} {
+		if got := r.far.Get(rep.PFN); string(got) != string(content(name)) {
+			t.Errorf("%s at %s: %d bytes", name, rep.PFN, len(got))
+		}
+	}
+
+	// The same content is there once more, as one that came back: its record keeps the path, and the copy goes to the next one.
+	again := infoOf("h")
+	again.Inode = 79
+	taken := lake.Replacements(r.add(again), at)[0]
+	r.add(infoOf("other"), backends.Replica{RSE: "FAR", PFN: taken, State: backends.Available})
+	_, third := replaced(r, "h", 79, bad)
+	if third.PFN == taken || third.PFN == at {
+		t.Errorf("the third is at %s", third.PFN)
+	}
+}
+
 // A path of the caller's may by now be a folder of other files' paths: nothing of the
 // caller's is there.
 func TestRemoveAt(t *testing.T) {

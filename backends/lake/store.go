@@ -28,6 +28,10 @@ func (l *Lake) NewPFN(d backends.DID, salt string) string {
 		rand.Read(b[:])
 		salt = hex.EncodeToString(b[:])
 	}
+	return newPFN(d, salt)
+}
+
+func newPFN(d backends.DID, salt string) string {
 	h := md5.Sum([]byte(d.Name))
 	base := d.Name[strings.LastIndexByte(d.Name, '/')+1:]
 	return fmt.Sprintf("%s/%x/%x/%s.%s", safeName(d.Scope), h[:1], h[1:2], safeName(base), safeName(salt))

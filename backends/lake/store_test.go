@@ -557,8 +557,14 @@ func TestCopyInPlaceOfABadOneGoesOnAfterACrash(t *testing.T) {
 			}
 			r.cat.Fail(nil)
 			left := slices.DeleteFunc(r.far.Paths(), func(p string) bool { return p == pfn })
-			if len(left) != 1 || left[0] != r.Replacement(in.DID, pfn) || left[0] != r.Replacement(backends.DID{Scope: in.DID.Scope, Name: "/ctao/other"}, pfn) {
-				t.Fatalf("begun at %q, and known as %q", left, r.Replacement(in.DID, pfn))
+			other := in
+			other.DID.Name = "/ctao/other"
+			if len(left) != 1 || left[0] != lake.Replacements(in, pfn)[0] || left[0] != lake.Replacements(other, pfn)[0] {
+				t.Fatalf("begun at %q, and known as %q", left, lake.Replacements(in, pfn))
+			}
+			other.Generation += "0"
+			if left[0] == lake.Replacements(other, pfn)[0] {
+				t.Errorf("another content would have %q, too", left[0])
 			}
 			return left[0]
 		}
@@ -566,13 +572,13 @@ func TestCopyInPlaceOfABadOneGoesOnAfterACrash(t *testing.T) {
 		if rep, err := r.Copy(ctx, in, r.dFar, nil); err != nil || rep.PFN != begun || r.far.Calls("create") != 1 || !slices.Equal(r.far.Paths(), []string{begun}) {
 			t.Errorf("%+v, %v, %d uploads, %q", rep, err, r.far.Calls("create"), r.far.Paths())
 		}
-		if again := r.Replacement(in.DID, begun); again == begun || len(again) > len(begun)+1 && len(begun) > 20 {
+		if again := lake.Replacements(in, begun)[0]; again == begun || len(again) > len(begun)+1 && len(begun) > 20 {
 			t.Errorf("after %q comes %q", begun, again)
 		}
 		r.far.Remove(ctx, begun)
 		r.far.Put(pfn, []byte("rotten"))
 		crash()
-		if err := r.RemoveReplica(ctx, r.dFar, in.DID, bad); err != nil || len(r.far.Paths()) > 0 {
+		if err := r.RemoveReplica(ctx, r.dFar, in, bad); err != nil || len(r.far.Paths()) > 0 {
 			t.Errorf("left %q, %v", r.far.Paths(), err)
 		}
 	}

@@ -332,7 +332,7 @@ func (e *Engine) goOn(ctx context.Context, in backends.Info, rse *lake.RSE, rep 
 
 // finish deletes the file of a replica that is BEING_DELETED, and its record.
 func (e *Engine) finish(ctx context.Context, in backends.Info, rse *lake.RSE, rep backends.Replica, last bool) (left, string, error) {
-	if err := e.l.RemoveReplica(ctx, rse, in.DID, rep); err != nil {
+	if err := e.l.RemoveReplica(ctx, rse, in, rep); err != nil {
 		return stays, "", fmt.Errorf("delete %s at %s: %w", rep.PFN, rse.Name, err)
 	}
 	if cur, _, err := e.present(ctx, in); err == nil && cur != nil && last { // else its name may be another file's by now

@@ -255,7 +255,7 @@ func (e *Engine) removeOne(ctx context.Context, in backends.Info, rse *lake.RSE,
 	if err != nil {
 		return err
 	}
-	if err := e.l.RemoveReplica(ctx, rse, in.DID, r); err != nil {
+	if err := e.l.RemoveReplica(ctx, rse, in, r); err != nil {
 		e.log.Warn("bad file not deleted yet", "did", in.DID, "rse", r.RSE, "pfn", r.PFN, "err", err)
 		return nil
 	}

@@ -122,7 +122,7 @@ func (e *Engine) reapOne(ctx context.Context, p backends.Past) (done bool, err e
 			errs = append(errs, fmt.Errorf("RSE %s: %w", r.RSE, backends.ErrReadOnly))
 			continue
 		}
-		if err := e.l.RemoveReplica(ctx, rse, p.Info.DID, r); err != nil {
+		if err := e.l.RemoveReplica(ctx, rse, p.Info, r); err != nil {
 			errs = append(errs, fmt.Errorf("delete %s at %s: %w", r.PFN, r.RSE, err))
 		}
 	}

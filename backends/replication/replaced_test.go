@@ -70,7 +70,7 @@ func TestWhatACrashLeftInPlaceOfABadCopyGoesWithIt(t *testing.T) {
 				if err := r.l.DeclareBad(ctx, in, "B", errors.New("rotten")); err != nil {
 					t.Fatal(err)
 				}
-				r.disks["B"].Put(r.l.Replacement(in.DID, "B/a"), content("a"))
+				r.disks["B"].Put(lake.Replacements(in, "B/a")[0], content("a"))
 				switch how {
 				case "rule":
 					r.rule(in.DID, 1, "A")
