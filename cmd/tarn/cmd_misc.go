@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -71,6 +72,11 @@ TARN_<SECTION>_<KEY> in the environment overrides both, and --set KEY=VALUE all.
 				Name: "check", Usage: "report every fault of a lake file", ArgsUsage: "[LAKE]",
 				Description: "Hosts of URLs that do not exist are faults, too; mount only warns of them, and refuses the others. A name\nserver that does not answer is no fault of the file.",
 				Action: func(c *cli.Context) error {
+					if file, err := s.configGrid(c); err != nil {
+						return err
+					} else if file != "" {
+						return s.checkGrid(c.Context, file)
+					}
 					cfg, err := s.configArg(c, s.loadResolved)
 					if err != nil {
 						return err
@@ -82,6 +88,11 @@ TARN_<SECTION>_<KEY> in the environment overrides both, and --set KEY=VALUE all.
 			{
 				Name: "show", Usage: "print all settings as they are in force", ArgsUsage: "[LAKE]",
 				Action: func(c *cli.Context) error {
+					if file, err := s.configGrid(c); err != nil {
+						return err
+					} else if file != "" {
+						return s.showGrid(file)
+					}
 					cfg, err := s.configArg(c, func(_ context.Context, file string) (*config.Config, error) { return s.load(file) })
 					if err != nil {
 						return err
@@ -105,6 +116,30 @@ TARN_<SECTION>_<KEY> in the environment overrides both, and --set KEY=VALUE all.
 			},
 		},
 	}
+}
+
+// configGrid gives the file that lists several lakes, "" where the command is about one.
+func (s *session) configGrid(c *cli.Context) (string, error) {
+	if err := want(c, 0, 1); err != nil {
+		return "", err
+	}
+	arg := c.Args().First()
+	for _, a := range []string{s.lakeArg, os.Getenv("TARN_LAKE")} {
+		if arg == "" {
+			arg = a
+		}
+	}
+	if arg == "" {
+		return "", nil
+	}
+	file, err := config.Find(arg, config.Folders(os.Getenv))
+	if err != nil {
+		return "", err
+	}
+	if several, err := config.ListsLakes(file); err != nil || !several {
+		return "", err
+	}
+	return file, nil
 }
 
 func (s *session) configArg(c *cli.Context, load func(context.Context, string) (*config.Config, error)) (*config.Config, error) {

@@ -70,7 +70,7 @@ Examples:
 				return err
 			}
 			if server, ok := rucioOf(s.lakeArg); ok {
-				file, err := s.rucioLake(server)
+				file, err := s.rucioLake(server, "")
 				if err != nil {
 					return err
 				}
@@ -80,12 +80,14 @@ Examples:
 			if err != nil {
 				return err
 			}
-			if o.cfg, err = s.load(file); err != nil {
+			if err := s.loadMount(file, &o); err != nil {
 				return err
 			}
 			if os.Getenv(readyEnv) == "" { // else it was started by a tarn that has looked
-				for _, f := range o.cfg.Unresolved(c.Context, net.DefaultResolver.LookupHost) {
-					s.t.note("the mount goes on without it: %s", f) // a lake must come up while one of its sites is away
+				for _, cfg := range o.lakes() {
+					for _, f := range cfg.Unresolved(c.Context, net.DefaultResolver.LookupHost) {
+						s.t.note("the mount goes on without it: %s", f) // a lake must come up while one of its sites is away
+					}
 				}
 			}
 			if o.point, err = filepath.Abs(args[1]); err != nil {
@@ -95,7 +97,17 @@ Examples:
 			if err := checkMount(c.Context, &o); err != nil {
 				return err
 			}
+			if o.grid != nil {
+				if err := o.grid.mountedElsewhere(o.point); err != nil {
+					return err
+				}
+			}
 			switch {
+			case o.grid != nil && !o.supervise:
+				if os.Getenv(lifeEnv) == "" {
+					return usage([]string{"mount"}, "--supervise=false: the lakes of %s are kept by a supervisor, and cannot be without", file)
+				}
+				return s.serveRoot(c.Context, o)
 			case !o.foreground:
 				if err := tarnfs.IOURingAllowed(); err != nil && o.cfg.Mount.IOURing == string(tarnfs.IOURingOn) {
 					fmt.Fprintln(s.t.err, "the mount goes on without io_uring:", err)
@@ -121,6 +133,7 @@ Examples:
 // mountOptions is one mount to be.
 type mountOptions struct {
 	cfg         *config.Config
+	grid        *grid // of several lakes, whose root cfg is; else nil
 	point       string
 	kernel      []string // options for the kernel: nosuid ...
 	foreground  bool
@@ -129,6 +142,34 @@ type mountOptions struct {
 	debug       bool
 	supervise   bool
 	later       bool // a dead mount is taken away right before the new one
+}
+
+// lakes are those that are mounted.
+func (o *mountOptions) lakes() (out []*config.Config) {
+	if o.grid == nil {
+		return []*config.Config{o.cfg}
+	}
+	for _, l := range o.grid.lakes {
+		out = append(out, l.cfg)
+	}
+	return out
+}
+
+// loadMount reads what is to be mounted: one lake, or several.
+func (s *session) loadMount(file string, o *mountOptions) error {
+	several, err := config.ListsLakes(file)
+	if err != nil {
+		return err
+	}
+	if !several {
+		o.cfg, err = s.load(file)
+		return err
+	}
+	if o.grid, err = s.openGrid(file, (*session).load); err != nil {
+		return err
+	}
+	o.cfg = o.grid.root
+	return nil
 }
 
 // mountSettings turns flags and -o into settings of the lake file.
@@ -286,55 +327,87 @@ func (s *session) umount(ctx context.Context, point string, now, force bool, wai
 		}
 		return control.Fail(control.ErrNothing, hint, "%s is not a mount of tarn", control.Text(point).Quote())
 	}
-	sup, supervised := s.supervisorAt(m)
-	client, pid, err := s.dialMount(ctx, m)
-	if errors.Is(err, control.ErrNoDaemon) {
-		s.t.note("the daemon of %s has died; what it had not sent is in the journal, and the next mount sends it", point)
-		if supervised {
-			if err := endSupervisor(ctx, sup); err != nil {
-				return err
-			}
-			if mounts, err = config.SystemMounts(); err != nil {
-				return err
-			}
-			if m, rel, ok := config.Within(mounts, point); !ok || rel != "/" || m.Point != point {
-				return nil // it took the mount away
-			}
-		}
-		return detach(ctx, point, true)
+	if m.Grid {
+		return s.umountGrid(ctx, m, now, force, wait)
 	}
+	l, err := s.readyToLeave(ctx, m, now, force, wait)
 	if err != nil {
 		return err
 	}
-	left, err := s.settle(ctx, client, now, wait)
-	if err == nil && left.Files > 0 && force {
+	return s.leave(ctx, l)
+}
+
+// leaving is a mount that is about to be taken away.
+type leaving struct {
+	m          config.MountOf
+	pid        int // of the daemon; 0: it has died
+	sup        control.Supervisor
+	supervised bool
+	left       control.DrainReply // in the journal
+}
+
+// readyToLeave waits until everything is safe elsewhere, or refuses; nothing is unmounted yet.
+func (s *session) readyToLeave(ctx context.Context, m config.MountOf, now, force bool, wait time.Duration) (*leaving, error) {
+	l := &leaving{m: m}
+	l.sup, l.supervised = s.supervisorAt(m)
+	client, pid, err := s.dialMount(ctx, m)
+	if errors.Is(err, control.ErrNoDaemon) {
+		s.t.note("the daemon of %s has died; what it had not sent is in the journal, and the next mount sends it", m.Point)
+		return l, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	l.pid = pid
+	l.left, err = s.settle(ctx, client, now, wait)
+	if err == nil && l.left.Files > 0 && force {
 		err = control.Call[struct{}](ctx, client, "leave", struct{}{}, nil, nil, nil)
 	}
 	if cerr := client.Close(); err == nil {
 		err = cerr
 	}
 	if err != nil {
+		return nil, err
+	}
+	if l.left.Files > 0 && !force {
+		return nil, control.Fail(backends.ErrTemporary, "`tarn uploads ls` lists them; without --now umount waits, with --now --force they stay in the journal",
+			"%s not safe elsewhere yet (%s)", plural(l.left.Files, "file is", "files are"), human(l.left.Bytes))
+	}
+	return l, nil
+}
+
+// leave takes a mount away, and waits for the end of its processes.
+func (s *session) leave(ctx context.Context, l *leaving) error {
+	if l.pid == 0 {
+		if l.supervised {
+			if err := endSupervisor(ctx, l.sup); err != nil {
+				return err
+			}
+			mounts, err := config.SystemMounts()
+			if err != nil {
+				return err
+			}
+			if mountsAt(mounts, l.m.Point) == 0 {
+				return nil // it took the mount away
+			}
+		}
+		return detach(ctx, l.m.Point, true)
+	}
+	if err := detach(ctx, l.m.Point, false); err != nil {
 		return err
 	}
-	if left.Files > 0 && !force {
-		return control.Fail(backends.ErrTemporary, "`tarn uploads ls` lists them; without --now umount waits, with --now --force they stay in the journal",
-			"%s not safe elsewhere yet (%s)", plural(left.Files, "file is", "files are"), human(left.Bytes))
-	}
-	if err := detach(ctx, point, false); err != nil {
+	if err := waitGone(ctx, l.pid); err != nil {
 		return err
 	}
-	if err := waitGone(ctx, pid); err != nil {
-		return err
-	}
-	if supervised {
-		if err := waitGone(ctx, sup.PID); err != nil {
+	if l.supervised {
+		if err := waitGone(ctx, l.sup.PID); err != nil {
 			return err
 		}
 	}
-	if left.Files > 0 {
-		s.t.say("%s unmounted; %s in the journal for the next mount", point, plural(left.Files, "file stays", "files stay"))
+	if l.left.Files > 0 {
+		s.t.say("%s unmounted; %s in the journal for the next mount", l.m.Point, plural(l.left.Files, "file stays", "files stay"))
 	} else {
-		s.t.say("%s unmounted; everything is safe", point)
+		s.t.say("%s unmounted; everything is safe", l.m.Point)
 	}
 	return nil
 }
@@ -361,7 +434,7 @@ func (s *session) dialMount(ctx context.Context, m config.MountOf) (*control.Cli
 
 // supervisorAt gives the living supervisor of a mount.
 func (s *session) supervisorAt(m config.MountOf) (control.Supervisor, bool) {
-	cfg, err := config.Load(m.Lake, config.Environment(os.Environ())...)
+	cfg, err := rootOf(m)
 	if err != nil {
 		return control.Supervisor{}, false // dialMount says it
 	}

@@ -39,7 +39,7 @@ func (s *session) statusCommand() *cli.Command {
 				if !ok {
 					return control.Fail(control.ErrNothing, "`tarn status` lists the mounts", "%s is not in a mount of tarn", control.Text(point).Quote())
 				}
-				mounts = []config.MountOf{m}
+				mounts = append([]config.MountOf{m}, m.Below(mounts)...)
 			case s.lakeArg != "":
 				file, _, err := s.pick()
 				if err != nil {
@@ -75,6 +75,7 @@ type mountStatus struct {
 	Error      *control.Error       `json:"error,omitempty"`
 	Supervisor *control.Supervisor  `json:"supervisor,omitempty"`
 	Status     *control.StatusReply `json:"status,omitempty"`
+	Lakes      []control.LakeState  `json:"lakes,omitempty"` // of the root of several
 }
 
 func (s *session) statusOf(ctx context.Context, l *listing, m config.MountOf) error {
@@ -83,6 +84,9 @@ func (s *session) statusOf(ctx context.Context, l *listing, m config.MountOf) er
 	defer cancel()
 	if v, ok := s.supervisorAt(m); ok {
 		out.Supervisor = &v
+	}
+	if m.Grid {
+		return s.gridStatus(l, m, out)
 	}
 	c, _, err := s.dialMount(ctx, m)
 	if err == nil {

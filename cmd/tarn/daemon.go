@@ -45,45 +45,17 @@ type readyLine struct {
 // mountBehind starts the daemon as a process of its own and waits until the mount is
 // usable, or reports why it is not.
 func (s *session) mountBehind(ctx context.Context, o mountOptions) error {
-	if err := makeFolder(o.cfg.Run); err != nil {
-		return err
-	}
-	r, w, err := os.Pipe()
-	if err != nil {
-		return fmt.Errorf("mount: %w", err)
-	}
-	defer r.Close()
-	logFile := logPath(o.cfg)
-	out, err := openLog(logFile)
-	if err != nil {
-		return errors.Join(err, w.Close())
-	}
-	defer out.Close()
 	cmd, err := s.daemonCommand(o, fmt.Sprintf("--supervise=%v", o.supervise))
 	if err != nil {
-		return errors.Join(err, w.Close())
+		return err
 	}
-	cmd.Env = append(os.Environ(), readyEnv+"=3", logEnv+"="+logFile)
-	cmd.Dir = "/"
-	cmd.Stdout, cmd.Stderr = out, out
-	cmd.ExtraFiles = []*os.File{w}
+	cmd.Env = os.Environ()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // the terminal's signals are not for it
-	err = cmd.Start()
-	if cerr := w.Close(); err == nil {
-		err = cerr
-	}
+	answer, err := launch(cmd, o.cfg)
 	if err != nil {
-		return fmt.Errorf("start the daemon: %w", err)
+		return err
 	}
-	answer := make(chan readyLine, 1)
-	go func() {
-		var line readyLine
-		b, _ := bufio.NewReader(r).ReadBytes('\n') // an end without a line is the daemon's death
-		if json.Unmarshal(b, &line) != nil {
-			line = readyLine{}
-		}
-		answer <- line
-	}()
+	logFile := logPath(o.cfg)
 	select {
 	case line := <-answer:
 		switch {
@@ -93,11 +65,55 @@ func (s *session) mountBehind(ctx context.Context, o mountOptions) error {
 			err := cmd.Wait()
 			return control.Fail(control.ErrFatal, "its log is "+logFile, "the daemon ended before the mount was ready: %v", err)
 		}
-		s.t.say("lake %s is mounted at %s (pid %d, log %s)", o.cfg.Name, o.point, line.PID, logFile)
+		if o.grid != nil {
+			s.sayLakes(o, logFile)
+		} else {
+			s.t.say("lake %s is mounted at %s (pid %d, log %s)", o.cfg.Name, o.point, line.PID, logFile)
+		}
 		return cmd.Process.Release()
 	case <-ctx.Done():
 		return errors.Join(context.Cause(ctx), cmd.Process.Signal(syscall.SIGTERM), ignoreExit(cmd.Wait()))
 	}
+}
+
+// launch starts a daemon, or its supervisor, which logs where the lake file says. The answer is how the mount went; an
+// empty one means that the process died before.
+func launch(cmd *exec.Cmd, cfg *config.Config) (<-chan readyLine, error) {
+	if err := makeFolder(cfg.Run); err != nil {
+		return nil, err
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("mount: %w", err)
+	}
+	logFile := logPath(cfg)
+	out, err := openLog(logFile)
+	if err != nil {
+		return nil, errors.Join(err, r.Close(), w.Close())
+	}
+	defer out.Close()
+	cmd.Env = append(cmd.Env, readyEnv+"=3", logEnv+"="+logFile)
+	cmd.Dir = "/"
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.ExtraFiles = []*os.File{w}
+	err = cmd.Start()
+	if cerr := w.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("start the daemon: %w", err), r.Close())
+	}
+	answer := make(chan readyLine, 1)
+	go func() {
+		defer r.Close()
+		var line readyLine
+		b, _ := bufio.NewReader(r).ReadBytes('\n') // an end without a line is the daemon's death
+		if json.Unmarshal(b, &line) != nil {
+			line = readyLine{}
+		}
+		answer <- line
+	}()
+	return answer, nil
 }
 
 // daemonCommand is this program as the foreground mount of o.
@@ -177,12 +193,7 @@ func (s *session) serve(ctx context.Context, o mountOptions) (err error) {
 	}
 	srv, err := tarnfs.Mount(o.fsOptions(lk, log))
 	if err != nil {
-		hint := "what fusermount3 said stands above"
-		if f := os.Getenv(logEnv); f != "" {
-			hint = "what fusermount3 said is in " + f
-		}
-		return control.Fail(control.ErrFatal, hint+"; in a container it needs --device /dev/fuse --cap-add SYS_ADMIN, and with AppArmor --security-opt apparmor=unconfined",
-			"%s: the kernel or fusermount3 refuses the mount", strings.TrimSpace(err.Error()))
+		return errRefusedMount(err)
 	}
 	var leave atomic.Bool
 	d := control.Daemon{PID: os.Getpid(), Supervisor: life.supervisorPID(), Lake: o.cfg.File(), Mountpoint: o.point, Started: s.t.now(), Version: versionString(), IOURing: srv.IOURing()}
@@ -226,6 +237,16 @@ func (s *session) serve(ctx context.Context, o mountOptions) (err error) {
 	end, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	return errors.Join(err, api.Close(end), svc.Close(), closeSocket())
+}
+
+// errRefusedMount says what may help where the kernel or fusermount3 does not mount.
+func errRefusedMount(err error) error {
+	hint := "what fusermount3 said stands above"
+	if f := os.Getenv(logEnv); f != "" {
+		hint = "what fusermount3 said is in " + f
+	}
+	return control.Fail(control.ErrFatal, hint+"; in a container it needs --device /dev/fuse --cap-add SYS_ADMIN, and with AppArmor --security-opt apparmor=unconfined",
+		"%s: the kernel or fusermount3 refuses the mount", strings.TrimSpace(err.Error()))
 }
 
 // limitMemory lets the garbage collector work harder before the process takes more than
@@ -313,7 +334,7 @@ func orShort(d config.Duration) time.Duration { return max(d.D(), time.Nanosecon
 
 // unmountOrDetach ends the mount; while files are open in it, it is detached, so that
 // they can still be read until the process ends.
-func unmountOrDetach(ctx context.Context, srv *tarnfs.Server, point string, gone <-chan struct{}, log *slog.Logger) error {
+func unmountOrDetach(ctx context.Context, srv interface{ Unmount() error }, point string, gone <-chan struct{}, log *slog.Logger) error {
 	if err := srv.Unmount(); err == nil {
 		<-gone
 		return nil

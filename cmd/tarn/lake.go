@@ -59,6 +59,8 @@ func (s *session) pick(paths ...string) (file string, lakePaths []string, err er
 		}
 		m, rel, ok := config.Within(mounts, abs)
 		switch {
+		case ok && m.Grid && s.lakeArg == "":
+			return "", nil, errRoot(m, rel)
 		case ok && (file == "" || m.Lake == file):
 			file = m.Lake
 			lakePaths = append(lakePaths, rel)
@@ -78,7 +80,9 @@ func (s *session) pick(paths ...string) (file string, lakePaths []string, err er
 		return file, lakePaths, err
 	}
 	if cwdErr == nil {
-		if m, _, ok := config.Within(mounts, cwd); ok {
+		if m, rel, ok := config.Within(mounts, cwd); ok && m.Grid {
+			return "", nil, errRoot(m, rel)
+		} else if ok {
 			return m.Lake, lakePaths, nil
 		}
 	}
@@ -90,7 +94,7 @@ func (s *session) pick(paths ...string) (file string, lakePaths []string, err er
 
 func mountedLakes(mounts []config.MountOf) (out []string) {
 	for _, m := range mounts {
-		if !slices.Contains(out, m.Lake) {
+		if !m.Grid && !slices.Contains(out, m.Lake) {
 			out = append(out, m.Lake)
 		}
 	}

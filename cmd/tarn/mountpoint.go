@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -121,14 +122,7 @@ func checkPoint(o *mountOptions) error {
 	case !st.IsDir():
 		return control.Fail(backends.ErrNotDir, "", "the mountpoint %s is not a directory", name)
 	}
-	c := o.cfg
-	places := []string{c.Catalogue.Path, c.Cache.Path, c.Journal.Path, c.Ingest.Path, c.Run}
-	for _, r := range c.RSEs {
-		if r.Path != "" {
-			places = append(places, r.Path)
-		}
-	}
-	for _, p := range places {
+	for _, p := range o.places() {
 		if o.point == p || strings.HasPrefix(o.point, p+"/") || strings.HasPrefix(p, o.point+"/") {
 			return control.Fail(control.ErrUsage, "mount it elsewhere", "the mountpoint %s would hide or lie in %s, which the lake needs", name, p)
 		}
@@ -145,6 +139,17 @@ func checkPoint(o *mountOptions) error {
 		return control.Fail(backends.ErrNotEmpty, "mount it elsewhere, or hide what is there with -o nonempty", "the mountpoint %s is not empty: there is %s", name, control.Text(names[0]).Quote())
 	}
 	return nil
+}
+
+// places are the folders that what is mounted needs.
+func (o *mountOptions) places() (out []string) {
+	for _, c := range append(o.lakes(), o.cfg) {
+		out = append(out, c.Catalogue.Path, c.Cache.Path, c.Journal.Path, c.Ingest.Path, c.Run)
+		for _, r := range c.RSEs {
+			out = append(out, r.Path)
+		}
+	}
+	return slices.DeleteFunc(out, func(p string) bool { return p == "" })
 }
 
 // checkFUSE says in words what is missing for FUSE, and the cure.

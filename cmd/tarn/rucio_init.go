@@ -166,9 +166,10 @@ func cacheFolder(conf rest.Config) (string, error) {
 	return filepath.Join(base, "tarn", "rucio", lakeName(strings.ReplaceAll(u.Host, ":", "_")+"_"+cmp.Or(conf.Account, "nobody")+strings.TrimSuffix("_"+conf.VO, "_"))), nil
 }
 
-// rucioLake gives the lake file of the user's own rucio.cfg and environment, made anew where these have changed.
-func (s *session) rucioLake(server string) (file string, err error) {
-	conf, err := rucioClient(config.Rucio{URL: server}, os.Getenv)
+// rucioLake gives the lake file of the user's own rucio.cfg and environment, with another server or account where these are
+// named, made anew where something has changed.
+func (s *session) rucioLake(server, account string) (file string, err error) {
+	conf, err := rucioClient(config.Rucio{URL: server, Account: account}, os.Getenv)
 	if err != nil {
 		return "", err
 	}

@@ -48,6 +48,7 @@ const (
 type supervisor struct {
 	s       *session
 	o       mountOptions
+	lakes   *keeper // of the root of several, else nil
 	log     *slog.Logger
 	out     *os.File // what the daemon writes to: its log
 	note    control.Supervisor
@@ -100,6 +101,10 @@ func (s *session) supervise(ctx context.Context, o mountOptions) error {
 		}
 	}
 
+	v.lakes = newKeeper(s, o, v.log)
+	defer v.lakes.wait()
+	defer v.lakes.end(syscall.SIGTERM)
+
 	backoff := backoffMin
 	for first := true; ; first = false {
 		if ctx.Err() != nil {
@@ -108,6 +113,9 @@ func (s *session) supervise(ctx context.Context, o mountOptions) error {
 		write("starting")
 		began := s.t.now()
 		c, err := v.start(ctx)
+		if err == nil {
+			v.lakes.begin(ctx, c.cmd.Process.Pid, first)
+		}
 		if err == nil && first {
 			v.tell(readyLine{PID: c.cmd.Process.Pid})
 			notifySystemd("READY=1")
@@ -127,6 +135,7 @@ func (s *session) supervise(ctx context.Context, o mountOptions) error {
 			if over, why, err = v.watch(c); over {
 				return err
 			}
+			v.lakes.rootDied()
 			if s.t.now().Sub(began) > settled {
 				backoff = backoffMin
 			}
@@ -276,7 +285,7 @@ func (v *supervisor) watch(c *child) (over bool, why string, err error) {
 		case sig := <-v.signals:
 			v.log.Info("asked to end", "why", sig)
 			notifySystemd("STOPPING=1")
-			_ = c.cmd.Process.Signal(sig) // it has ended if this fails
+			v.pass(c, sig)
 		case <-dying.C:
 			if !undead(c.cmd.Process.Pid) {
 				stuck = 0
@@ -316,6 +325,19 @@ func (v *supervisor) watch(c *child) (over bool, why string, err error) {
 			return false, why, nil
 		}
 	}
+}
+
+// pass asks a daemon to end; that of the root of several lakes when these have ended.
+func (v *supervisor) pass(c *child, sig os.Signal) {
+	if v.lakes == nil {
+		_ = c.cmd.Process.Signal(sig) // it has ended if this fails
+		return
+	}
+	v.lakes.end(sig)
+	go func() {
+		v.lakes.done.Wait()
+		_ = c.cmd.Process.Signal(sig)
+	}()
 }
 
 // ended judges the end of a daemon.

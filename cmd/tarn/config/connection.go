@@ -58,7 +58,7 @@ func stackedIn(text, point string) (out []stacked) {
 			continue
 		}
 		if _, minor, has := strings.Cut(f[2], ":"); has {
-			out = append(out, stacked{minor, strings.HasPrefix(after, "fuse.tarn ")})
+			out = append(out, stacked{minor, strings.HasPrefix(after, lakeType+" ") || strings.HasPrefix(after, gridType+" ")})
 		}
 	}
 	return out

@@ -76,7 +76,14 @@ func Find(lake string, folders []string) (string, error) {
 type MountOf struct {
 	Point string // where it is mounted
 	Lake  string // absolute path of its lake file
+	Grid  bool   // it is the root of several lakes, which Lake lists, and holds nothing but their mounts
 }
+
+// The file system types of a lake's mount and of the root of several.
+const (
+	lakeType = "fuse.tarn"
+	gridType = "fuse.tarn-lakes"
+)
 
 // Mounts lists the tarn mounts in text, which has the form of /proc/self/mountinfo
 // (proc(5)), in the order of mounting. It asks the file systems nothing, so a dead
@@ -86,10 +93,10 @@ func Mounts(text string) []MountOf {
 	for line := range strings.Lines(text) {
 		before, after, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " - ")
 		f, g := strings.Fields(before), strings.Fields(after)
-		if !ok || len(f) < 6 || len(g) < 2 || g[0] != "fuse.tarn" {
+		if !ok || len(f) < 6 || len(g) < 2 || g[0] != lakeType && g[0] != gridType {
 			continue
 		}
-		out = append(out, MountOf{Point: unescape(f[4]), Lake: unescape(g[1])})
+		out = append(out, MountOf{Point: unescape(f[4]), Lake: unescape(g[1]), Grid: g[0] == gridType})
 	}
 	return out
 }
@@ -101,6 +108,16 @@ func SystemMounts() ([]MountOf, error) {
 		return nil, fmt.Errorf("list mounts: %w", err)
 	}
 	return Mounts(string(b)), nil
+}
+
+// Below lists the mounts that are mounted on directories of the root of several lakes, in the order of mounting.
+func (m MountOf) Below(mounts []MountOf) (out []MountOf) {
+	for _, c := range mounts {
+		if m.Grid && filepath.Dir(c.Point) == m.Point {
+			out = append(out, c)
+		}
+	}
+	return out
 }
 
 // Within finds the innermost, newest mount that the absolute path lies in, and the

@@ -72,8 +72,8 @@ garbage
 func TestMounts(t *testing.T) {
 	ms := Mounts(mountinfo)
 	want := []MountOf{
-		{"/mnt/lake", "/srv/lake/lake.yaml"}, {"/mnt/lake/in", "/srv/in ner/lake.yaml"},
-		{`/mnt/with sp\ace`, "/srv/b.yaml"}, {"/mnt/lake", "/srv/second.yaml"},
+		{Point: "/mnt/lake", Lake: "/srv/lake/lake.yaml"}, {Point: "/mnt/lake/in", Lake: "/srv/in ner/lake.yaml"},
+		{Point: `/mnt/with sp\ace`, Lake: "/srv/b.yaml"}, {Point: "/mnt/lake", Lake: "/srv/second.yaml"},
 	}
 	if !reflect.DeepEqual(ms, want) {
 		t.Fatalf("mounts are %v", ms)
@@ -93,7 +93,7 @@ func TestMounts(t *testing.T) {
 			t.Errorf("Within(%s) is %v, %q, %v", p.path, m, rel, ok)
 		}
 	}
-	if _, rel, ok := Within([]MountOf{{"/", "/l"}}, "/a/b"); !ok || rel != "/a/b" {
+	if _, rel, ok := Within([]MountOf{{Point: "/", Lake: "/l"}}, "/a/b"); !ok || rel != "/a/b" {
 		t.Errorf("a lake mounted at / gives %q, %v", rel, ok)
 	}
 }
@@ -108,4 +108,25 @@ func FuzzMounts(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestMountsOfSeveralLakes(t *testing.T) {
+	ms := Mounts(`30 1 0:41 / /grid rw - fuse.tarn-lakes /srv/grid.yaml rw
+31 30 0:42 / /grid/B rw - fuse.tarn /srv/b.yaml rw
+32 30 0:43 / /grid/A rw - fuse.tarn /srv/a.yaml rw
+33 32 0:44 / /grid/A/deep rw - fuse.tarn /srv/c.yaml rw
+34 1 0:45 / /other rw - fuse.tarn-lakesx /srv/d.yaml rw
+`)
+	if len(ms) != 4 || !ms[0].Grid || ms[1].Grid {
+		t.Fatalf("mounts are %v", ms)
+	}
+	below := ms[0].Below(ms)
+	if len(below) != 2 || below[0].Point != "/grid/B" || below[1].Point != "/grid/A" || len(ms[2].Below(ms)) != 0 {
+		t.Errorf("below the root are %v", below)
+	}
+	for path, want := range map[string]string{"/grid": "/grid", "/grid/C/x": "/grid", "/grid/A/x": "/grid/A", "/grid/A/deep/x": "/grid/A/deep"} {
+		if m, _, _ := Within(ms, path); m.Point != want {
+			t.Errorf("%s is in %s, want %s", path, m.Point, want)
+		}
+	}
 }

@@ -29,23 +29,34 @@ func Load(file string, settings ...Setting) (*Config, error) { return load(file,
 
 // load is Load with more to judge.
 func load(file string, more func(judge), settings []Setting) (*Config, error) {
-	abs, err := filepath.Abs(file)
+	docs, abs, err := readDocuments(file)
 	if err != nil {
-		return nil, fmt.Errorf("load lake file: %w", err)
+		return nil, err
+	}
+	if listsLakes(docs[0].text) {
+		return nil, fmt.Errorf("%s is the file of %w", abs, ErrSeveral)
+	}
+	return parse(abs, docs, settings, more)
+}
+
+// readDocuments reads a file, and what overrides it beside it.
+func readDocuments(file string) (docs []document, abs string, err error) {
+	if abs, err = filepath.Abs(file); err != nil {
+		return nil, "", fmt.Errorf("load lake file: %w", err)
 	}
 	b, err := os.ReadFile(abs)
 	if err != nil {
-		return nil, fmt.Errorf("load lake file: %w", err)
+		return nil, "", fmt.Errorf("load lake file: %w", err)
 	}
-	docs := []document{{name: filepath.Base(abs), text: b}}
+	docs = []document{{name: filepath.Base(abs), text: b}}
 	local := localFile(abs)
 	switch b, err := os.ReadFile(local); {
 	case err == nil:
 		docs = append(docs, document{name: filepath.Base(local), text: b})
 	case !errors.Is(err, os.ErrNotExist):
-		return nil, fmt.Errorf("load lake file: %w", err)
+		return nil, "", fmt.Errorf("load lake file: %w", err)
 	}
-	return parse(abs, docs, settings, more)
+	return docs, abs, nil
 }
 
 // Parse is Load of a text that stands for the file at the absolute path file.
@@ -60,26 +71,13 @@ type document struct {
 
 func parse(file string, docs []document, settings []Setting, more func(judge)) (*Config, error) {
 	bad := &Error{File: file}
-	src := &source{name: map[*yaml.Node]string{}}
-	for _, d := range docs {
-		root, err := readDocument(d.text)
-		if err != nil {
-			bad.add(d.name, 0, "", err.Error())
-			continue
-		}
-		src.merge(root, d.name)
-		src.check(bad, root, d.name)
-	}
+	src := mergeDocuments(bad, docs, reflect.TypeFor[Config]())
 	for _, s := range settings {
 		root := settingNode(s)
 		src.merge(root, s.From)
 		src.check(bad, root, s.From)
 	}
-	base := strings.TrimSuffix(filepath.Base(file), filepath.Ext(file))
-	if base == "lake" {
-		base = ""
-	}
-	c := Default(base)
+	c := Default(baseOf(file))
 	c.file, c.src, c.settings = file, src, settings
 	if src.root != nil && len(bad.Faults) == 0 {
 		// Everything was checked leaf by leaf, so an error here is a fault of this package.
@@ -100,6 +98,30 @@ func parse(file string, docs []document, settings []Setting, more func(judge)) (
 		return nil, bad
 	}
 	return c, nil
+}
+
+// mergeDocuments reads documents, later ones over earlier ones, and compares them with the shape of what they are to be.
+func mergeDocuments(bad *Error, docs []document, shape reflect.Type) *source {
+	src := &source{name: map[*yaml.Node]string{}, shape: shape, skip: map[*yaml.Node]bool{}}
+	for _, d := range docs {
+		root, err := readDocument(d.text)
+		if err != nil {
+			bad.add(d.name, 0, "", err.Error())
+			continue
+		}
+		src.merge(root, d.name)
+		src.check(bad, root, d.name)
+	}
+	return src
+}
+
+// baseOf is the folder, from that of the file, of what a lake file names and gives no place.
+func baseOf(file string) string {
+	base := strings.TrimSuffix(filepath.Base(file), filepath.Ext(file))
+	if base == "lake" {
+		return ""
+	}
+	return base
 }
 
 // readDocument gives the top mapping, or nil for an empty file.
@@ -161,26 +183,34 @@ func Environment(environ []string) []Setting {
 	return out
 }
 
+// absolute makes a path of a lake file in dir absolute; "" stays.
+func absolute(p, dir string) string {
+	if p == "" || filepath.IsAbs(p) {
+		return p
+	}
+	if rest, ok := strings.CutPrefix(p, "~/"); ok {
+		if home, err := os.UserHomeDir(); err == nil {
+			return filepath.Join(home, rest)
+		}
+	}
+	return filepath.Join(dir, p)
+}
+
+// nameOfFile is the name of a lake that has none in its file.
+func nameOfFile(file string) string {
+	name := strings.TrimSuffix(filepath.Base(file), filepath.Ext(file))
+	if name == "lake" {
+		return filepath.Base(filepath.Dir(file))
+	}
+	return name
+}
+
 // complete fills what is empty and makes paths absolute.
 func (c *Config) complete() {
 	dir := filepath.Dir(c.file)
-	abs := func(p *string) {
-		if *p == "" || filepath.IsAbs(*p) {
-			return
-		}
-		if rest, ok := strings.CutPrefix(*p, "~/"); ok {
-			if home, err := os.UserHomeDir(); err == nil {
-				*p = filepath.Join(home, rest)
-				return
-			}
-		}
-		*p = filepath.Join(dir, *p)
-	}
+	abs := func(p *string) { *p = absolute(*p, dir) }
 	if c.Name == "" {
-		c.Name = strings.TrimSuffix(filepath.Base(c.file), filepath.Ext(c.file))
-		if c.Name == "lake" {
-			c.Name = filepath.Base(dir)
-		}
+		c.Name = nameOfFile(c.file)
 	}
 	for _, p := range []*string{&c.Run, &c.Catalogue.Path, &c.Cache.Path, &c.Journal.Path, &c.Ingest.Path, &c.Log.File} {
 		abs(p)

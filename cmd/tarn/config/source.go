@@ -12,9 +12,10 @@ import (
 // source is the merged text of a Config: it knows from which file and line each value
 // came, so that a fault found late still names them.
 type source struct {
-	root *yaml.Node
-	name map[*yaml.Node]string // of the document a node came from
-	skip map[*yaml.Node]bool   // nodes with a fault, left out of a decode that goes on to find more
+	shape reflect.Type // of what the text describes: Config, Grid
+	root  *yaml.Node
+	name  map[*yaml.Node]string // of the document a node came from
+	skip  map[*yaml.Node]bool   // nodes with a fault, left out of a decode that goes on to find more
 }
 
 // merge lays n over what is there: mappings key by key, lists of named things by their
@@ -127,14 +128,11 @@ func (s *source) at(path string) (name string, line int) {
 
 var unmarshaler = reflect.TypeOf((*yaml.Unmarshaler)(nil)).Elem()
 
-// check compares one document with the shape of Config and reports all that does not
+// check compares one document with the shape and reports all that does not
 // fit: unknown and doubled keys, wrong types, values that do not parse.
 func (s *source) check(bad *Error, n *yaml.Node, name string) {
-	if s.skip == nil {
-		s.skip = map[*yaml.Node]bool{}
-	}
 	if n != nil {
-		s.fits(bad, name, n, reflect.TypeOf(Config{}), "")
+		s.fits(bad, name, n, s.shape, "")
 	}
 }
 
@@ -151,6 +149,9 @@ func (s *source) fits(bad *Error, name string, n *yaml.Node, t reflect.Type, pat
 	}
 	if t.Kind() == reflect.Pointer {
 		t = t.Elem()
+	}
+	if t == reflect.TypeFor[yaml.Node]() { // keys of a lake file, for later
+		t = reflect.TypeFor[Config]()
 	}
 	if reflect.PointerTo(t).Implements(unmarshaler) {
 		if n.Kind != yaml.ScalarNode {

@@ -84,6 +84,7 @@ var kinds = []struct {
 	{ErrNothing, "nothing", CodeNothing, ""},
 	{ErrStaging, "staging", CodeStaging, "`tarn recalls ls` shows how far it is; the same command with --wait waits"},
 	{config.ErrNoLake, "no_lake", CodeFatal, "name a lake with --lake or TARN_LAKE, or make one with `tarn init DIR`"},
+	{config.ErrSeveral, "several_lakes", CodeUsage, "name one of its lakes, by its own file or by a path in its directory of the mount"},
 	{ErrNoDaemon, "no_daemon", CodeFatal, "mount the lake first: `tarn mount LAKE MOUNTPOINT`"},
 	{ErrCutShort, "cut_short", CodeTemporary, "the daemon ended while it answered; `tarn status` tells whether it runs again"},
 	{ErrFatal, "fatal", CodeFatal, ""},

@@ -1,0 +1,72 @@
+package control
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Lakes is what the supervisor of several lakes in one mount writes down in its run folder, as lakes.json.
+type Lakes struct {
+	PID   int         `json:"pid"`
+	Born  int64       `json:"born"` // as Supervisor's
+	Root  int         `json:"root"` // the process that serves the root; it may have ended
+	Lakes []LakeState `json:"lakes"`
+}
+
+// LakeState is one of them.
+type LakeState struct {
+	Name     string    `json:"name"`
+	Lake     string    `json:"lake"` // its file
+	State    string    `json:"state"`
+	PID      int       `json:"pid,omitempty"`      // of its own supervisor, 0 while there is none
+	Attempts int       `json:"attempts,omitempty"` // that failed since it was mounted last
+	Since    time.Time `json:"since"`              // of the state
+	Why      string    `json:"why,omitempty"`      // it is not mounted
+	Next     time.Time `json:"next,omitzero"`      // when it is tried again, while waiting
+}
+
+// The words of LakeState.State.
+const (
+	LakeMounting  = "mounting"
+	LakeMounted   = "mounted"
+	LakeWaiting   = "waiting"   // to be tried again
+	LakeUnmounted = "unmounted" // somebody took it away
+)
+
+func lakesFile(run string) string { return filepath.Join(run, "lakes.json") }
+
+// WriteLakes replaces what is written down.
+func WriteLakes(run string, l Lakes) error {
+	if err := writeJSON(lakesFile(run), l); err != nil {
+		return fmt.Errorf("write %s: %w", lakesFile(run), err)
+	}
+	return nil
+}
+
+// RemoveLakes removes it.
+func RemoveLakes(run string) error {
+	if err := os.Remove(lakesFile(run)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// ReadLakes reads it; where there is nothing it is empty. It may be a dead process's.
+func ReadLakes(run string) (l Lakes, err error) {
+	b, err := os.ReadFile(lakesFile(run))
+	if errors.Is(err, fs.ErrNotExist) {
+		return l, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &l)
+	}
+	if err != nil {
+		return l, fmt.Errorf("look for the lakes: read %s: %w", lakesFile(run), err)
+	}
+	return l, nil
+}
