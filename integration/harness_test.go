@@ -133,7 +133,8 @@ type site struct {
 	log    *tail
 	exited chan error
 
-	supervised bool // mount as users do; without it kill is the end of the only process
+	below      string // the directory of the mount that is a lake, where it is the root of several
+	supervised bool   // mount as users do; without it kill is the end of the only process
 
 	logs     []*tail          // of all daemons so far
 	expected []*regexp.Regexp // of what they may complain about
@@ -274,7 +275,7 @@ func (s *site) tryMount(wrap []string, args ...string) error {
 // mounted tells whether the mountpoint answers as a tarn mount: in a dead one stat may
 // succeed from the kernel's memory and a read does not; the folder below has no .tarn.
 func (s *site) mounted() bool {
-	b, err := os.ReadFile(filepath.Join(s.mnt, ".tarn/stats"))
+	b, err := os.ReadFile(filepath.Join(s.mnt, s.below, ".tarn/stats"))
 	return err == nil && len(b) > 0
 }
 

@@ -319,7 +319,7 @@ func (s *session) umount(ctx context.Context, point string, now, force bool, wai
 	if err != nil {
 		return err
 	}
-	m, rel, ok := config.Within(mounts, point)
+	m, rel, ok := within(mounts, point)
 	if !ok || rel != "/" {
 		hint := "`tarn status` lists the mounts"
 		if ok {

@@ -35,11 +35,11 @@ func (s *session) statusCommand() *cli.Command {
 				if err != nil {
 					return fmt.Errorf("status: %w", err)
 				}
-				m, _, ok := config.Within(mounts, point)
+				m, _, ok := within(mounts, point)
 				if !ok {
 					return control.Fail(control.ErrNothing, "`tarn status` lists the mounts", "%s is not in a mount of tarn", control.Text(point).Quote())
 				}
-				mounts = append([]config.MountOf{m}, m.Below(mounts)...)
+				mounts = append([]config.MountOf{m}, lakesBelow(m, mounts)...)
 			case s.lakeArg != "":
 				file, _, err := s.pick()
 				if err != nil {

@@ -195,6 +195,10 @@ func (s *session) serve(ctx context.Context, o mountOptions) (err error) {
 	if err != nil {
 		return errRefusedMount(err)
 	}
+	conn, _, err := config.ConnectionOf(o.point)
+	if err != nil {
+		return errors.Join(err, srv.Unmount())
+	}
 	var leave atomic.Bool
 	d := control.Daemon{PID: os.Getpid(), Supervisor: life.supervisorPID(), Lake: o.cfg.File(), Mountpoint: o.point, Started: s.t.now(), Version: versionString(), IOURing: srv.IOURing()}
 	svc := lk.service()
@@ -216,7 +220,7 @@ func (s *session) serve(ctx context.Context, o mountOptions) (err error) {
 	}()
 	select {
 	case <-gone:
-		if deadMount(o.point) {
+		if there, _, err := conn.Mounted(); err == nil && there {
 			// Somebody aborted the connection; this is no wish to end.
 			log.Error("the kernel has ended the connection of the mount", "mountpoint", o.point)
 			end, cancel := context.WithTimeout(context.Background(), 2*time.Second)

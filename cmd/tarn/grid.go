@@ -125,6 +125,30 @@ func (g *grid) names() (out []string) {
 	return out
 }
 
+// linked tells whether the lakes are mounted elsewhere, with links to them in the root: fusermount3 cannot mount in a root
+// that is for its user alone.
+func (g *grid) linked() bool { return os.Geteuid() != 0 && !g.root.Mount.AllowOther }
+
+// pointOf is where a lake is mounted, below the root at point.
+func (g *grid) pointOf(point, name string) string {
+	if g.linked() {
+		return filepath.Join(g.root.Run, "lakes", name)
+	}
+	return filepath.Join(point, name)
+}
+
+// links tells the root's process where a lake is, and whether it is there; nil where none are needed.
+func (g *grid) links() func(string) (string, bool) {
+	if !g.linked() {
+		return nil
+	}
+	return func(name string) (string, bool) {
+		point := g.pointOf("", name)
+		mounts, err := config.SystemMounts()
+		return point, err == nil && mountsAt(mounts, point) > 0
+	}
+}
+
 // mountedElsewhere refuses a second mount of the same file at another place.
 func (g *grid) mountedElsewhere(point string) error {
 	v, ok, err := supervisorOf(g.root)
@@ -144,6 +168,39 @@ func rootOf(m config.MountOf) (*config.Config, error) {
 		return nil, err
 	}
 	return g.Root(nil), nil
+}
+
+// within is config.Within, which follows the links of the root of several lakes.
+func within(mounts []config.MountOf, path string) (m config.MountOf, rel string, ok bool) {
+	m, rel, ok = config.Within(mounts, path)
+	if !ok || !m.Grid || rel == "/" {
+		return m, rel, ok
+	}
+	name, rest, _ := strings.Cut(rel[1:], "/")
+	target, err := os.Readlink(filepath.Join(m.Point, name))
+	if err != nil {
+		return m, rel, ok // it is no link
+	}
+	if l, lrel, lok := config.Within(mounts, filepath.Join(target, rest)); lok && !l.Grid {
+		return l, lrel, true
+	}
+	return m, rel, ok
+}
+
+// lakesBelow lists the mounts of the lakes of a root, which are on its directories or on record.
+func lakesBelow(root config.MountOf, mounts []config.MountOf) []config.MountOf {
+	out := root.Below(mounts)
+	lakes, _, err := lakesOf(root)
+	if err != nil || !root.Grid {
+		return out
+	}
+	for _, m := range mounts {
+		on := slices.ContainsFunc(lakes.Lakes, func(l control.LakeState) bool { return l.Point == m.Point })
+		if on && !slices.Contains(out, m) {
+			out = append(out, m)
+		}
+	}
+	return out
 }
 
 // errRoot tells who names a path in the root of several lakes what is there in place of a lake.

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -67,9 +66,10 @@ func newKeeper(s *session, o mountOptions, log *slog.Logger) *keeper {
 	k := &keeper{s: s, o: o, log: log, kicks: make(chan os.Signal, 1), rootUp: make(chan struct{})}
 	k.ctx, k.stop = context.WithCancel(context.Background())
 	for _, l := range o.grid.lakes {
+		point := o.grid.pointOf(o.point, l.name)
 		k.lakes = append(k.lakes, &kept{
-			gridLake: l, point: filepath.Join(o.point, l.name), log: logPath(l.cfg), kick: make(chan struct{}, 1), tried: make(chan struct{}),
-			state: control.LakeState{Name: l.name, Lake: l.cfg.File(), State: control.LakeMounting, Since: s.t.now()},
+			gridLake: l, point: point, log: logPath(l.cfg), kick: make(chan struct{}, 1), tried: make(chan struct{}),
+			state: control.LakeState{Name: l.name, Lake: l.cfg.File(), Point: point, State: control.LakeMounting, Since: s.t.now()},
 		})
 	}
 	return k
@@ -124,7 +124,7 @@ func (k *keeper) passKicks() {
 	}
 }
 
-// rootDied lets all lakes end: they are mounted anew when the root serves again. It does not wait.
+// rootDied lets all lakes end that are mounted in the root: they are mounted anew when it serves again. It does not wait.
 func (k *keeper) rootDied() {
 	if k == nil {
 		return
@@ -136,7 +136,7 @@ func (k *keeper) rootDied() {
 	}
 	k.root, k.rootUp = 0, make(chan struct{})
 	for _, l := range k.lakes {
-		if l.cmd != nil {
+		if l.cmd != nil && !k.o.grid.linked() {
 			l.remake = true
 			_ = l.cmd.Process.Signal(syscall.SIGTERM) // it has ended if this fails
 		}
@@ -171,8 +171,14 @@ func (k *keeper) wait() {
 	if !k.begun { // what is there is another one's
 		return
 	}
-	if err := control.RemoveLakes(k.o.cfg.Run); err != nil {
-		k.log.Warn("what is on record of the lakes stays", "err", err)
+	err := control.RemoveLakes(k.o.cfg.Run)
+	for _, l := range k.lakes {
+		if k.o.grid.linked() {
+			err = errors.Join(err, os.Remove(l.point))
+		}
+	}
+	if err != nil {
+		k.log.Warn("what was made for the mount stays", "err", err)
 	}
 }
 
@@ -267,9 +273,19 @@ func (k *keeper) remade(l *kept) bool {
 // once mounts a lake and waits for its end. nil: somebody unmounted it.
 func (k *keeper) once(l *kept, tried func()) error {
 	k.set(l, control.LakeMounting, "", time.Time{})
-	l.endOrphan(k.log)
 	o := k.o
-	o.cfg, o.grid, o.point, o.nonempty = l.cfg, nil, l.point, true // nothing can be in the directory, and it does not say so
+	o.cfg, o.grid, o.point = l.cfg, nil, l.point
+	if k.o.grid.linked() {
+		o.nonempty = false
+		if err := makeFolder(l.point); err != nil {
+			return err
+		}
+	} else {
+		o.nonempty = true // nothing can be in the directory, and it does not say so
+	}
+	if err := l.endOrphan(k); err != nil {
+		return err
+	}
 	cmd, err := l.s.daemonCommand(o, "--supervise=true")
 	if err != nil {
 		return err
@@ -313,24 +329,42 @@ func (k *keeper) started(l *kept, cmd *exec.Cmd) {
 	}
 }
 
-// endOrphan asks processes to end that served the lake here before a keeper was killed, and whose mount went with its
-// root: they have the lake open as long as somebody has a file of it open.
-func (l *kept) endOrphan(log *slog.Logger) {
+// endOrphan ends the processes that served the lake here for a keeper that was killed: before the first attempt all of
+// them, later those whose mount is gone and who have the lake open as long as somebody has a file of it open.
+func (l *kept) endOrphan(k *keeper) error {
 	mounts, err := config.SystemMounts()
-	if err != nil || mountsAt(mounts, l.point) > 0 {
-		return
+	if err != nil {
+		return err
+	}
+	first := false
+	select {
+	case <-l.tried:
+	default:
+		first = true
+	}
+	if !first && mountsAt(mounts, l.point) > 0 {
+		return nil // the attempt tells of it
 	}
 	pid := 0
 	if v, ok, err := supervisorOf(l.cfg); err == nil && ok && v.Mountpoint == l.point {
 		pid = v.PID
-	} else if c, d, err := control.Dial(context.Background(), l.cfg.Run); err == nil {
+	} else if c, d, err := control.Dial(k.ctx, l.cfg.Run); err == nil {
 		_ = c.Close() // it was asked nothing
 		if d.Mountpoint == l.point {
 			pid = d.PID
 		}
 	}
-	if pid > 1 {
-		log.Warn("a lake is still served where it is not mounted any more; its process is asked to end", "lake", l.name, "pid", pid)
-		_ = syscall.Kill(pid, syscall.SIGTERM) // the attempt that follows tells whether it has ended
+	if pid <= 1 {
+		return nil
 	}
+	k.log.Warn("a lake is served still by a process that nobody keeps; it is asked to end", "lake", l.name, "pid", pid)
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("end the process that serves the lake (pid %d): %w", pid, err)
+	}
+	ctx, cancel := context.WithTimeout(k.ctx, lockWait)
+	defer cancel()
+	if waitGone(ctx, pid) != nil && k.ctx.Err() == nil {
+		return fmt.Errorf("the process that served the lake before (pid %d) is still ending", pid)
+	}
+	return nil
 }

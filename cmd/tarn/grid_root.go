@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/signal"
 	"syscall"
@@ -28,14 +29,14 @@ func (s *session) serveRoot(ctx context.Context, o mountOptions) (err error) {
 		return err
 	}
 	srv, err := rootdir.Mount(rootdir.Options{
-		Mountpoint: o.point, Source: o.cfg.File(), Names: o.grid.names(), AllowOther: o.cfg.Mount.AllowOther, Extra: o.kernel, Debug: o.debug, Log: log,
+		Mountpoint: o.point, Source: o.cfg.File(), Names: o.grid.names(), Links: o.grid.links(), AllowOther: o.cfg.Mount.AllowOther, Extra: o.kernel, Debug: o.debug, Log: log,
 	})
 	if err != nil {
 		return errRefusedMount(err)
 	}
 	conn, _, err := config.ConnectionOf(o.point)
 	if err != nil {
-		return err
+		return errors.Join(err, srv.Unmount())
 	}
 	log.Info("the root is mounted", "lakes", o.cfg.File(), "mountpoint", o.point, "pid", os.Getpid())
 	if _, err := tell(nil); err != nil {

@@ -40,7 +40,7 @@ func (s *session) umountGrid(ctx context.Context, root config.MountOf, now, forc
 			break
 		}
 		// A lake that was away may have come between.
-		if mounts, merr := config.SystemMounts(); errors.Is(err, backends.ErrBusy) && merr == nil && len(root.Below(mounts)) > 0 && len(usersOf(root.Point)) == 0 && try < 3 {
+		if mounts, merr := config.SystemMounts(); errors.Is(err, backends.ErrBusy) && merr == nil && len(lakesBelow(root, mounts)) > 0 && len(usersOf(root.Point)) == 0 && try < 3 {
 			continue
 		}
 		if alive {
@@ -67,7 +67,7 @@ func (s *session) umountLakes(ctx context.Context, root config.MountOf, now, for
 		return err
 	}
 	var all []*leaving
-	for _, m := range root.Below(mounts) {
+	for _, m := range lakesBelow(root, mounts) {
 		wait := time.Duration(0)
 		if !end.IsZero() {
 			wait = max(end.Sub(s.t.now()), time.Millisecond)
@@ -78,8 +78,10 @@ func (s *session) umountLakes(ctx context.Context, root config.MountOf, now, for
 		}
 		all = append(all, l)
 	}
-	if len(usersOf(root.Point)) > 0 {
-		return errInUse(root.Point)
+	for _, m := range append(lakesBelow(root, mounts), root) {
+		if len(usersOf(m.Point)) > 0 {
+			return errInUse(m.Point)
+		}
 	}
 	for _, l := range all {
 		if err := s.leave(ctx, l); err != nil {

@@ -57,7 +57,7 @@ func (s *session) pick(paths ...string) (file string, lakePaths []string, err er
 			}
 			abs = filepath.Join(cwd, p)
 		}
-		m, rel, ok := config.Within(mounts, abs)
+		m, rel, ok := within(mounts, abs)
 		switch {
 		case ok && m.Grid && s.lakeArg == "":
 			return "", nil, errRoot(m, rel)
@@ -80,7 +80,7 @@ func (s *session) pick(paths ...string) (file string, lakePaths []string, err er
 		return file, lakePaths, err
 	}
 	if cwdErr == nil {
-		if m, rel, ok := config.Within(mounts, cwd); ok && m.Grid {
+		if m, rel, ok := within(mounts, cwd); ok && m.Grid {
 			return "", nil, errRoot(m, rel)
 		} else if ok {
 			return m.Lake, lakePaths, nil

@@ -167,8 +167,8 @@ func (v *supervisor) report(err error) {
 // giveUp ends while no daemon is there: a dead mount is not left behind.
 func (v *supervisor) giveUp() error {
 	v.log.Info("asked to end while no daemon runs", "mountpoint", v.o.point)
-	if !deadMount(v.o.point) {
-		return nil
+	if _, mounted, err := config.ConnectionOf(v.o.point); err != nil || !mounted || !deadMount(v.o.point) {
+		return err // what lies below the mountpoint may be another dead mount
 	}
 	return detach(context.Background(), v.o.point, true)
 }

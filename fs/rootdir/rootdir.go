@@ -2,6 +2,10 @@
 // lakes that are shown side by side. Nothing can be made, changed or removed in it (EROFS). A directory of it that nothing
 // is mounted on answers EIO to whoever looks into it: it is a lake that is away, not one that is empty.
 //
+// The kernel lets nobody but the user into a mount that is not for others, and so not fusermount3, which runs as root: it
+// cannot mount on a directory of this one. With Links the lakes are mounted elsewhere, and the directory of one that is
+// there is a symbolic link.
+//
 //	srv, err := rootdir.Mount(rootdir.Options{Mountpoint: "/lakes", Source: "/etc/tarn/lakes.yaml", Names: []string{"CTAO", "ESCAPE"}})
 //	srv.Wait()
 //
@@ -28,6 +32,8 @@ type Options struct {
 	Mountpoint string
 	Source     string   // shown by df and mount: the file that lists the lakes
 	Names      []string // of the directories
+	// Links tells where the lake of a directory is mounted, and whether it is at the moment. nil: on the directory.
+	Links      func(name string) (path string, there bool)
 	AllowOther bool
 	Extra      []string // further mount options for the kernel
 	Debug      bool
@@ -39,7 +45,7 @@ type Server struct{ srv *fuse.Server }
 
 // Mount mounts and serves in the background; it returns when the mount is usable.
 func Mount(o Options) (*Server, error) {
-	r := &root{RawFileSystem: fuse.NewDefaultRawFileSystem(), names: slices.Sorted(slices.Values(o.Names)), born: time.Now(), uid: uint32(os.Getuid()), gid: uint32(os.Getgid())}
+	r := &root{RawFileSystem: fuse.NewDefaultRawFileSystem(), names: slices.Sorted(slices.Values(o.Names)), links: o.Links, born: time.Now(), uid: uint32(os.Getuid()), gid: uint32(os.Getgid())}
 	srv, err := fuse.NewServer(r, o.Mountpoint, &fuse.MountOptions{
 		// Neither ro nor default_permissions: fusermount3 wants a mount point that its user can write to by the look of it.
 		AllowOther: o.AllowOther, FsName: o.Source, Name: Type, Options: o.Extra, DisableXAttrs: true, DisableReadDirPlus: true,
@@ -69,13 +75,15 @@ func (w logWriter) Write(p []byte) (int, error) {
 // keep is how long the kernel may keep names and attributes: none of them ever changes.
 const keep = 10 * 365 * 24 * time.Hour
 
-// firstNode is the node and inode number of the first directory; the root has fuse.FUSE_ROOT_ID.
+// firstNode is the node and inode number of the first directory; the root has fuse.FUSE_ROOT_ID, and the links those
+// after the last directory.
 const firstNode = fuse.FUSE_ROOT_ID + 1
 
 // root serves the directory. Nothing in it changes, so it needs no lock.
 type root struct {
 	fuse.RawFileSystem
 	names    []string // sorted
+	links    func(string) (string, bool)
 	born     time.Time
 	uid, gid uint32
 }
@@ -83,11 +91,24 @@ type root struct {
 // String names the file system.
 func (r *root) String() string { return Type }
 
-// attr is that of every node: a directory of the mounting user.
+// link gives the target of a node that is a link.
+func (r *root) link(node uint64) (path string, ok bool) {
+	i := int(node) - firstNode - len(r.names)
+	if r.links == nil || i < 0 || i >= len(r.names) {
+		return "", false
+	}
+	path, _ = r.links(r.names[i])
+	return path, true
+}
+
+// attr is that of every node: a directory of the mounting user, or a link.
 func (r *root) attr(node uint64, out *fuse.Attr) {
 	*out = fuse.Attr{Ino: node, Mode: fuse.S_IFDIR | 0o755, Nlink: 2, Owner: fuse.Owner{Uid: r.uid, Gid: r.gid}, Blksize: 4096}
 	if node == fuse.FUSE_ROOT_ID {
 		out.Nlink = uint32(2 + len(r.names))
+	}
+	if path, ok := r.link(node); ok {
+		out.Mode, out.Nlink, out.Size = fuse.S_IFLNK|0o777, 1, uint64(len(path))
 	}
 	out.SetTimes(&r.born, &r.born, &r.born)
 }
@@ -102,10 +123,23 @@ func (r *root) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fus
 		return fuse.ENOENT
 	}
 	out.NodeId = firstNode + uint64(i)
+	if r.links == nil {
+		out.SetEntryTimeout(keep)
+	} else if _, there := r.links(name); there { // asked for each time
+		out.NodeId += uint64(len(r.names))
+	}
 	r.attr(out.NodeId, &out.Attr)
-	out.SetEntryTimeout(keep)
 	out.SetAttrTimeout(keep)
 	return fuse.OK
+}
+
+// Readlink tells where a lake is.
+func (r *root) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
+	path, ok := r.link(h.NodeId)
+	if !ok {
+		return nil, fuse.EINVAL
+	}
+	return []byte(path), fuse.OK
 }
 
 // GetAttr tells of a directory.
@@ -141,6 +175,9 @@ func (r *root) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryLis
 		e := fuse.DirEntry{Mode: fuse.S_IFDIR, Ino: fuse.FUSE_ROOT_ID, Name: [...]string{".", ".."}[min(i, 1)], Off: i + 1}
 		if i >= 2 {
 			e.Ino, e.Name = firstNode+i-2, r.names[i-2]
+			if r.links != nil {
+				e.Mode = 0 // it is asked for
+			}
 		}
 		if !out.AddDirEntry(e) {
 			break

@@ -22,6 +22,7 @@ type Lakes struct {
 type LakeState struct {
 	Name     string    `json:"name"`
 	Lake     string    `json:"lake"` // its file
+	Point    string    `json:"mountpoint"`
 	State    string    `json:"state"`
 	PID      int       `json:"pid,omitempty"`      // of its own supervisor, 0 while there is none
 	Attempts int       `json:"attempts,omitempty"` // that failed since it was mounted last
