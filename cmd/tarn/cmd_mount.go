@@ -37,9 +37,14 @@ cache_size=, cache_dir=, close=local|fast|remote|registered, io_uring=auto|on|of
 rucio: in place of LAKE is the Rucio server and the account of your rucio.cfg and environment, or rucio:URL another one; what
 belongs to the mount is kept below ~/.cache/tarn/rucio. Keys of a lake file can be given with -o and --set.
 
+A file with the key lakes shows several lakes side by side, each in a directory of its own and with its own processes, cache and
+journal: lakes: [{name: ESCAPE, rucio: "https://...", account: ada}, {name: CTAO, lake: /srv/ctao, set: {cache: {limit: 50G}}}].
+A lake that is away is tried again in the background, and its directory gives EIO meanwhile.
+
 Examples:
    tarn mount ~/lake /mnt/lake
    tarn mount rucio: /mnt/rucio --set 'write_rules=[{expression: MY-SITE_SCRATCHDISK}]'
+   tarn mount grid.yaml /mnt/grid
    tarn mount -f ~/lake /mnt/lake -o ro,cache_size=50G`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "foreground", Aliases: []string{"f"}, Usage: "stay in the foreground"},
@@ -291,7 +296,8 @@ func (s *session) umountCommand() *cli.Command {
 		Name: "umount", Aliases: []string{"unmount"}, Category: groupLake, Usage: "take a mount away", ArgsUsage: "MOUNTPOINT",
 		Description: `Waits until everything that was written is safe elsewhere, and unmounts. With --now it does not wait:
 when something is unsent it says what, and unmounts with --force only; that stays in the journal, and
-the next mount sends it. A mount whose daemon has died is taken away, too.`,
+the next mount sends it. A mount whose daemon has died is taken away, too. Of several lakes in one mount
+all go, or none; MOUNTPOINT/NAME takes one away.`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "now", Usage: "do not wait for unsent files: refuse when there are some"},
 			&cli.BoolFlag{Name: "force", Usage: "with --now: leave unsent files in the journal"},

@@ -80,7 +80,10 @@ func (k *keeper) begin(ctx context.Context, root int, first bool) {
 	if k == nil {
 		return
 	}
-	k.begun = true
+	if first { // before this process is on record
+		signal.Notify(k.kicks, syscall.SIGUSR1) // `tarn umount` that could not take all away asks for what is missing
+		k.begun = true
+	}
 	k.mu.Lock()
 	k.root = root
 	close(k.rootUp)
@@ -89,7 +92,6 @@ func (k *keeper) begin(ctx context.Context, root int, first bool) {
 	if !first {
 		return
 	}
-	signal.Notify(k.kicks, syscall.SIGUSR1) // `tarn umount` that could not take all away asks for what is missing
 	go k.passKicks()
 	for _, l := range k.lakes {
 		k.done.Add(1)
@@ -198,6 +200,9 @@ func (k *keeper) set(l *kept, state, why string, next time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	s := &l.state
+	if state == control.LakeMounting && s.State == control.LakeWaiting {
+		why = s.Why // until it is known better
+	}
 	s.State, s.Why, s.Next, s.Since = state, why, next, k.s.t.now()
 	switch state {
 	case control.LakeMounted:

@@ -80,6 +80,9 @@ func (s *session) lakeWord(x control.LakeState) string {
 	case control.LakeUnmounted:
 		return x.Why
 	}
+	if x.Why != "" {
+		return "not mounted: " + x.Why + ", tried again for " + s.t.since(x.Since)
+	}
 	return x.State + " for " + s.t.since(x.Since)
 }
 
