@@ -186,4 +186,6 @@ type Entry struct {
 	Info     Info
 	Meta     Meta
 	Replicas []Replica
+	// Into is the collection that it becomes part of in a scope of layout contents, where no name tells, of a catalogue that is Served.
+	Into DID
 }

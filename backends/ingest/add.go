@@ -102,6 +102,9 @@ func (o Options) prepare(ctx context.Context, d Definition) error {
 			kind = backends.Container
 		}
 	}
+	if _, served := o.Lake.Catalogue().(backends.Served); served {
+		return o.prepareServed(ctx, target, kind == backends.Dataset && d.Single)
+	}
 	scope, below, _ := strings.Cut(target[1:], "/")
 	p := "/" + scope
 	for e := range strings.SplitSeq(below, "/") {

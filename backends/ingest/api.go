@@ -16,6 +16,8 @@ type Options struct {
 
 	// Kick tells the replication of files that were registered; nil: it finds them by itself.
 	Kick func(...backends.DID)
+	// Changed tells of folders, as lake paths, in which files were registered; may be nil.
+	Changed func(dirs []string)
 	// Metadata are the rules by the names that definitions have for them, "" being the default ones; none: no metadata is
 	// read. What is broken is logged and stops nothing: what could be read is kept.
 	Metadata map[string]*metadata.Extractor
@@ -57,8 +59,8 @@ type Record struct {
 	Left []Spot `json:"left,omitempty"` // where copies that were begun may lie, which are not wanted any more
 
 	// Copies are those that the rules count on, when the file was last proved safe.
-	Copies []backends.Replica `json:"copies,omitempty"`
-	Hidden string             `json:"hidden,omitempty"` // name that it has while it is being deleted
+	Copies []Copy `json:"copies,omitempty"`
+	Hidden string `json:"hidden,omitempty"` // name that it has while it is being deleted
 
 	Attempts int       `json:"attempts,omitempty"` // that failed, in a row
 	Error    string    `json:"error,omitempty"`    // of the last one
@@ -76,7 +78,22 @@ type Record struct {
 	tries bool          // its path may have been written to before
 	probe bool          // nothing else goes to its RSE before it is known what became of it
 	held  lake.Holder   // who has the path
+	met   *met          // what the server said of its name; nil: it was not asked
 }
+
+// Copy is a replica with how it was proved. With a catalogue that is Served, Verified is zero where nobody but its server has.
+type Copy struct {
+	backends.Replica
+	Proof string            `json:"proof,omitempty"` // one of the words below; "": the catalogue has the time at which it was verified
+	Rules []backends.RuleID `json:"rules,omitempty"` // those of the server that hold it
+}
+
+// The words of Copy.Proof.
+const (
+	ProofSent    = "verified when it was sent"
+	ProofStorage = "verified at its storage"
+	ProofServer  = "as the catalogue's server says"
+)
 
 // Spot is a path at an RSE.
 type Spot struct {

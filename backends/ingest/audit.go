@@ -10,16 +10,19 @@ import (
 
 // Audit proves every deletion again from its tombstone: the catalogue has the same content, or had it until it was replaced
 // or removed there by somebody, and every rule is fulfilled by verified replicas now. With deep the storages are asked for
-// the checksums of the disk copies again. each hears of every one; its error ends the audit.
+// the checksums of the disk copies again, as far as they can be asked from here. each hears of every one; its error ends the audit.
 func (s *Set) Audit(ctx context.Context, name string, deep bool, each func(Audited) error) error {
 	e, err := s.entry(name)
 	if err != nil {
 		return err
 	}
 	audit := func(rs []*Record) error {
-		t := e.link.onTape(ctx, rs)
+		s, err := e.link.see(ctx, rs)
+		if err != nil {
+			return err
+		}
 		for _, r := range rs {
-			a := e.link.audit(ctx, r, t, deep)
+			a := e.link.audit(ctx, r, s, deep)
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
@@ -48,15 +51,27 @@ func (s *Set) Audit(ctx context.Context, name string, deep bool, each func(Audit
 }
 
 // audit proves one deletion.
-func (k *link) audit(ctx context.Context, r *Record, t tapes, deep bool) Audited {
+func (k *link) audit(ctx context.Context, r *Record, s sight, deep bool) Audited {
 	a := Audited{Record: *r}
-	copies, err := k.prove(ctx, r, t)
+	prove := func() ([]Copy, error) { return k.prove(ctx, r, s) }
+	if k.server != nil { // it may have others by now
+		prove = func() ([]Copy, error) { return k.proveServed(r, s) }
+	}
+	copies, err := prove()
 	if err != nil {
 		a.Faults = append(a.Faults, err.Error())
 	}
 	for _, x := range copies {
 		rse, ok := k.lake.RSE(x.RSE)
 		if !deep || !ok {
+			continue
+		}
+		if k.server != nil {
+			if asked, err := k.ask(ctx, r, x); err != nil {
+				a.Faults = append(a.Faults, fmt.Sprintf("copy at %s: %v", x.RSE, err))
+			} else if asked {
+				a.Checked = append(a.Checked, x.RSE)
+			}
 			continue
 		}
 		got, err := k.lake.Prove(ctx, rse, x.PFN, r.Size, r.Checksums)

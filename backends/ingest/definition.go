@@ -9,6 +9,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -121,6 +122,7 @@ func (o Options) check(ctx context.Context, d Definition) error {
 	for _, r := range d.Rules {
 		fault(o.checkRule(r))
 	}
+	fault(o.checkServed(d))
 	if o.Lake.Rules() == nil {
 		fault(fmt.Errorf("rules: the catalogue has none: %w", backends.ErrNotSupported))
 	}
@@ -224,7 +226,11 @@ func (o Options) checkTarget(ctx context.Context, target string) error {
 	if err != nil {
 		return fmt.Errorf("target %s: %w", p, err)
 	}
-	if in.Layout == backends.LayoutContents {
+	_, served := o.Lake.Catalogue().(backends.Served)
+	switch {
+	case in.Layout == backends.LayoutContents && served && !strings.Contains(p[1:], "/"):
+		return fmt.Errorf("target %s: files of a scope itself are in no dataset, which rules could hold; name a directory below it: %w", p, backends.ErrNotSupported)
+	case in.Layout == backends.LayoutContents && !served:
 		return fmt.Errorf("target %s: scope %s has layout contents, where names are no paths: %w", p, scope, backends.ErrNotSupported)
 	}
 	in, err = o.Lake.Resolve(ctx, p)
@@ -247,13 +253,17 @@ func (o Options) checkRule(r backends.Rule) error {
 	if err != nil {
 		return fail(err)
 	}
+	_, served := o.Lake.Catalogue().(backends.Served)
 	n := 0
 	for _, rse := range o.Lake.RSEs() {
-		if !rse.ReadOnly && e.Match(rse.RSE) {
+		if (served || !rse.ReadOnly) && e.Match(rse.RSE) { // a server makes copies where nobody else may write
 			n++
 		}
 	}
-	if n < r.Copies {
+	switch {
+	case n < r.Copies && served:
+		return fail(fmt.Errorf("%d RSEs match: %w", n, lake.ErrNoTarget))
+	case n < r.Copies:
 		return fail(fmt.Errorf("%d RSEs that can be written to match: %w", n, lake.ErrNoTarget))
 	}
 	if r.Source != "" {
@@ -262,4 +272,37 @@ func (o Options) checkRule(r backends.Rule) error {
 		}
 	}
 	return nil
+}
+
+// checkServed tells what is wrong with a definition where a server keeps the copies: files have to get there from here, and to be compared there.
+func (o Options) checkServed(d Definition) error {
+	if _, served := o.Lake.Catalogue().(backends.Served); !served || len(d.Rules) == 0 {
+		return nil
+	}
+	if algs := o.Lake.Algs(); !slices.Contains(algs, "adler32") && !slices.Contains(algs, "md5") {
+		return fmt.Errorf("the lake's checksums are %s, and its catalogue's server compares adler32 or md5: %w", strings.Join(algs, ", "), backends.ErrNotSupported)
+	}
+	var errs []error
+	for i, r := range d.Rules {
+		if err := r.Check(); err != nil {
+			errs = append(errs, fmt.Errorf("rule for %d copies on %q: %w", r.Copies, r.Expression, err))
+		}
+		if r.Account != "" {
+			errs = append(errs, fmt.Errorf("rule for %d copies on %q: it is made by the account that the lake logs in as, and not by %s: %w", r.Copies, r.Expression, r.Account, backends.ErrNotSupported))
+		}
+		for _, x := range d.Rules[:i] {
+			if x.Copies == r.Copies && x.Expression == r.Expression {
+				errs = append(errs, fmt.Errorf("two rules for %d copies on %q, of which the server keeps one: %w", r.Copies, r.Expression, backends.ErrNotSupported))
+			}
+		}
+	}
+	if errs != nil {
+		return errors.Join(errs...)
+	}
+	for _, r := range d.Rules {
+		if e, err := rseexpr.Parse(r.Expression); err == nil && slices.ContainsFunc(o.Lake.RSEs(), func(x *lake.RSE) bool { return !x.ReadOnly && e.Match(x.RSE) }) {
+			return nil
+		}
+	}
+	return fmt.Errorf("rules: none of them matches an RSE that can be written to from here, from where the server could make its copies: %w", lake.ErrNoTarget)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"tarn/backends"
@@ -123,8 +124,7 @@ func (k *link) choose(ctx context.Context, size int64, well bool) (rse *lake.RSE
 	c := k.choices[class]
 	k.mu.Unlock()
 	if began := k.clock(); !began.Before(c.until) {
-		r := k.d.Rules[0]
-		c.rses, err = k.lake.TargetsBy(ctx, r, nil, lake.Choice{Size: size, Seed: r.DID.String(), All: true})
+		c.rses, err = k.targets(ctx, size)
 		if ctx.Err() != nil {
 			return nil, false, ctx.Err()
 		}
@@ -151,4 +151,24 @@ func (k *link) choose(ctx context.Context, size int64, well bool) (rse *lake.RSE
 		}
 	}
 	return nil, false, first
+}
+
+// targets gives the RSEs that a first copy may go to, the best first: those of the first rule. Where a server keeps the copies, which may let
+// nobody else write to some RSEs, those of the other rules come after them: each is one that a rule holds copies at.
+func (k *link) targets(ctx context.Context, size int64) (out []*lake.RSE, err error) {
+	rules := k.d.Rules[:1]
+	if k.server != nil {
+		rules = k.d.Rules
+	}
+	var errs []error
+	for _, r := range rules {
+		some, err := k.lake.TargetsBy(ctx, r, nil, lake.Choice{Size: size, Seed: r.DID.String(), All: true})
+		errs = append(errs, err)
+		for _, rse := range some {
+			if !slices.Contains(out, rse) {
+				out = append(out, rse)
+			}
+		}
+	}
+	return out, errors.Join(errs...)
 }

@@ -94,7 +94,7 @@ type Status struct {
 	FileRate  float64       `json:"file_rate"`  // files a second made safe, as Rate
 	ETA       time.Duration `json:"eta"`        // until all that was found is safe, in nanoseconds; 0: not known
 	Oldest    *Lagging      `json:"oldest"`     // of the files that are not safe
-	Stuck     []Lagging     `json:"stuck"`      // files that failed again and again, the first 100
+	Stuck     []Lagging     `json:"stuck"`      // files that failed again and again, or whose rule the catalogue's server is stuck with; the first 100
 	StuckAll  int64         `json:"stuck_all"`  // all of them
 	Changed   int64         `json:"changed"`    // files that changed after they were sealed, and began anew
 	Kept      int64         `json:"kept"`       // safe files that were not deleted since they changed
@@ -114,4 +114,6 @@ type Lagging struct {
 	Attempts int       `json:"attempts"`
 	Reason   string    `json:"reason,omitempty"`
 	NextTry  time.Time `json:"next_try,omitzero"`
+
+	stalled bool // by the catalogue's server
 }

@@ -22,6 +22,7 @@ import (
 type link struct {
 	o      Options
 	lake   *lake.Lake
+	server backends.Served // of the catalogue, when that is one; else nil
 	d      Definition
 	scope  string
 	target string
@@ -49,6 +50,9 @@ type link struct {
 	gates   map[string]*gate
 	choices map[int64]chosen  // RSEs that were chosen lately
 	reasons []Lagging         // why the first registered files are not safe
+	stalled int64             // registered files that the server does not get any further with
+	doubts  map[Spot]doubt    // copies that could not be verified lately
+	leaves  map[string]bool   // lake paths of folders that the server has
 	trouble map[string]string // that all of it has, by the part that has it
 }
 
@@ -82,7 +86,8 @@ func (k *link) did(rel string) backends.DID {
 
 // newLink makes one from a definition that was checked.
 func newLink(o Options, d Definition, l *ledger) (*link, error) {
-	k := &link{o: o, lake: o.Lake, d: d, ledger: l, hook: o.hook, log: o.Log.With("ingest", d.Name), keep: -2, clock: time.Now, patient: sleep, tick: tick, meters: newMeters(o.Now), gates: map[string]*gate{}, trouble: map[string]string{}, choices: map[int64]chosen{}}
+	k := &link{o: o, lake: o.Lake, d: d, ledger: l, hook: o.hook, log: o.Log.With("ingest", d.Name), keep: -2, clock: time.Now, patient: sleep, tick: tick, meters: newMeters(o.Now), gates: map[string]*gate{}, trouble: map[string]string{}, choices: map[int64]chosen{}, doubts: map[Spot]doubt{}, leaves: map[string]bool{}}
+	k.server, _ = o.Lake.Catalogue().(backends.Served)
 	k.inbox.init()
 	for i := range k.wakes {
 		k.wakes[i] = make(chan struct{}, 1)
@@ -158,7 +163,7 @@ func (k *link) discard(ctx context.Context, r *Record, s Spot) {
 	if !ok {
 		return
 	}
-	on, err := k.lake.Catalogue().Replicas(ctx, r.DID)
+	on, err := k.onRecord(ctx, r.DID)
 	if err == nil || errors.Is(err, backends.ErrNotExist) || errors.Is(err, backends.ErrNotDir) {
 		for _, x := range on {
 			if x.RSE == s.RSE && x.PFN == s.PFN {
@@ -173,6 +178,15 @@ func (k *link) discard(ctx context.Context, r *Record, s Spot) {
 	if err != nil {
 		k.log.Warn("a copy stays behind", "rse", s.RSE, "pfn", s.PFN, "err", err)
 	}
+}
+
+// onRecord lists the copies of a file as the catalogue has them now.
+func (k *link) onRecord(ctx context.Context, d backends.DID) ([]backends.Replica, error) {
+	if k.server == nil {
+		return k.lake.Catalogue().Replicas(ctx, d)
+	}
+	l, err := k.server.Look(ctx, []backends.DID{d})
+	return l[d].Replicas, err
 }
 
 // inPasts tells whether an old content of the DID has its copy there.
@@ -199,7 +213,11 @@ func (k *link) fail(r *Record, why error) error {
 	k.lake.LetGo(r.held)
 	r.held = ""
 	to := *r
-	to.Stage, to.Attempts, to.Error, to.NextTry = Found, r.Attempts+1, why.Error(), k.o.Now().Add(patience(r.Attempts+1))
+	attempts := r.Attempts + 1
+	if errors.Is(why, errTaken) { // that is not going to change by itself
+		attempts = max(attempts, stuckAfter)
+	}
+	to.Stage, to.Attempts, to.Error, to.NextTry = Found, attempts, why.Error(), k.o.Now().Add(patience(attempts))
 	to.SealedAt, to.TransferredAt, to.VerifiedAt = time.Time{}, time.Time{}, time.Time{}
 	level := slog.LevelInfo
 	if to.Attempts == stuckAfter {

@@ -392,7 +392,7 @@ func (w *world) history() {
 	if len(w.bytes) > 0 {
 		for r, err := range w.led.all(context.Background(), false) {
 			on, _ := w.cat.Replicas(context.Background(), r.DID)
-			_, why := w.k.prove(context.Background(), r, w.k.onTape(context.Background(), []*Record{r}))
+			_, why := w.k.prove(context.Background(), r, sight{tapes: w.k.onTape(context.Background(), []*Record{r})})
 			w.t.Logf("%+v %v: %v, replicas %+v", r, err, why, on)
 		}
 		w.t.Fatalf("%d files are not deleted in the end", len(w.bytes))

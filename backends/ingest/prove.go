@@ -65,7 +65,10 @@ func counts(r backends.Replica) bool { return r.State == backends.Available && !
 
 // prove gives the copies that make a file safe. errUnsafe when some are missing yet, errNotThere when it is another
 // content or none that the lake has; another error is that somebody could not be asked.
-func (k *link) prove(ctx context.Context, r *Record, t tapes) ([]backends.Replica, error) {
+func (k *link) prove(ctx context.Context, r *Record, s sight) ([]Copy, error) {
+	if k.server != nil {
+		return k.proveAgain(r, s)
+	}
 	in, err := k.lake.Catalogue().Stat(ctx, r.DID)
 	if errors.Is(err, backends.ErrNotExist) || errors.Is(err, backends.ErrNotDir) {
 		return nil, fmt.Errorf("%w: it was removed from the catalogue", errNotThere)
@@ -80,7 +83,7 @@ func (k *link) prove(ctx context.Context, r *Record, t tapes) ([]backends.Replic
 	if err != nil {
 		return nil, err
 	}
-	var good []backends.Replica
+	var good []Copy
 	waits, left := "", false
 	for _, x := range on {
 		rse, ok := k.lake.RSE(x.RSE)
@@ -89,10 +92,10 @@ func (k *link) prove(ctx context.Context, r *Record, t tapes) ([]backends.Replic
 		case ok && x.State == backends.Available && x.Verified.IsZero():
 			waits = ", and the copy at " + x.RSE + " was never verified"
 		case !ok || !counts(x):
-		case rse.Tape != nil && !t[Spot{x.RSE, x.PFN}]:
+		case rse.Tape != nil && !s.tapes[Spot{x.RSE, x.PFN}]:
 			waits = ", and the copy at " + x.RSE + " is not on tape yet"
 		default:
-			good = append(good, x)
+			good = append(good, Copy{Replica: x})
 		}
 	}
 	rules, err := k.rulesOf(ctx, r.DID)
@@ -100,7 +103,7 @@ func (k *link) prove(ctx context.Context, r *Record, t tapes) ([]backends.Replic
 		return nil, err
 	}
 	for _, rule := range rules {
-		n, err := k.lake.Missing(rule.Rule, good)
+		n, err := k.lake.Missing(rule.Rule, replicasOf(good))
 		if err != nil {
 			return nil, fmt.Errorf("rule %d x %q: %w", rule.Copies, rule.Expression, err)
 		}
@@ -115,6 +118,15 @@ func (k *link) prove(ctx context.Context, r *Record, t tapes) ([]backends.Replic
 		}
 	}
 	return good, nil
+}
+
+// replicasOf are the replicas of copies.
+func replicasOf(cs []Copy) []backends.Replica {
+	out := make([]backends.Replica, len(cs))
+	for i, c := range cs {
+		out[i] = c.Replica
+	}
+	return out
 }
 
 // rulesOf are the rules that a file must fulfil: those that the catalogue has, with their state, and those of the definition.
@@ -138,13 +150,20 @@ func (k *link) rulesOf(ctx context.Context, d backends.DID) ([]backends.RuleStat
 	return rules, nil
 }
 
-// proved is how many files are proved at a time, and after how many in a row that are not safe a quick look ends.
-const proved = 256
+// proved is how many files are proved at a time, and after how many in a row that are not safe a quick look ends; provedServed with a
+// catalogue that is Served, which is asked about all of them at once.
+const (
+	proved       = 256
+	provedServed = 5000
+)
 
 // prover looks which registered files are safe until ctx ends. Copies are mostly made in the order of registration, so that
 // quick looks at the first files find most of them; a look at all takes at most a tenth of the time.
 func (k *link) prover(ctx context.Context) error {
-	const least, most = 100 * time.Millisecond, 5 * time.Second
+	least, most := 100*time.Millisecond, 5*time.Second
+	if k.server != nil { // whose copies take their time
+		least, most = 2*time.Second, 30*time.Second
+	}
 	idle := least
 	var whole time.Time // when the next look at all is due
 	for {
@@ -183,18 +202,28 @@ func (k *link) prover(ctx context.Context) error {
 func (k *link) proveAll(ctx context.Context, all bool) (n int, err error) {
 	var after []byte
 	var reasons []Lagging
+	stalled := int64(0)
 	defer func() {
 		k.mu.Lock()
-		k.reasons = reasons
+		k.reasons, k.stalled = reasons, stalled
 		k.mu.Unlock()
 	}()
+	some := proved
+	if k.server != nil {
+		some = provedServed
+	}
 	for {
-		rs, last, err := k.ledger.next(pending, after, proved)
+		rs, last, err := k.ledger.next(pending, after, some)
 		if err != nil || last == nil {
 			return n, err
 		}
 		after = last
 		m, why, err := k.proveSome(ctx, rs)
+		for _, w := range why {
+			if w.stalled {
+				stalled++
+			}
+		}
 		if reasons = append(reasons, why...); len(reasons) > 100 {
 			reasons = reasons[:100]
 		}
@@ -206,10 +235,24 @@ func (k *link) proveAll(ctx context.Context, all bool) (n int, err error) {
 
 // proveSome proves files, and notes those that are safe, and those that will not be by themselves.
 func (k *link) proveSome(ctx context.Context, rs []*Record) (n int, why []Lagging, err error) {
-	t := k.onTape(ctx, rs)
+	s, err := k.see(ctx, rs)
+	if err != nil {
+		return 0, nil, err
+	}
+	var all [][]Copy // of a catalogue that is Served
+	var errs []error
+	if k.server != nil {
+		all, errs = k.certifyAll(ctx, rs, s)
+	}
 	var changes []*change
-	for _, r := range rs {
-		copies, err := k.prove(ctx, r, t)
+	for i, r := range rs {
+		var copies []Copy
+		var err error
+		if k.server != nil {
+			copies, err = all[i], errs[i]
+		} else {
+			copies, err = k.prove(ctx, r, s)
+		}
 		switch {
 		case err == nil:
 			r.Stage, r.SafeAt, r.Copies, r.Error, r.Attempts, r.NextTry = Safe, k.o.Now(), copies, "", 0, time.Time{}
@@ -226,7 +269,7 @@ func (k *link) proveSome(ctx context.Context, rs []*Record) (n int, why []Laggin
 			k.log.Warn("file is sent again, since its copies were lost", "path", r.Path)
 			changes = append(changes, r.restart())
 		default:
-			why = append(why, Lagging{Path: r.Path, Stage: r.Stage, Bytes: r.Size, Since: r.FoundAt, Attempts: r.Attempts, Reason: err.Error()})
+			why = append(why, Lagging{Path: r.Path, Stage: r.Stage, Bytes: r.Size, Since: r.FoundAt, Attempts: r.Attempts, Reason: err.Error(), stalled: errors.Is(err, errStalled)})
 		}
 	}
 	if len(changes) == 0 {

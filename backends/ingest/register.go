@@ -7,6 +7,7 @@ import (
 	"iter"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,7 +30,11 @@ func (k *link) registrar(ctx context.Context, in <-chan *Record) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		full := time.NewTimer(gathering)
+		within := gathering
+		if k.server != nil {
+			within = gatheringServed
+		}
+		full := time.NewTimer(within)
 	gather:
 		for len(batch) < mostRegistered {
 			select {
@@ -66,7 +71,13 @@ func (k *link) register(ctx context.Context, rs []*Record) error {
 	if err := k.step("import", ""); err != nil {
 		return err
 	}
-	for wait := 1; ; wait++ {
+	if k.server != nil {
+		var err error
+		if rs, err = k.enroll(ctx, rs); err != nil {
+			return err
+		}
+	}
+	for wait := 1; k.server == nil; wait++ {
 		err := k.enter(ctx, rs)
 		if err == nil {
 			k.setTrouble("register", nil)
@@ -170,7 +181,14 @@ func (k *link) enter(ctx context.Context, rs []*Record) error {
 		}
 	}
 	if imp, ok := k.lake.Catalogue().(backends.Importer); ok {
-		_, err := imp.Import(ctx, k.entries(rs))
+		entries := k.entries
+		if k.server != nil {
+			entries = k.entriesServed
+		}
+		_, err := imp.Import(ctx, entries(rs))
+		if err == nil && k.server != nil {
+			k.remember(rs)
+		}
 		return err
 	}
 	return k.add(ctx, k.entries(rs))
@@ -233,8 +251,20 @@ func (k *link) confirm(ctx context.Context, rs []*Record) error {
 	var changes []*change
 	var good []*Record
 	defer k.setTrouble("register", nil)
-	for _, r := range rs {
-		err := k.reread(ctx, r)
+	var wrong []error // of a catalogue that is Served
+	if k.server != nil {
+		var err error
+		if wrong, err = k.rereadServed(ctx, rs); err != nil {
+			return err
+		}
+	}
+	for i, r := range rs {
+		var err error
+		if k.server != nil {
+			err = wrong[i]
+		} else {
+			err = k.reread(ctx, r)
+		}
 		if fatal(ctx, err) {
 			return err
 		}
@@ -260,11 +290,18 @@ func (k *link) confirm(ctx context.Context, rs []*Record) error {
 		return err
 	}
 	var dids []backends.DID
+	var dirs []string
 	for _, r := range k.made(good, changes) {
 		k.lake.LetGo(r.held)
-		r.held, r.meta = "", nil
+		r.held, r.meta, r.met = "", nil, nil
 		dids = append(dids, r.DID)
+		if dir := k.dirOf(r); !slices.Contains(dirs, dir) {
+			dirs = append(dirs, dir)
+		}
 		k.meters.transferred(r)
+	}
+	if k.o.Changed != nil && len(dirs) > 0 {
+		k.o.Changed(dirs)
 	}
 	if k.o.Kick != nil && len(dids) > 0 {
 		k.o.Kick(dids...)

@@ -120,7 +120,10 @@ func (x *removal) close() {
 
 // remove deletes safe files.
 func (k *link) remove(ctx context.Context, rs []*Record) (n int, err error) {
-	t := k.onTape(ctx, rs)
+	s, err := k.see(ctx, rs)
+	if err != nil {
+		return 0, err
+	}
 	var xs []*removal
 	var changes []*change
 	for _, r := range rs {
@@ -139,7 +142,7 @@ func (k *link) remove(ctx context.Context, rs []*Record) (n int, err error) {
 			changes = append(changes, k.keepChanged(r))
 			continue
 		}
-		copies, err := k.prove(ctx, r, t)
+		copies, err := k.prove(ctx, r, s)
 		if fatal(ctx, err) {
 			return n, err
 		}
@@ -251,10 +254,15 @@ func (k *link) finish(ctx context.Context, xs []*removal, resumed bool) (n int, 
 	for i, x := range xs {
 		rs[i] = x.Record
 	}
-	t := k.onTape(ctx, rs)
+	s, unseen := k.see(ctx, rs)
 	for _, x := range xs {
 		if x.undone == nil && !x.gone {
-			x.undone = k.unlink(ctx, x, t)
+			if unseen == nil && k.server != nil && k.clock().Sub(s.at) > seenFor {
+				s, unseen = k.see(ctx, rs)
+			}
+			if x.undone = unseen; unseen == nil {
+				x.undone = k.unlink(ctx, x, s)
+			}
 		}
 		if x.undone == nil {
 			continue
@@ -378,12 +386,15 @@ func (x *removal) check() error {
 	return err
 }
 
+// seenFor is how old what a server said of a file may be when it is unlinked: it is asked about many files at once.
+const seenFor = 10 * time.Second
+
 // unlink makes the last proof and deletes the hidden file.
-func (k *link) unlink(ctx context.Context, x *removal, t tapes) error {
+func (k *link) unlink(ctx context.Context, x *removal, s sight) error {
 	if err := k.step("prove", x.Path); err != nil {
 		return err
 	}
-	copies, err := k.prove(ctx, x.Record, t)
+	copies, err := k.prove(ctx, x.Record, s)
 	if err != nil {
 		return err
 	}

@@ -63,7 +63,12 @@ func (k *link) seal(ctx context.Context, n int) ([]*Record, error) {
 			break
 		}
 	}
-	if out, err = k.place(ctx, out); err != nil {
+	if k.server != nil {
+		out, err = k.placeServed(ctx, out)
+	} else {
+		out, err = k.place(ctx, out)
+	}
+	if err != nil {
 		return nil, err
 	}
 	changes := make([]*change, len(out))
@@ -181,6 +186,9 @@ func (k *link) own(ctx context.Context, r *Record) bool {
 	if k.lake.Hold(r.held, r.RSE, r.PFN) != nil {
 		return false
 	}
+	if rse, ok := k.lake.RSE(r.RSE); ok && rse.Bound && k.server != nil { // it is the DID's alone; what has the name is looked at before it is sent
+		return true
+	}
 	own := 0
 	if on, err := k.lake.Catalogue().Replicas(ctx, r.DID); err == nil {
 		for _, x := range on {
@@ -253,10 +261,6 @@ var errCrash = errors.New("crash")
 
 // transfer fills in what registration needs.
 func (k *link) transfer(ctx context.Context, r *Record) error {
-	rse, ok := k.lake.RSE(r.RSE)
-	if !ok {
-		return fmt.Errorf("RSE %s is not in the lake: %w", r.RSE, backends.ErrNotExist)
-	}
 	if d := k.ripen(r.file()); d > 0 && !sleep(ctx, d) {
 		return ctx.Err()
 	}
@@ -280,6 +284,10 @@ func (k *link) transfer(ctx context.Context, r *Record) error {
 			err = same()
 		}
 		return err
+	}
+	rse, ok := k.lake.RSE(r.RSE)
+	if !ok {
+		return fmt.Errorf("RSE %s is not in the lake: %w", r.RSE, backends.ErrNotExist)
 	}
 	if err := k.step("send", r.Path); err != nil {
 		return err
@@ -348,7 +356,11 @@ func (k *link) sender(ctx context.Context, resumed []*Record, out chan<- *Record
 		batch := resumed
 		if resumed = nil; len(batch) == 0 {
 			var err error
-			if batch, err = k.seal(ctx, sealed); err != nil {
+			n := sealed
+			if k.server != nil {
+				n = mostRegistered // the server is asked once for all of them
+			}
+			if batch, err = k.seal(ctx, n); err != nil {
 				var closed *closedError
 				switch {
 				case errors.As(err, &closed):

@@ -281,3 +281,23 @@ func (l *ledger) setFolder(id string) error {
 	}
 	return nil
 }
+
+// hasFolders tells whether a folder has others in it.
+func (f *folder) hasFolders(rel string) bool {
+	d, err := f.root.Open(rel)
+	if err != nil {
+		return false
+	}
+	defer d.Close()
+	for {
+		some, err := d.ReadDir(1000)
+		for _, e := range some {
+			if e.IsDir() {
+				return true
+			}
+		}
+		if err != nil {
+			return false
+		}
+	}
+}

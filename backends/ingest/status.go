@@ -137,7 +137,7 @@ func (k *link) status() Status {
 		}
 		s.Error += k.trouble[part]
 	}
-	reasons := k.reasons
+	reasons, stalled := k.reasons, k.stalled
 	w := k.watcher
 	k.mu.Unlock()
 	if w != nil {
@@ -156,6 +156,12 @@ func (k *link) status() Status {
 	stuck, _, _ := k.ledger.next(troubled, nil, 100)
 	for _, r := range stuck {
 		s.Stuck = append(s.Stuck, r.lagging())
+	}
+	s.StuckAll += stalled
+	for _, r := range reasons {
+		if r.stalled && len(s.Stuck) < 100 && !slices.ContainsFunc(stuck, func(x *Record) bool { return x.Path == r.Path }) {
+			s.Stuck = append(s.Stuck, r)
+		}
 	}
 	return s
 }

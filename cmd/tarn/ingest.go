@@ -46,7 +46,7 @@ func (o *opened) openIngests() error {
 		}
 	}
 	tell := &newNames{o: o, seen: map[string]bool{}}
-	set, err := ingest.Open(ingest.Options{Dir: c.Ingest.Path, Lake: o.lake, Kick: tell.registered, Metadata: rules, Avoid: avoid, Log: o.log, Now: o.now})
+	set, err := ingest.Open(ingest.Options{Dir: c.Ingest.Path, Lake: o.lake, Kick: tell.registered, Changed: tell.changed, Metadata: rules, Avoid: avoid, Log: o.log, Now: o.now})
 	switch {
 	case errors.Is(err, backends.ErrBusy):
 		return fmt.Errorf("open the ingests in %s: %w", c.Ingest.Path, err)
@@ -102,7 +102,7 @@ func (o *opened) runIngests(names ...string) {
 	})
 }
 
-// newNames tells the replication and the mount of files that an ingest has registered.
+// newNames tells the replication of files that an ingest has registered, and the mount of their folders.
 type newNames struct {
 	o *opened
 
@@ -117,15 +117,16 @@ func (n *newNames) registered(dids ...backends.DID) {
 	if n.o.engine != nil {
 		n.o.engine.Kick(dids...)
 	}
+}
+
+// changed tells the mount of folders, as lake paths.
+func (n *newNames) changed(dirs []string) {
 	if n.o.fs == nil {
 		return
 	}
-	folders := map[string]bool{}
-	for _, d := range dids {
-		folders[path.Dir(d.Name)] = true
-	}
-	ctx := context.Background() // it asks the catalogue of this process only
-	for dir := range folders {
+	ctx, cancel := withinAsks(context.Background()) // of a server's lake it may have to be asked
+	defer cancel()
+	for _, dir := range dirs {
 		for _, p := range n.fresh(dir) {
 			n.o.fs.Changed(ctx, p)
 		}

@@ -126,9 +126,7 @@ func openLake(cfg *config.Config, opt openOptions) (_ *opened, err error) {
 	if err := o.openFS(); err != nil {
 		return nil, err
 	}
-	if o.rucio != nil {
-		o.noIngests = notRucio(cfg, "ingest")
-	} else if err := o.openIngests(); err != nil {
+	if err := o.openIngests(); err != nil {
 		return nil, err
 	}
 	if opt.Ingest && o.ingests != nil {

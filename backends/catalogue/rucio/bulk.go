@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 
@@ -58,8 +59,8 @@ func (c *Catalogue) addCollections(ctx context.Context, all []backends.Entry) (a
 	want := make([]backends.DID, 0, 2*len(all))
 	for _, e := range all {
 		want = append(want, e.Info.DID)
-		if c.isLFN() && !c.isRoot(e.Info.DID) && strings.Count(e.Info.DID.Name, "/") > 1 {
-			want = append(want, c.home(e.Info.DID))
+		if up := c.into(e); up.Name != "" && (!c.isLFN() || strings.Count(e.Info.DID.Name, "/") > 1) {
+			want = append(want, up)
 		}
 	}
 	slices.SortFunc(want, func(a, b backends.DID) int { return strings.Compare(a.String(), b.String()) })
@@ -78,17 +79,18 @@ func (c *Catalogue) addCollections(ctx context.Context, all []backends.Entry) (a
 	var news []rest.NewDID
 	var again, metas []rest.DIDMeta
 	into := map[kin][]backends.DID{}
+	ups := map[backends.DID]backends.DID{} // what each becomes part of
 	at = len(all)
 	var ends error
 	for i, e := range all {
-		d := e.Info.DID
+		d, up := e.Info.DID, c.into(e)
 		err := c.newName(d)
-		if err == nil && c.isLFN() && !c.isRoot(d) {
-			switch t, ok := typeOf(c.home(d)); {
+		if err == nil && up.Name != "" {
+			switch t, ok := typeOf(up); {
 			case !ok:
 				err = fmt.Errorf("its parent: %w", backends.ErrNotExist)
 			default:
-				err = holdsCollections(c.home(d), t)
+				err = holdsCollections(up, t)
 			}
 		}
 		if err != nil {
@@ -100,6 +102,11 @@ func (c *Catalogue) addCollections(ctx context.Context, all []backends.Entry) (a
 		if there && c.info(m).Type == backends.File {
 			continue // what is to be below it finds that
 		}
+		if err := c.alone(ctx, e, up, there || twice, ups[d]); err != nil {
+			ends, at = fmt.Errorf("%s: %w", d, err), i
+			break
+		}
+		ups[d] = up
 		made[d] = e.Info.Type
 		switch {
 		case twice:
@@ -114,15 +121,15 @@ func (c *Catalogue) addCollections(ctx context.Context, all []backends.Entry) (a
 				again = append(again, revived(d))
 			}
 		}
-		if c.isLFN() && !c.isRoot(d) {
-			k := kin{c.home(d), made[d]}
+		if up.Name != "" {
+			k := kin{up, made[d]}
 			into[k] = append(into[k], d)
 		}
 		if len(e.Meta) > 0 {
 			metas = append(metas, rest.DIDMeta{Scope: d.Scope, Name: d.Name, Meta: e.Meta})
 		}
 	}
-	defer c.changed(didsOf(all)...)
+	defer c.changed(append(didsOf(all), slices.Collect(maps.Values(ups))...)...)
 	err = c.make(ctx, news)
 	if err == nil {
 		err = c.c.BulkSetMeta(ctx, again)
@@ -136,7 +143,32 @@ func (c *Catalogue) addCollections(ctx context.Context, all []backends.Entry) (a
 	if err != nil {
 		return 0, 0, err
 	}
+	for d, up := range ups {
+		c.within.Add(edgeOf{up, d}, c.now())
+	}
 	return added, at, ends
+}
+
+// alone refuses a directory of layout contents whose name has another one of the scope: the files of both would be one dataset. before
+// is what it became part of a moment ago.
+func (c *Catalogue) alone(ctx context.Context, e backends.Entry, up backends.DID, there bool, before backends.DID) error {
+	if c.isLFN() || up.Name == "" || !there || before == up {
+		return nil
+	}
+	if asked, ok := c.within.Get(edgeOf{up, e.Info.DID}); ok && c.now().Sub(asked) < c.o.TTL {
+		return nil
+	}
+	parents := []backends.DID{before}
+	if before.Name == "" {
+		var err error
+		if parents, err = c.c.Parents(ctx, e.Info.DID); err != nil {
+			return err
+		}
+	}
+	if len(parents) == 0 || slices.Contains(parents, up) { // who made it may have died before it was attached
+		return nil
+	}
+	return fmt.Errorf("a collection of this name is in %s already, and a name is one collection in the whole scope in layout contents; use other names for directories: %w", parents[0], backends.ErrExist)
 }
 
 // holdsCollections tells why nothing can be made in a directory.

@@ -131,6 +131,7 @@ func (c *Catalogue) Refresh(d backends.DID) {
 	c.listings.mu.Unlock()
 	c.met.Purge()
 	c.joined.Purge()
+	c.within.Purge()
 	c.ruled.Purge()
 	c.mu.Lock()
 	c.scoped, c.names, c.rses = time.Time{}, nil, nil

@@ -66,7 +66,7 @@ type Options struct {
 	Now func() time.Time
 }
 
-// Catalogue is backends.Catalogue, Namespace, Rules, Importer and Places on a Rucio server. All methods may be called in parallel.
+// Catalogue is backends.Catalogue, Namespace, Rules, Importer, Places and Served on a Rucio server. All methods may be called in parallel.
 type Catalogue struct {
 	o    Options
 	c    *rest.Client
@@ -83,6 +83,7 @@ type Catalogue struct {
 	ruled    *lru.Cache[string, rule]
 	met      *lru.Cache[backends.DID, meeting]   // where a query that walked the tree met DIDs
 	joined   *lru.Cache[backends.DID, time.Time] // since when datasets of loose files are known to be attached to their containers
+	within   *lru.Cache[edgeOf, time.Time]       // since when collections are known to be in others, in layout contents
 	inodes   *lru.Cache[backends.DID, uint64]    // that Add was given, as long as the process lives
 	marks    *lru.Cache[backends.DID, uint64]    // when something of a DID was last changed here, by changes
 	changes  atomic.Uint64
@@ -105,8 +106,12 @@ type at struct {
 	rse string
 }
 
+// edgeOf is a collection in another one.
+type edgeOf struct{ parent, child backends.DID }
+
 var (
 	_ backends.Catalogue = (*Catalogue)(nil)
+	_ backends.Served    = (*Catalogue)(nil)
 	_ backends.Namespace = (*Catalogue)(nil)
 	_ backends.Rules     = (*Catalogue)(nil)
 	_ backends.Importer  = (*Catalogue)(nil)
@@ -152,6 +157,7 @@ func Open(o Options) (*Catalogue, error) {
 	c.ruled, _ = lru.New[string, rule](1000)
 	c.met, _ = lru.New[backends.DID, meeting](10_000)
 	c.joined, _ = lru.New[backends.DID, time.Time](10_000)
+	c.within, _ = lru.New[edgeOf, time.Time](10_000)
 	c.inodes, _ = lru.New[backends.DID, uint64](100_000)
 	c.marks, _ = lru.New[backends.DID, uint64](10_000)
 	c.listings.init(o.Entries)

@@ -128,6 +128,20 @@ func (c *Catalogue) home(d backends.DID) backends.DID {
 	return backends.DID{Scope: c.o.ScopeOf(p), Name: p}
 }
 
+// into is the collection that an entry becomes part of; the zero DID: none.
+func (c *Catalogue) into(e backends.Entry) backends.DID {
+	switch {
+	case !c.isLFN():
+		if e.Into.Name == "" { // the scope's collection has what nobody else has
+			return backends.DID{}
+		}
+		return e.Into
+	case c.isRoot(e.Info.DID):
+		return backends.DID{}
+	}
+	return c.home(e.Info.DID)
+}
+
 // key is what orders the children of a collection.
 func (c *Catalogue) key(d backends.DID) string {
 	if c.isLFN() {

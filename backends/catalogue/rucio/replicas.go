@@ -47,13 +47,17 @@ func (c *Catalogue) Replicas(ctx context.Context, d backends.DID) ([]backends.Re
 			return nil, edge("replicas", d, err)
 		}
 	}
-	out := slices.Clone(have.list)
+	return c.withBad(d, slices.Clone(have.list)), nil
+}
+
+// withBad marks the copies that were found bad here.
+func (c *Catalogue) withBad(d backends.DID, out []backends.Replica) []backends.Replica {
 	for i := range out {
 		if b, bad := c.bad.Get(at{d, out[i].RSE}); bad && c.now().Sub(b.since) < badFor {
 			out[i].State, out[i].Error = backends.Bad, b.why
 		}
 	}
-	return out, nil
+	return out
 }
 
 func (c *Catalogue) askReplicas(ctx context.Context, d backends.DID) (copies, error) {
@@ -180,36 +184,62 @@ func (c *Catalogue) DropReplica(ctx context.Context, d backends.DID, rse, pfn st
 
 // Holders counts the files of the lake whose copy at an RSE belongs at a path: a name has one content for ever.
 func (c *Catalogue) Holders(ctx context.Context, rse, pfn string) (int, error) {
+	n, err := c.HoldersOf(ctx, rse, []string{pfn})
+	if err != nil {
+		return 0, err
+	}
+	return n[0], nil
+}
+
+// HoldersOf is Holders of many paths, with one call for each Page of the names that can have them.
+func (c *Catalogue) HoldersOf(ctx context.Context, rse string, pfns []string) ([]int, error) {
+	fail := func(err error) ([]int, error) {
+		what := fmt.Sprintf("holders of %d paths at %s", len(pfns), rse)
+		if len(pfns) == 1 {
+			what = "holders of " + pfns[0]
+		}
+		return nil, edge(what, backends.DID{}, err)
+	}
 	r, err := c.rse(ctx, rse)
 	if err != nil {
-		return 0, edge("holders of "+pfn, backends.DID{}, err)
+		return fail(err)
 	}
 	a := algorithm(r)
 	if a == nil {
-		return 0, edge("holders of "+pfn, backends.DID{}, backends.ErrNotSupported)
+		return fail(backends.ErrNotSupported)
 	}
 	scopes, err := c.allScopes(ctx)
 	if err != nil {
-		return 0, edge("holders of "+pfn, backends.DID{}, err)
+		return fail(err)
 	}
 	var dids []backends.DID
-	for _, s := range scopes {
-		dids = append(dids, a.DIDs(s, pfn)...)
+	of := map[backends.DID][]int{} // places in pfns
+	for i, p := range pfns {
+		for _, s := range scopes {
+			for _, d := range a.DIDs(s, p) {
+				if of[d] == nil {
+					dids = append(dids, d)
+				}
+				of[d] = append(of[d], i)
+			}
+		}
 	}
+	out := make([]int, len(pfns))
 	if len(dids) == 0 {
-		return 0, nil
+		return out, nil
 	}
 	rows, err := c.c.ListReplicas(ctx, dids)
 	if err != nil {
-		return 0, edge("holders of "+pfn, backends.DID{}, err)
+		return fail(err)
 	}
-	n := 0
-	for _, row := range rows {
+	for d, row := range rows {
 		if _, ok := row.States[rse]; ok {
-			n++
+			for _, i := range of[d] {
+				out[i]++
+			}
 		}
 	}
-	return n, nil
+	return out, nil
 }
 
 // newReplicas are those of an entry that are copies, by RSE.

@@ -55,6 +55,16 @@ func (c *Catalogue) AddRule(ctx context.Context, r backends.Rule) (backends.Rule
 		}
 		on = c.ruledOn(on, parents)
 	}
+	life := c.o.Lifetime
+	if !r.Expires.IsZero() {
+		life = max(r.Expires.Sub(c.now()), time.Second)
+	}
+	id, err := c.ensure(ctx, on, r, life)
+	return id, edge("add rule on", on, err)
+}
+
+// ensure asks for a rule on a collection, or a file that is in none; with no lifetime it is for ever.
+func (c *Catalogue) ensure(ctx context.Context, on backends.DID, r backends.Rule, life time.Duration) (backends.RuleID, error) {
 	account := r.Account
 	if account == "" {
 		account, _ = c.c.Account()
@@ -79,10 +89,7 @@ func (c *Catalogue) AddRule(ctx context.Context, r backends.Rule) (backends.Rule
 	set(&n.Weight, r.Weight)
 	set(&n.Activity, r.Activity, c.o.Activity)
 	set(&n.Comment, r.Comment, c.o.Comment)
-	if life := c.o.Lifetime; !r.Expires.IsZero() || life > 0 {
-		if !r.Expires.IsZero() {
-			life = max(r.Expires.Sub(c.now()), time.Second)
-		}
+	if life > 0 {
 		s := int64(life / time.Second)
 		n.Lifetime = &s
 	}
@@ -91,7 +98,7 @@ func (c *Catalogue) AddRule(ctx context.Context, r backends.Rule) (backends.Rule
 		err = fmt.Errorf("the server does not take such a rule: %w: %w", err, backends.ErrNotSupported)
 	}
 	if err != nil {
-		return "", edge("add rule on", on, err)
+		return "", err
 	}
 	c.ruled.Add(key, rule{backends.RuleID(id), c.now()})
 	return backends.RuleID(id), nil

@@ -97,8 +97,8 @@ func (c *Catalogue) addFiles(ctx context.Context, all []backends.Entry) (added i
 			cut(i, err)
 			break
 		}
-		if c.isLFN() && (len(homes) == 0 || c.home(e.Info.DID) != homes[len(homes)-1]) {
-			homes = append(homes, c.home(e.Info.DID))
+		if up := c.into(e); up.Name != "" && (len(homes) == 0 || up != homes[len(homes)-1]) {
+			homes = append(homes, up)
 		}
 	}
 	slices.SortFunc(homes, func(a, b backends.DID) int { return strings.Compare(a.String(), b.String()) })
@@ -107,11 +107,8 @@ func (c *Catalogue) addFiles(ctx context.Context, all []backends.Entry) (added i
 		return 0, err
 	}
 	for i, e := range all {
-		if !c.isLFN() { // where the directory is attached to afterwards
-			break
-		}
-		if err := why[c.home(e.Info.DID)]; err != nil {
-			cut(i, fmt.Errorf("its directory %s: %w", c.home(e.Info.DID).Name, err))
+		if err := why[c.into(e)]; err != nil {
+			cut(i, fmt.Errorf("its directory %s: %w", c.into(e).Name, err))
 			break
 		}
 	}
@@ -200,15 +197,19 @@ func (c *Catalogue) addFiles(ctx context.Context, all []backends.Entry) (added i
 	return added, ends
 }
 
-// attachFiles puts files of layout lfn into the datasets of their directories.
+// attachFiles puts files into the datasets of their directories. Those of layout contents that name none are attached by who adds them.
 func (c *Catalogue) attachFiles(ctx context.Context, all []backends.Entry, parents map[backends.DID]backends.DID) error {
-	if !c.isLFN() {
-		return nil
-	}
 	into := map[kin][]backends.DID{}
 	for _, e := range all {
-		k := kin{parents[c.home(e.Info.DID)], backends.File}
+		up := c.into(e)
+		if up.Name == "" {
+			continue
+		}
+		k := kin{parents[up], backends.File}
 		into[k] = append(into[k], e.Info.DID)
+		if !c.isLFN() {
+			defer c.changed(up, k.parent)
+		}
 	}
 	return c.attachAll(ctx, into)
 }

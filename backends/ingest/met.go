@@ -1,0 +1,158 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"tarn/backends"
+	"tarn/backends/lake"
+)
+
+// With a catalogue that is Served a name is for ever, and so is its path at an RSE. What the server has of a name is known before a byte is
+// written there: the same content is not sent again, and another one is never overwritten.
+
+// met is what the server said of a name, and when.
+type met struct {
+	look backends.Look
+	is   bool // there is such a name
+	at   time.Time
+}
+
+// metFor is how long that is taken for true; a file that waited longer for its turn is asked for again.
+const metFor = 30 * time.Second
+
+// errTaken is that the name has another content, for ever.
+var errTaken = fmt.Errorf("the catalogue's server has this name with another content, and a name never gets a second one there; rename the file: %w", backends.ErrExist)
+
+// meet asks for the names of many records at once.
+func (k *link) meet(ctx context.Context, rs []*Record) error {
+	dids := make([]backends.DID, len(rs))
+	for i, r := range rs {
+		dids[i] = r.DID
+	}
+	asked := k.clock()
+	looks, err := k.server.Look(ctx, dids)
+	if err != nil {
+		return err
+	}
+	for _, r := range rs {
+		l, ok := looks[r.DID]
+		r.met = &met{l, ok, asked}
+	}
+	return nil
+}
+
+// placeServed is place for such a catalogue. Records whose names are there get none: they have to be compared first.
+func (k *link) placeServed(ctx context.Context, rs []*Record) (out []*Record, err error) {
+	if len(rs) == 0 {
+		return nil, nil
+	}
+	drop := func(r *Record, why error) error {
+		k.leaveGate(r.RSE)
+		r.RSE, r.PFN = "", ""
+		if err := k.fail(r, why); err != nil && !errors.Is(err, backends.ErrStale) {
+			return err
+		}
+		return nil
+	}
+	if err := k.meet(ctx, rs); err != nil {
+		k.unplace(rs)
+		return nil, fmt.Errorf("look whether %d names are in use: %w", len(rs), err)
+	}
+	to := map[string][]*Record{}
+	for i, r := range rs {
+		err := k.server.Fits(r.DID)
+		switch {
+		case err != nil:
+			if err := drop(r, err); err != nil {
+				k.unplace(rs[i:])
+				return nil, err
+			}
+		case r.met.is && r.PFN == "":
+			k.leaveGate(r.RSE)
+			r.RSE = ""
+			out = append(out, r)
+		case r.PFN != "":
+			out = append(out, r)
+		default:
+			to[r.RSE] = append(to[r.RSE], r)
+		}
+	}
+	for name, some := range to {
+		rse, _ := k.lake.RSE(name)
+		dids, hs := make([]backends.DID, len(some)), make([]lake.Holder, len(some))
+		for i, r := range some {
+			dids[i], hs[i] = r.DID, r.held
+		}
+		pfns, errs, err := k.lake.PlaceNew(ctx, k.server, rse, dids, hs)
+		if err != nil {
+			k.unplace(rs)
+			return nil, err
+		}
+		for i, r := range some {
+			if errs[i] == nil {
+				r.PFN = pfns[i]
+				out = append(out, r)
+			} else if err := drop(r, errs[i]); err != nil {
+				k.unplace(rs)
+				return nil, err
+			}
+		}
+	}
+	return out, nil
+}
+
+// thereServed tells whether the server has this content under the name, with a copy. Another content is errTaken.
+func (k *link) thereServed(ctx context.Context, r *Record, f io.ReaderAt) (bool, error) {
+	if r.met == nil || k.clock().Sub(r.met.at) > metFor {
+		if err := k.meet(ctx, []*Record{r}); err != nil {
+			return false, err
+		}
+	}
+	l := r.met.look
+	switch {
+	case !r.met.is && r.PFN == "":
+		return false, fmt.Errorf("%s was there a moment ago: %w: %w", r.DID, backends.ErrBusy, backends.ErrTemporary)
+	case !r.met.is:
+		return false, nil
+	case l.Info.Type != backends.File:
+		return false, fmt.Errorf("it is a %s there: %w", l.Info.Type, errTaken)
+	case l.Info.Size != r.Size:
+		return false, fmt.Errorf("%d bytes, and not %d: %w", l.Info.Size, r.Size, errTaken)
+	}
+	sums, err := k.digest(ctx, r, f, l.Info.Checksums)
+	if err != nil {
+		return false, err
+	}
+	if err := l.Info.Checksums.Match(sums); err != nil {
+		return false, fmt.Errorf("%w: %w", err, errTaken)
+	}
+	for _, x := range l.Replicas {
+		if x.State == backends.Available {
+			r.Generation = backends.GenerationOf(r.DID, r.Size, sums)
+			k.isThere(r, l.Replicas, sums)
+			return true, nil
+		}
+	}
+	return false, fmt.Errorf("the catalogue's server has this very file, and no copy of it that is AVAILABLE%s: %w: %w", statesOf(l.Replicas), backends.ErrBusy, backends.ErrTemporary)
+}
+
+// statesOf lists copies in words.
+func statesOf(rs []backends.Replica) (s string) {
+	for i, x := range rs {
+		if s += ", "; i == 0 {
+			s = " (it has "
+		}
+		s += string(x.State) + " at " + x.RSE
+		if x.Error != "" {
+			s += ": " + x.Error
+		}
+	}
+	if s != "" {
+		s += ")"
+	}
+	return s
+}
