@@ -131,21 +131,22 @@ func TestRucioIngest(t *testing.T) {
 			g.lake("", "", "")
 			g.mount()
 			f := g.newNight(8, "a", "b/c")
+			f.add("top.dat", 77)
 			f.watch("dl0", "/"+g.scope+"/dl0", "copies=1 rse="+one, "copies=1 rse="+two+" from="+one)
-			g.intakes("dl0", "all are registered", time.Minute, func(st ingest.Status) bool { return st.Registered.Files == 16 })
+			g.intakes("dl0", "all are registered", time.Minute, func(st ingest.Status) bool { return st.Registered.Files == 17 })
 			time.Sleep(5 * time.Second) // the prover looks every two
-			if left := f.left(); len(left) != 16 {
-				t.Fatalf("with one copy each %d of 16 sources are left", len(left))
+			if left := f.left(); len(left) != 17 {
+				t.Fatalf("with one copy each %d of 17 sources are left", len(left))
 			}
 			if got := g.replicas("a-000.dat"); len(got) != 1 || got[one] != "AVAILABLE" {
 				t.Errorf("before Rucio moved anything there are replicas %v", got)
 			}
 			g.reads(g.scope+"/dl0/b/c/b-c-003.dat", f.data["b/c/b-c-003.dat"])
-			st := g.moves("dl0", "all are deleted at the source", func(st ingest.Status) bool { return st.Deleted.Files == 16 })
+			st := g.moves("dl0", "all are deleted at the source", func(st ingest.Status) bool { return st.Deleted.Files == 17 })
 			if left := f.left(); len(left) != 0 || st.StuckAll != 0 {
 				t.Errorf("left at the source: %v; %d stuck", left, st.StuckAll)
 			}
-			for _, set := range []string{"a", "c"} { // folders without others
+			for _, set := range []string{"a", "c", "dl0/__files__"} { // folders without others, and loose files
 				rules := g.rules(set)
 				if len(rules) != 2 {
 					t.Errorf("rules on %s: %+v", set, rules)
@@ -183,8 +184,74 @@ func TestRucioIngest(t *testing.T) {
 			for p, b := range f.data {
 				writeFiles(t, f.dir, map[string]string{p: string(b)})
 			}
-			g.intakes("dl0", "the same files are known", time.Minute, func(st ingest.Status) bool { return st.Deleted.Files == 32 })
+			g.intakes("dl0", "the same files are known", time.Minute, func(st ingest.Status) bool { return st.Deleted.Files == 34 })
 			g.umount()
 		})
+	}
+}
+
+// TestRucioIngestOfCTAO has CTAO's conventions: names are paths, the day is a dataset and the directories above it are containers. A single pass
+// without a mount waits for Rucio, and the next one finds nothing to do.
+func TestRucioIngestOfCTAO(t *testing.T) {
+	if os.Getenv("LONG") == "" {
+		t.Skip("CTAO's policy package is for make test-long")
+	}
+	g := newRucio(t, servertest.RucioOptions{CTAO: true})
+	one := g.storage("webdav")
+	two, dir := g.folderDisk()
+	for _, rse := range []string{one, two} {
+		g.r.SetAttribute(rse, "lfn2pfn_algorithm", "ctao_bdms")
+	}
+	root := "/ctao/" + g.scope
+	g.r.Call("POST", "/scopes/root/root", nil) // the scope of / and of /VO; another test may have made it
+	g.r.Call("POST", "/dids/root/%2Fctao", map[string]string{"type": "CONTAINER"})
+	g.r.Do("POST", "/dids/"+g.scope+"/"+strings.ReplaceAll(root, "/", "%2F"), map[string]string{"type": "CONTAINER"})
+	g.r.Do("POST", "/dids/root/%2Fctao/dids", map[string]any{"dids": []any{map[string]string{"scope": g.scope, "name": root}}})
+	g.lake("", "  layout: lfn\n  scope_algorithm: ctao_bdms\n  roots: [/ctao]\n", "")
+	f := g.newNight(0)
+	for i := range 4 {
+		f.add(fmt.Sprintf("2025/02/%02d/TEL001_SDH0000_20250204T213354_SBID0000000002000000066_OBSID0000000002000000200_CHUNK%03d.fits.fz", 4+i%2, i), 2000+i)
+	}
+	to := root + "/DL0/LSTN-01"
+	args := []string{"ingest", "run", "--once", f.dir, to, "--rule", "copies=1 rse=" + one, "--rule", "copies=1 rse=" + two, "--delete-source", "after-rules", "--json"}
+	ended := make(chan result, 1)
+	go func() { ended <- g.try(args...) }()
+	var r result
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Second) {
+		g.r.Daemons("injector", "evaluator", "mover")
+		select {
+		case r = <-ended:
+		default:
+			if time.Now().Before(end) {
+				continue
+			}
+			t.Fatalf("the pass does not end; left are %v", f.left())
+		}
+		break
+	}
+	if left := f.left(); r.code != 0 || len(left) != 0 {
+		t.Fatalf("the pass: exit %d, left are %v\n%s%s", r.code, left, r.out, r.err)
+	}
+	for _, day := range []string{"/2025/02/04", "/2025/02/05"} {
+		if out := g.rucio("did", "show", g.scope+":"+to+day); !strings.Contains(out, "DATASET") {
+			t.Errorf("%s is\n%s", day, out)
+		}
+		if rules := g.rules(to + day); len(rules) != 2 {
+			t.Errorf("rules on %s: %+v", day, rules)
+		}
+		if got := g.children(to + day); len(got) != 2 {
+			t.Errorf("%s has %v", day, got)
+		}
+	}
+	for p, want := range f.data {
+		if got := g.replicas(to + "/" + p); got[one] != "AVAILABLE" || got[two] != "AVAILABLE" {
+			t.Errorf("replicas of %s: %v", p, got)
+		}
+		if b, err := os.ReadFile(dir + to + "/" + p); err != nil || string(b) != string(want) {
+			t.Errorf("%s at its place in the second storage: %d bytes, %v", p, len(b), err)
+		}
+	}
+	if r := g.try(args...); r.code != 0 {
+		t.Errorf("a pass over nothing: exit %d\n%s", r.code, r.err)
 	}
 }

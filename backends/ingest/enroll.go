@@ -54,8 +54,12 @@ func (o Options) prepareServed(ctx context.Context, target string, dataset bool)
 	return nil
 }
 
-// gatheringServed is how long files that were sent wait for others, so that a server is asked for many at a time.
-const gatheringServed = 2 * time.Second
+// Files that were sent wait for others, so that a server is asked for many at a time: gatheringServed at most, and no longer than none has
+// come for quietServed.
+const (
+	gatheringServed = 10 * time.Second
+	quietServed     = time.Second
+)
 
 // enroll registers files with a catalogue that is Served, and asks for the rules on their datasets. It ends when that is so, or with what is
 // fatal; those that the catalogue does not take fail.

@@ -2,7 +2,8 @@
 // only when, that is safe: it notices files, waits until each is complete, stores it at a
 // first RSE while its checksums are computed, has that copy verified by the storage,
 // registers it, lets the rules on the target make the other copies, and deletes the source
-// with a proof of every copy on record.
+// with a proof of every copy on record. Where the catalogue is a server's that makes copies by
+// its own rules (backends.Served), these stand on the datasets of the files, and the proof is what it says.
 //
 //	s, err := ingest.Open(ingest.Options{Dir: "/srv/lake/ingest", Lake: l, Kick: engine.Kick})
 //	err = s.Add(ctx, ingest.Definition{

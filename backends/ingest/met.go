@@ -45,6 +45,29 @@ func (k *link) meet(ctx context.Context, rs []*Record) error {
 	return nil
 }
 
+// meetHalves is meet that finds the names which the server does not take, by halving: refuse hears of each, and ends it by its error. It gives
+// the others.
+func (k *link) meetHalves(ctx context.Context, rs []*Record, refuse func(*Record, error) error) ([]*Record, error) {
+	if len(rs) == 0 {
+		return nil, nil
+	}
+	err := k.meet(ctx, rs)
+	switch {
+	case err == nil:
+		return rs, nil
+	case fatal(ctx, err), outage(err):
+		return nil, err
+	case len(rs) == 1:
+		return nil, refuse(rs[0], err)
+	}
+	a, err := k.meetHalves(ctx, rs[:len(rs)/2], refuse)
+	if err != nil {
+		return nil, err
+	}
+	b, err := k.meetHalves(ctx, rs[len(rs)/2:], refuse)
+	return append(a[:len(a):len(a)], b...), err
+}
+
 // placeServed is place for such a catalogue. Records whose names are there get none: they have to be compared first.
 func (k *link) placeServed(ctx context.Context, rs []*Record) (out []*Record, err error) {
 	if len(rs) == 0 {
@@ -52,25 +75,29 @@ func (k *link) placeServed(ctx context.Context, rs []*Record) (out []*Record, er
 	}
 	drop := func(r *Record, why error) error {
 		k.leaveGate(r.RSE)
+		r.Left = r.left()
 		r.RSE, r.PFN = "", ""
 		if err := k.fail(r, why); err != nil && !errors.Is(err, backends.ErrStale) {
 			return err
 		}
 		return nil
 	}
-	if err := k.meet(ctx, rs); err != nil {
+	var fit []*Record
+	for i, r := range rs {
+		if err := k.server.Fits(r.DID); err == nil {
+			fit = append(fit, r)
+		} else if err := drop(r, err); err != nil {
+			k.unplace(rs[i:])
+			return nil, err
+		}
+	}
+	if fit, err = k.meetHalves(ctx, fit, drop); err != nil {
 		k.unplace(rs)
 		return nil, fmt.Errorf("look whether %d names are in use: %w", len(rs), err)
 	}
 	to := map[string][]*Record{}
-	for i, r := range rs {
-		err := k.server.Fits(r.DID)
+	for _, r := range fit {
 		switch {
-		case err != nil:
-			if err := drop(r, err); err != nil {
-				k.unplace(rs[i:])
-				return nil, err
-			}
 		case r.met.is && r.PFN == "":
 			k.leaveGate(r.RSE)
 			r.RSE = ""

@@ -30,16 +30,19 @@ func (k *link) registrar(ctx context.Context, in <-chan *Record) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		within := gathering
+		within, quiet := gathering, gathering
 		if k.server != nil {
-			within = gatheringServed
+			within, quiet = gatheringServed, quietServed
 		}
-		full := time.NewTimer(within)
+		full, still := time.NewTimer(within), time.NewTimer(quiet)
 	gather:
 		for len(batch) < mostRegistered {
 			select {
 			case r := <-in:
 				batch = append(batch, r)
+				still.Reset(quiet)
+			case <-still.C:
+				break gather
 			case <-full.C:
 				break gather
 			case <-ctx.Done():
@@ -47,6 +50,7 @@ func (k *link) registrar(ctx context.Context, in <-chan *Record) error {
 			}
 		}
 		full.Stop()
+		still.Stop()
 		// What was stored is noted even when ctx has ended: it need not be looked at again.
 		if err := k.register(ctx, batch); err != nil {
 			return err
@@ -71,38 +75,44 @@ func (k *link) register(ctx context.Context, rs []*Record) error {
 	if err := k.step("import", ""); err != nil {
 		return err
 	}
+	enter := k.enterAll
 	if k.server != nil {
-		var err error
-		if rs, err = k.enroll(ctx, rs); err != nil {
-			return err
-		}
+		enter = k.enroll
 	}
-	for wait := 1; k.server == nil; wait++ {
-		err := k.enter(ctx, rs)
-		if err == nil {
-			k.setTrouble("register", nil)
-			break
-		}
-		if fatal(ctx, err) {
-			return err
-		}
-		if !outage(err) {
-			if rs, err = k.enterEach(ctx, rs); err == nil {
-				break
-			}
-			if fatal(ctx, err) {
-				return err
-			}
-		}
-		k.setTrouble("register", fmt.Errorf("register %d files: %w", len(rs), err))
-		if !k.patient(ctx, min(patience(wait), 10*time.Second)) {
-			return ctx.Err()
-		}
+	rs, err := enter(ctx, rs)
+	if err != nil {
+		return err
 	}
 	if err := k.step("imported", ""); err != nil {
 		return err
 	}
 	return k.confirm(ctx, rs)
+}
+
+// enterAll gives the files to the catalogue, however often it takes; it gives those that the catalogue took.
+func (k *link) enterAll(ctx context.Context, rs []*Record) ([]*Record, error) {
+	for wait := 1; ; wait++ {
+		err := k.enter(ctx, rs)
+		if err == nil {
+			k.setTrouble("register", nil)
+			return rs, nil
+		}
+		if fatal(ctx, err) {
+			return nil, err
+		}
+		if !outage(err) {
+			if rs, err = k.enterEach(ctx, rs); err == nil {
+				return rs, nil
+			}
+			if fatal(ctx, err) {
+				return nil, err
+			}
+		}
+		k.setTrouble("register", fmt.Errorf("register %d files: %w", len(rs), err))
+		if !k.patient(ctx, min(patience(wait), 10*time.Second)) {
+			return nil, ctx.Err()
+		}
+	}
 }
 
 // note writes changes down, however often it takes.

@@ -24,6 +24,7 @@ type sight struct {
 	// Of a catalogue that is Served.
 	looks map[backends.DID]backends.Look
 	held  map[backends.DID][]backends.Held // by directory: what holds its files, for each rule of the definition
+	asked map[backends.DID]bool            // files whose locks were asked for
 	at    time.Time
 }
 
@@ -32,7 +33,7 @@ func (k *link) see(ctx context.Context, rs []*Record) (s sight, err error) {
 	if k.server == nil || len(rs) == 0 {
 		return sight{tapes: k.onTape(ctx, rs)}, nil
 	}
-	s = sight{held: map[backends.DID][]backends.Held{}, at: k.clock()}
+	s = sight{held: map[backends.DID][]backends.Held{}, asked: map[backends.DID]bool{}, at: k.clock()}
 	dids := make([]backends.DID, len(rs))
 	for i, r := range rs {
 		dids[i] = r.DID
@@ -48,7 +49,7 @@ func (k *link) see(ctx context.Context, rs []*Record) (s sight, err error) {
 			want[dir] = map[backends.DID]bool{}
 		}
 		if k.mayHold(s.looks[r.DID].Replicas) { // the locks of a rule are those of all its files: they are asked for when they tell something
-			want[dir][r.DID] = true
+			want[dir][r.DID], s.asked[r.DID] = true, true
 		}
 	}
 	for dir, files := range want {
@@ -107,6 +108,11 @@ func (k *link) proveServed(r *Record, s sight) (out []Copy, err error) {
 			}
 			out[j].Rules = append(out[j].Rules, h.ID)
 		}
+		if !s.asked[r.DID] { // of a rule that has its copies the locks are not known
+			if missing, err := k.lake.Missing(rule, l.Replicas); err == nil {
+				n = rule.Copies - missing
+			}
+		}
 		if n >= rule.Copies {
 			continue
 		}
@@ -118,6 +124,9 @@ func (k *link) proveServed(r *Record, s sight) (out []Copy, err error) {
 			return nil, fmt.Errorf("%w: %s", err, h.Error)
 		}
 		return nil, err
+	}
+	if !s.asked[r.DID] {
+		return nil, fmt.Errorf("%w: the locks of its rules were not asked for", errUnsafe)
 	}
 	return out, nil
 }

@@ -21,7 +21,10 @@ func (s *session) ingestCommand() *cli.Command {
 and verified there while nothing else is done to it, registered below a lake path, and copied to where the other rules
 want it. Its source is deleted when every rule is fulfilled by copies that were verified, and only if that
 was asked for. The daemon of a mount works on it, or ` + "`tarn ingest run`" + ` where none is mounted. What
-was noted survives a crash: nothing is sent twice, nothing is forgotten.`,
+was noted survives a crash: nothing is sent twice, nothing is forgotten.
+
+Where the catalogue is a Rucio server's, a file is sent to one RSE of the rules that can be written to from here, and the rules are put
+on the dataset of its folder: the other copies are Rucio's, which is asked whether they are there before a source is deleted.`,
 		Subcommands: []*cli.Command{
 			s.ingestAddCommand(), s.ingestListCommand(), s.ingestShowCommand(), s.ingestReportCommand(), s.ingestRunCommand(),
 			{
@@ -204,7 +207,7 @@ func (s *session) ingestAuditCommand() *cli.Command {
 		Name: "audit", Usage: "prove every deletion of a source again", ArgsUsage: "NAME",
 		Description: `Each deleted source left a record with its checksums and where its copies were. The catalogue is asked
 whether the file is there with this content, and whether every rule is fulfilled by verified copies now; with --deep the storages
-are asked for the checksums of all copies. Prints what is not right, with -v all. Exit code 13 when something is not.`,
+are asked for the checksums of all copies (that can be read from here, where others make them). Prints what is not right, with -v all. Exit code 13 when something is not.`,
 		Flags: []cli.Flag{&cli.BoolFlag{Name: "deep", Usage: "ask the storages for checksums"}},
 		Action: func(c *cli.Context) error {
 			if err := want(c, 1, 1); err != nil {
