@@ -3,6 +3,7 @@ package integration
 import (
 	"bytes"
 	"fmt"
+	"hash/adler32"
 	"io/fs"
 	"maps"
 	"math/rand/v2"
@@ -125,20 +126,27 @@ func TestRucioIngestNames(t *testing.T) {
 	f.data["n/same.dat"] = same
 	writeFiles(t, f.dir, map[string]string{"n/same.dat": string(same)})
 	f.add("m/x/one.dat", 500)
+	const weak, other = "value 202\n", "value 121\n" // of one adler32
+	g.r.Do("POST", "/replicas", map[string]any{"rse": one, "files": []any{map[string]any{"scope": g.scope, "name": "weak.dat", "bytes": len(other), "adler32": fmt.Sprintf("%08x", adler32.Checksum([]byte(other)))}}})
+	f.data["n/weak.dat"] = []byte(weak)
+	writeFiles(t, f.dir, map[string]string{"n/weak.dat": weak})
+	if adler32.Checksum([]byte(weak)) != adler32.Checksum([]byte(other)) {
+		t.Fatal("they have not")
+	}
 	if bytes.Equal(theirs, f.data["n/taken.dat"]) {
 		t.Fatal("the contents are meant to differ")
 	}
 	f.watch("dl0", "/"+g.scope+"/dl0", "copies=1 rse="+one)
-	g.moves("dl0", "what can be is deleted", func(st ingest.Status) bool { return st.Deleted.Files == 3 && st.StuckAll == 2 })
+	g.moves("dl0", "what can be is deleted", func(st ingest.Status) bool { return st.Deleted.Files == 3 && st.StuckAll == 3 })
 	f.add("k/x/two.dat", 500) // x is a dataset of m
-	st := g.moves("dl0", "the directory's name is taken", func(st ingest.Status) bool { return st.StuckAll == 3 })
-	for p, words := range map[string]string{"n/taken.dat": "another content", "n/bad name.dat": "letters, digits", "k/x/two.dat": "use other names for directories"} {
+	st := g.moves("dl0", "the directory's name is taken", func(st ingest.Status) bool { return st.StuckAll == 4 })
+	for p, words := range map[string]string{"n/taken.dat": "another content", "n/bad name.dat": "letters, digits", "n/weak.dat": "no md5", "k/x/two.dat": "use other names for directories"} {
 		i := slices.IndexFunc(st.Stuck, func(l ingest.Lagging) bool { return l.Path == p })
 		if i < 0 || !strings.Contains(st.Stuck[i].Reason, words) {
 			t.Errorf("%s is not stuck with %q: %+v", p, words, st.Stuck)
 		}
 	}
-	if left := f.left(); len(left) != 3 {
+	if left := f.left(); len(left) != 4 {
 		t.Errorf("left are %v", left)
 	}
 	if err := g.sameBelow(dir, "taken.dat", theirs); err != nil {

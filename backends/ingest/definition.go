@@ -279,8 +279,8 @@ func (o Options) checkServed(d Definition) error {
 	if _, served := o.Lake.Catalogue().(backends.Served); !served || len(d.Rules) == 0 {
 		return nil
 	}
-	if algs := o.Lake.Algs(); !slices.Contains(algs, "adler32") && !slices.Contains(algs, "md5") {
-		return fmt.Errorf("the lake's checksums are %s, and its catalogue's server compares adler32 or md5: %w", strings.Join(algs, ", "), backends.ErrNotSupported)
+	if algs := o.Lake.Algs(); !slices.Contains(algs, "md5") {
+		return fmt.Errorf("the lake's checksums are %s, and by md5 alone the catalogue's server can tell a file from another; add md5 to checksums: %w", strings.Join(algs, ", "), backends.ErrNotSupported)
 	}
 	var errs []error
 	for i, r := range d.Rules {

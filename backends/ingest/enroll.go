@@ -240,5 +240,8 @@ func (k *link) sameServed(r *Record, in backends.Info) error {
 	case in.Size != r.Size:
 		return fmt.Errorf("%s has another content in the lake: %w", r.DID, backends.ErrStale)
 	}
-	return in.Checksums.Match(r.Checksums)
+	if err := in.Checksums.Match(r.Checksums); err != nil {
+		return err
+	}
+	return certain(in.Checksums)
 }

@@ -214,7 +214,7 @@ func (k *link) fail(r *Record, why error) error {
 	r.held = ""
 	to := *r
 	attempts := r.Attempts + 1
-	if errors.Is(why, errTaken) { // that is not going to change by itself
+	if errors.Is(why, errTaken) || errors.Is(why, errUncertain) { // that is not going to change by itself
 		attempts = max(attempts, stuckAfter)
 	}
 	to.Stage, to.Attempts, to.Error, to.NextTry = Found, attempts, why.Error(), k.o.Now().Add(patience(attempts))

@@ -27,6 +27,18 @@ const metFor = 30 * time.Second
 // errTaken is that the name has another content, for ever.
 var errTaken = fmt.Errorf("the catalogue's server has this name with another content, and a name never gets a second one there; rename the file: %w", backends.ErrExist)
 
+// errUncertain is that the name has a content of which nobody can tell whether it is the same: files of one size that differ in three
+// bytes may well have one adler32 (121 and 202).
+var errUncertain = fmt.Errorf("the catalogue's server has a file of this name, and no md5 of it by which it could be told to be the same; give the file another name, or its md5 to the server: %w", backends.ErrExist)
+
+// certain tells whether digests prove that two files are the same.
+func certain(c backends.Checksums) error {
+	if c.MD5 == "" && c.SHA256 == "" {
+		return errUncertain
+	}
+	return nil
+}
+
 // meet asks for the names of many records at once.
 func (k *link) meet(ctx context.Context, rs []*Record) error {
 	dids := make([]backends.DID, len(rs))
@@ -156,6 +168,9 @@ func (k *link) thereServed(ctx context.Context, r *Record, f io.ReaderAt) (bool,
 	}
 	if err := l.Info.Checksums.Match(sums); err != nil {
 		return false, fmt.Errorf("%w: %w", err, errTaken)
+	}
+	if err := certain(l.Info.Checksums); err != nil {
+		return false, err
 	}
 	for _, x := range l.Replicas {
 		if x.State == backends.Available {
