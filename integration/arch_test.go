@@ -53,6 +53,8 @@ var allowed = []struct {
 		[]string{"tarn/backends", "tarn/backends/lake", "tarn/backends/checksum", "tarn/backends/rseexpr"}, []string{"github.com/dgraph-io/badger", "golang.org/x"}},
 	{"tarn/backends/compare", "what compares storages with the catalogue stands on the lake",
 		[]string{"tarn/backends", "tarn/backends/lake", "tarn/backends/checksum"}, []string{"golang.org/x"}},
+	{"tarn/backends/index", "the index of metadata stands on contracts, and has a database of its own",
+		[]string{"tarn/backends", "tarn/backends/query"}, []string{"github.com/dgraph-io/badger"}},
 	{"tarn/backends/catalogue", "a catalogue knows contracts, and its own database",
 		[]string{"tarn/backends", "tarn/backends/query", "tarn/backends/checksum", "tarn/backends/naming"},
 		[]string{"github.com/dgraph-io/badger", "github.com/hashicorp/golang-lru", "golang.org/x", "google.golang.org/protobuf"}}, // badger's MANIFEST is protobuf
