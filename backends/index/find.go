@@ -153,7 +153,7 @@ func (a *answer) each(ctx context.Context, root backends.DID, q query.Expr, yiel
 			a.x.o.Complete(&r.info)
 		}
 		s := backends.Subject{Info: &r.info, Meta: r.meta, Flat: r.flat}
-		if !q.Match(s.Value) || !within.holds(i) {
+		if !q.Match(s.Value) || !within.holds(i) { // the former is cheaper
 			return true, nil
 		}
 		return yield(r.info), nil
@@ -162,29 +162,65 @@ func (a *answer) each(ctx context.Context, root backends.DID, q query.Expr, yiel
 	o.Prefix, o.PrefetchValues = a.e.prefix(kindPosting), false
 	it := a.txn.NewIterator(o)
 	defer it.Close()
-	p := &planner{e: a.e, it: it}
-	spans, ok := p.plan(q, a.c.DIDs)
-	if !ok {
+	var below func(int) ([]id, bool)
+	if within.root != 0 {
+		below = func(most int) ([]id, bool) { return a.below(within.root, most) }
+	}
+	p := (&planner{e: a.e, it: it}).plan(q, a.c.DIDs, below)
+	get := func(i id) (more bool, err error) {
+		item, err := a.txn.Get(a.e.record(i))
+		if err != nil {
+			return false, err
+		}
+		err = item.Value(func(b []byte) (err error) { more, err = one(i, b); return err })
+		return more, err
+	}
+	if p.all {
 		return a.all(one)
 	}
+	for _, i := range p.ids {
+		if more, err := get(i); err != nil || !more {
+			return err
+		}
+	}
 	var seen bits
-	for _, s := range spans {
+	for _, s := range p.spans {
 		for it.Seek(s.from); it.Valid() && s.holds(it.Item().Key()); it.Next() {
 			i := lastID(it.Item().Key())
 			if !seen.add(uint64(i)) {
 				continue
 			}
-			item, err := a.txn.Get(a.e.record(i))
-			if err != nil {
-				return err
-			}
-			more := false
-			if err := item.Value(func(b []byte) error { more, err = one(i, b); return err }); err != nil || !more {
+			if more, err := get(i); err != nil || !more {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// below lists what is at and below i, unless it is more than that many.
+func (a *answer) below(i id, most int) ([]id, bool) {
+	o := badger.DefaultIteratorOptions
+	o.Prefix, o.PrefetchValues = a.e.prefix(kindDown), false
+	it := a.txn.NewIterator(o)
+	defer it.Close()
+	var seen bits
+	seen.add(uint64(i))
+	list := []id{i}
+	for at := 0; at < len(list); at++ {
+		prefix := list[at].append(a.e.prefix(kindDown))
+		for it.Seek(prefix); it.ValidForPrefix(prefix); it.Next() {
+			c := lastID(it.Item().Key())
+			if !seen.add(uint64(c)) {
+				continue
+			}
+			if len(list) >= most {
+				return nil, false
+			}
+			list = append(list, c)
+		}
+	}
+	return list, true
 }
 
 // all goes through all records.

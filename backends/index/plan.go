@@ -28,14 +28,34 @@ type planner struct {
 // leastCount is up to how many candidates are counted at first.
 const leastCount = 512
 
-// plan gives spans of postings; false: there are none that are worth it, with that many DIDs.
-func (p *planner) plan(q query.Expr, dids int64) ([]span, bool) {
-	for most := leastCount; int64(most) <= max(dids/4, leastCount); most *= 8 {
-		if spans, _, ok := p.best(q, most); ok {
-			return spans, true
+// plan is where candidates are taken from.
+type plan struct {
+	spans []span // of postings
+	ids   []id   // or these: all that is below the root
+	all   bool   // or all records
+}
+
+// plan gives a way that leads to few candidates, of that many DIDs; below lists what is below the root of the query, unless it is
+// more than some, and is nil where that is all.
+func (p *planner) plan(q query.Expr, dids int64, below func(most int) ([]id, bool)) plan {
+	for most := leastCount; ; most *= 8 {
+		last := int64(most) >= dids/4
+		spans, n, ok := p.best(q, most)
+		if !ok {
+			n = most
+		}
+		if below != nil && n > 0 {
+			if ids, few := below(n); few {
+				return plan{ids: ids}
+			}
+		}
+		switch {
+		case ok:
+			return plan{spans: spans}
+		case last:
+			return plan{all: true}
 		}
 	}
-	return nil, false
 }
 
 // best gives the spans with the fewest candidates, if these are at most that many.
