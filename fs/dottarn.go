@@ -11,6 +11,7 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
+	"tarn/backends"
 	"tarn/backends/query"
 	"tarn/fs/vfs"
 )
@@ -121,7 +122,13 @@ func (t *dotTree) matches(q query.Expr) (out []*dotNode) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	seen := map[string]int{}
-	for w, err := range t.r.vfs.Find(ctx, "/", q) {
+	from := &backends.Indexed{}
+	defer func() {
+		if !from.AsOf.IsZero() {
+			t.r.log.Debug("find: from the index", "query", q.String(), "as_of", from.AsOf)
+		}
+	}()
+	for w, err := range t.r.vfs.Find(backends.WithIndex(ctx, from), "/", q) {
 		if err != nil {
 			t.r.log.Warn("find", "query", q.String(), "err", err)
 			return out

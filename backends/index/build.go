@@ -51,6 +51,9 @@ func (x *Index) build(ctx context.Context, root backends.DID, path string, progr
 	if err := db.Update(func(txn *badger.Txn) error { return txn.Set(numberKey(kindDead, c.epoch), nil) }); err != nil {
 		return nil, err
 	}
+	if x.o.Refresh != nil {
+		x.o.Refresh(root)
+	}
 	c.AsOf = x.now().UTC()
 	v := x.view(db, c, false)
 	if err := v.read(ctx, progress); err != nil {

@@ -84,7 +84,7 @@ func (x *Index) Covers(ctx context.Context) (list []Cover, bytes int64, err erro
 	return list, diskSize(x.o.Dir), nil
 }
 
-// Drop forgets the covers at and below root, the zero DID: all. It returns how many there were. Without any left the folder is removed.
+// Drop forgets the covers at and below root, the zero DID: all. It returns how many there were.
 func (x *Index) Drop(ctx context.Context, root backends.DID) (n int, err error) {
 	if !x.building.TryLock() {
 		return 0, errBuilding

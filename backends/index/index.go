@@ -49,6 +49,8 @@ type Options struct {
 	Flat bool
 	// Home is the collection that a DID is in by its name; false for one at the root of the lake. Needed where not Flat.
 	Home func(backends.DID) (backends.DID, bool)
+	// Refresh makes the catalogue ask its server anew for what is at and below a DID; nil: it remembers nothing.
+	Refresh func(backends.DID)
 	// Complete makes an Info that was stored by another process one of this; nil: it is.
 	Complete func(*backends.Info)
 	// Refuse says why what is below a DID cannot be indexed; nil: all can.

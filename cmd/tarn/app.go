@@ -106,6 +106,7 @@ func (s *session) commands() []*cli.Command {
 		s.putCommand(),
 		s.mkdirCommand(),
 		s.refreshCommand(),
+		s.indexCommand(),
 		s.metaCommand(),
 		s.undeleteCommand(),
 

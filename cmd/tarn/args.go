@@ -112,7 +112,7 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 }
 
 // defaults are the commands that are meant when what follows those above them is no command.
-var defaults = map[string]string{"replicas": "ls"}
+var defaults = map[string]string{"replicas": "ls", "index": "make"}
 
 func findFlag(flags []cli.Flag, name string) cli.Flag {
 	for _, f := range flags {

@@ -43,6 +43,7 @@ Examples:
 			&cli.BoolFlag{Name: "directories", Aliases: []string{"d"}, Usage: "directories, no files (findDirectoriesByMetadata)"},
 			&cli.BoolFlag{Name: "metadata", Aliases: []string{"m"}, Usage: "with all metadata (findFilesByMetadataDetailed)"},
 			&cli.BoolFlag{Name: "replicas", Usage: "with their places (getReplicasByMetadata)"},
+			noIndexFlag(),
 		},
 		Action: func(c *cli.Context) error {
 			if err := want(c, 1, -1); err != nil {
@@ -52,7 +53,7 @@ Examples:
 			if q == "" {
 				return usage([]string{"catalogue", "find"}, "a query is missing behind %s", root)
 			}
-			req := control.CatFindRequest{Query: q, Kind: filecat.File}
+			req := control.CatFindRequest{Query: q, Kind: filecat.File, NoIndex: c.Bool("no-index")}
 			if c.Bool("directories") {
 				req.Kind = filecat.Directory
 			}
@@ -73,6 +74,7 @@ Examples:
 func (s *session) catFind(c *cli.Context, root string, req control.CatFindRequest) error {
 	l := s.t.list("", "", "")
 	n := 0
+	var done control.CatFindReply
 	begin, end := "[", "]"
 	if req.With != "" {
 		begin, end = "{", "}"
@@ -104,14 +106,16 @@ func (s *session) catFind(c *cli.Context, root string, req control.CatFindReques
 			l.w.WriteString(": " + string(r.Value))
 		}
 		return nil
-	}, nil)
+	}, &done)
 	if s.t.json && err == nil {
 		if n == 0 {
 			l.w.WriteString(begin)
 		}
 		l.w.WriteString(end + "\n")
 	}
-	return joinEnd(err, l)
+	err = joinEnd(err, l)
+	s.noteFrom(done.FindReply)
+	return err
 }
 
 func (s *session) catValuesCommand() *cli.Command {

@@ -165,5 +165,8 @@ func (s *session) restoreTo(ctx context.Context, cfg *config.Config, file string
 	case errors.Is(err, backends.ErrExist):
 		return done, control.Fail(backends.ErrExist, "--force moves it aside and keeps it", "%v", err)
 	}
-	return done, err
+	if err != nil {
+		return done, err
+	}
+	return done, dropIndex(cfg)
 }

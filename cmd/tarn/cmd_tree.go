@@ -231,6 +231,7 @@ What DIRAC's users write is understood: wildcards * and ? behind =, the words An
 given twice, the keys SE Path FileName User Group Size GUID Status CreationDate ..., and dictionaries
 in JSON. Keys that are declared (tarn catalogue field) are compared by their type.
 In a mount the same is a directory: .tarn/find/QUERY/
+What is indexed (tarn index) answers without a walk, as of the time that is told on stderr.
 
 Examples:
    tarn find 'obs_id=5029747 and level=DL3'
@@ -239,6 +240,7 @@ Examples:
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "long", Aliases: []string{"l"}, Usage: "as ls -l"},
 			&cli.BoolFlag{Name: "print0", Aliases: []string{"0"}, Usage: "paths as they are, each ended by a NUL"},
+			noIndexFlag(),
 		},
 		Action: func(c *cli.Context) error {
 			if err := want(c, 1, -1); err != nil {
@@ -256,16 +258,19 @@ Examples:
 			if long {
 				l = s.t.list("", ">", ">", "", ">", "", "")
 			}
+			var from control.FindReply
 			err := call(c.Context, s, []string{root}, "find", func(ps []control.Text) any {
-				return control.FindRequest{Path: ps[0], Query: strings.Join(terms, " "), Locality: long}
+				return control.FindRequest{Path: ps[0], Query: strings.Join(terms, " "), Locality: long, NoIndex: c.Bool("no-index")}
 			}, func(e control.Entry) error {
 				if c.Bool("print0") && !s.t.json {
 					_, err := l.w.WriteString(string(e.Path) + "\x00")
 					return err
 				}
 				return l.add(e, s.lsRow(e, long, true)...)
-			}, nil)
-			return errors.Join(err, l.end())
+			}, &from)
+			err = errors.Join(err, l.end())
+			s.noteFrom(from)
+			return err
 		},
 	}
 }

@@ -174,7 +174,7 @@ func (s *session) openServed(ctx context.Context, cfg *config.Config, log *slog.
 	manyProcs()
 	give := s.t.now().Add(lockWait)
 	for {
-		lk, err := openLake(cfg, openOptions{Replicate: true, Ingest: true, Log: log, Now: s.t.now})
+		lk, err := openLake(cfg, openOptions{Replicate: true, Ingest: true, Reindex: true, Log: log, Now: s.t.now})
 		if !errors.Is(err, backends.ErrBusy) || s.t.now().After(give) {
 			return lk, err
 		}

@@ -98,6 +98,11 @@ func (f *fsck) run(ctx context.Context) error {
 func (f *fsck) openCatalogue(ctx context.Context) error {
 	o := catalogueOptions(f.cfg, f.s.t.now, f.s.logger())
 	o.MustExist, o.VerifyBytes = true, 1<<62
+	if f.repair { // what it changes is in no index
+		if err := dropIndex(f.cfg); err != nil {
+			return err
+		}
+	}
 	cat, err := embedded.Open(o)
 	if err == nil {
 		f.cat = cat

@@ -19,6 +19,7 @@ import (
 	"tarn/backends/checksum"
 	"tarn/backends/credential"
 	"tarn/backends/filecat"
+	"tarn/backends/index"
 	"tarn/backends/ingest"
 	"tarn/backends/lake"
 	"tarn/backends/naming"
@@ -39,6 +40,8 @@ type openOptions struct {
 	Create bool
 	// Replicate makes the copies that rules want, and deletes what nobody wants.
 	Replicate bool
+	// Reindex makes the index of metadata anew, as often as index.every says.
+	Reindex bool
 	// Ingest works on the ingests that are not paused.
 	Ingest bool
 	Log    *slog.Logger
@@ -51,6 +54,7 @@ type catalogue interface {
 	backends.Namespace
 	backends.Rules
 	backends.Places
+	backends.Importer
 }
 
 // opened is a lake of which this process holds everything.
@@ -70,6 +74,7 @@ type opened struct {
 	engine  *replication.Engine // nil without Replicate
 	files   *filecat.Catalogue
 	ingests *ingest.Set
+	index   *index.Index
 
 	noIngests error             // why these could not be opened
 	folders   map[string]string // of the disk RSEs
@@ -90,6 +95,9 @@ func openLake(cfg *config.Config, opt openOptions) (_ *opened, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := o.openIndex(); err != nil {
+		return nil, err
+	}
 	lo := lake.Options{
 		Catalogue: o.cat, Namespace: o.cat, Rules: o.cat, Places: o.cat, RSEs: rses, Algs: cfg.Checksums,
 		ReadTimeout: cfg.Reads.Failover.D(), Patience: cfg.Reads.Patience.D(), Hedge: float64(cfg.Reads.Hedge),
@@ -98,7 +106,7 @@ func openLake(cfg *config.Config, opt openOptions) (_ *opened, err error) {
 		Recall: lake.RecallOptions{PollMin: 20 * time.Millisecond, PollMax: time.Second},
 	}
 	if o.stored != nil {
-		lo.Versions, lo.Records = o.stored, o.stored
+		lo.Versions, lo.Records = o.cat.(backends.Versions), o.stored
 	} else {
 		o.lakeOfRucio(&lo)
 	}
@@ -128,6 +136,9 @@ func openLake(cfg *config.Config, opt openOptions) (_ *opened, err error) {
 	}
 	if err := o.openIngests(); err != nil {
 		return nil, err
+	}
+	if opt.Reindex {
+		o.reindex()
 	}
 	if opt.Ingest && o.ingests != nil {
 		o.runIngests()
@@ -453,7 +464,7 @@ func policyOf(p config.Policy) vfs.Policy {
 
 // service shows the lake to the commands.
 func (o *opened) service() *control.Service {
-	s := &control.Service{FS: o.fs, Lake: o.lake, Cache: o.cache, Files: o.files, Ingest: o.ingests, NoIngest: o.noIngests, Name: o.cfg.Name, Folders: o.folders, Scratch: o.cfg.Run, SetRSE: o.setRSE, Copies: o.ingestCopies, Log: o.log, Now: o.now}
+	s := &control.Service{FS: o.fs, Lake: o.lake, Cache: o.cache, Files: o.files, Index: o.index, Ingest: o.ingests, NoIngest: o.noIngests, Name: o.cfg.Name, Folders: o.folders, Scratch: o.cfg.Run, SetRSE: o.setRSE, Copies: o.ingestCopies, Log: o.log, Now: o.now}
 	if o.rucio != nil {
 		s.Remote = remote{o}
 	}

@@ -32,6 +32,7 @@ type Config struct {
 	Cache      Cache       `yaml:"cache"`       //
 	Journal    Journal     `yaml:"journal"`     //
 	Ingest     Ingest      `yaml:"ingest"`      //
+	Index      Index       `yaml:"index"`       // of metadata, which tarn index makes
 	RSEs       []RSE       `yaml:"rses"`        //
 	Scopes     []Scope     `yaml:"scopes"`      //
 	WriteRules []WriteRule `yaml:"write_rules"` // for new files; the first is served first
@@ -98,6 +99,12 @@ const (
 type Ingest struct {
 	Path     string     `yaml:"path"`     // folder of their definitions and ledgers
 	Metadata []Metadata `yaml:"metadata"` // rules that an ingest can name
+}
+
+// Index is the local index of metadata.
+type Index struct {
+	MaxAge Duration `yaml:"max_age"` // an older one does not answer; 0: it does
+	Every  Duration `yaml:"every"`   // a daemon makes what is indexed anew so often; 0: never
 }
 
 // Metadata says where the metadata of files comes from. What it leaves out is as metadata.Default has it.
@@ -353,6 +360,7 @@ func Default(base string) *Config {
 		},
 		Journal:   Journal{Path: below("journal"), Delay: Duration(time.Second), Drain: Duration(2 * time.Minute), Close: CloseLocal, Sync: Duration(time.Second)},
 		Ingest:    Ingest{Path: below("ingest")},
+		Index:     Index{MaxAge: Duration(24 * time.Hour)},
 		Transfers: Transfers{ThirdParty: 1 * MiB},
 		Checksums: []string{"adler32", "sha256"},
 		Reads:     Reads{Failover: Duration(15 * time.Second), Hedge: 4, Patience: Duration(time.Minute)},

@@ -88,6 +88,9 @@ func (c *Config) validate(bad *Error) {
 	if j.c.Reads.Hedge < 0 || j.c.Reads.Hedge == 1 {
 		j.fault("reads.hedge", "want 2 and more, or 0 (never), not %d", j.c.Reads.Hedge)
 	}
+	if e := j.c.Index.Every.D(); e != 0 && e < time.Minute {
+		j.fault("index.every", "want 0 (never) or 1m and more, not %v", j.c.Index.Every)
+	}
 	j.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	j.oneOf("log.format", c.Log.Format, "text", "json")
 	if w := c.Mount.Watchdog.D(); w != 0 && w < 100*time.Millisecond {

@@ -18,6 +18,8 @@ type CatFindRequest struct {
 	Query string       `json:"query"`
 	Kind  filecat.Kind `json:"kind,omitempty"` // file, directory; "" is both
 	With  string       `json:"with,omitempty"` // "meta": metadata, inherited ones too; "replicas"; "": nothing
+
+	NoIndex bool `json:"no_index,omitempty"` // ask the catalogue itself
 }
 
 // prepared finds the catalogue, the root, which must exist, and the query of a request.
@@ -41,6 +43,8 @@ func (s *Service) catFind(ctx context.Context, req CatFindRequest, out *stream) 
 		return nil, err
 	}
 	var c Count
+	within, reply := withIndex(ctx, req.NoIndex)
+	done := func() CatFindReply { return CatFindReply{c, reply()} }
 	result := func(in backends.Info) LFNResult {
 		c.Done++
 		if in.Type == backends.File {
@@ -50,7 +54,7 @@ func (s *Service) catFind(ctx context.Context, req CatFindRequest, out *stream) 
 	}
 	switch req.With {
 	case "meta":
-		for x, err := range fc.Detailed(ctx, root, req.Kind, e) {
+		for x, err := range fc.Detailed(within, root, req.Kind, e) {
 			if err != nil {
 				return nil, err
 			}
@@ -58,12 +62,12 @@ func (s *Service) catFind(ctx context.Context, req CatFindRequest, out *stream) 
 				return nil, err
 			}
 		}
-		return c, nil
+		return done(), nil
 	case "", "replicas":
 	default:
 		return nil, Fail(ErrUsage, "", "%q: want meta or replicas", req.With)
 	}
-	for in, err := range fc.Find(ctx, root, req.Kind, e) {
+	for in, err := range fc.Find(within, root, req.Kind, e) {
 		if err != nil {
 			return nil, err
 		}
@@ -80,7 +84,13 @@ func (s *Service) catFind(ctx context.Context, req CatFindRequest, out *stream) 
 			return nil, err
 		}
 	}
-	return c, nil
+	return done(), nil
+}
+
+// CatFindReply is how many were found, and where the answer is from.
+type CatFindReply struct {
+	Count
+	FindReply
 }
 
 // lfnOf is a name as DIRAC's users know it: a lake path that every command takes, or scope:name where the name tells none.

@@ -136,6 +136,7 @@ type FindRequest struct {
 	Path     Text   `json:"path"`
 	Query    string `json:"query"`
 	Locality bool   `json:"locality,omitempty"`
+	NoIndex  bool   `json:"no_index,omitempty"` // ask the catalogue itself
 }
 
 func (s *Service) find(ctx context.Context, req FindRequest, out *stream) (any, error) {
@@ -152,9 +153,10 @@ func (s *Service) find(ctx context.Context, req FindRequest, out *stream) (any, 
 	b := s.batch(out, req.Locality)
 	p, q, ok := filecat.Narrow(p, q)
 	if !ok {
-		return nil, nil
+		return FindReply{}, nil
 	}
-	for w, err := range s.FS.Find(ctx, p, q) {
+	within, reply := withIndex(ctx, req.NoIndex)
+	for w, err := range s.FS.Find(within, p, q) {
 		if err != nil {
 			return nil, err
 		}
@@ -162,7 +164,7 @@ func (s *Service) find(ctx context.Context, req FindRequest, out *stream) (any, 
 			return nil, err
 		}
 	}
-	return nil, b.flush(ctx)
+	return reply(), b.flush(ctx)
 }
 
 // UsageRequest asks how much stands at and below some paths. Depth is how far below

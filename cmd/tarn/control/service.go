@@ -15,6 +15,7 @@ import (
 	"tarn/backends"
 	"tarn/backends/compare"
 	"tarn/backends/filecat"
+	"tarn/backends/index"
 	"tarn/backends/ingest"
 	"tarn/backends/lake"
 	"tarn/backends/replication"
@@ -30,6 +31,7 @@ type Service struct {
 	Cache *cache.Cache
 	Files *filecat.Catalogue // fields, datasets, ancestors; nil where the catalogue keeps no side records
 
+	Index    *index.Index                                 // of metadata
 	Name     string                                       // of the lake
 	Folders  map[string]string                            // of the RSEs that are plain folders, for imports that register what lies there
 	Ingest   *ingest.Set                                  // folders that are taken in; may be nil
@@ -130,6 +132,9 @@ func (s *Service) Handler() http.Handler {
 		"rse/set":            operation(s.rseSet),
 		"rse/drain":          operation(s.rseDrain),
 		"refresh":            operation(s.refresh),
+		"index/make":         operation(s.indexMake),
+		"index/ls":           operation(s.indexList),
+		"index/rm":           operation(s.indexDrop),
 		"mkdir":              operation(s.mkdir),
 
 		"catalogue/backup": s.backup,
