@@ -8,9 +8,12 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
+
+	"tarn/backends"
 )
 
 // openDB opens the database with bounded memory. Changes are not synced one by one: they survive the process, and after the
@@ -30,7 +33,7 @@ func openDB(o Options) (db *badger.DB, err error) {
 	b.IndexCacheSize = o.Memory / 3
 	b.MetricsEnabled = false
 	b.DetectConflicts = false // whoever writes has a lock
-	b.MemTableSize = max(o.Memory/9, 1<<20)
+	b.MemTableSize = o.memtable()
 	b.NumMemtables = 2
 	b.BaseTableSize = 2 << 20
 	b.BaseLevelSize = 10 << 20
@@ -40,6 +43,23 @@ func openDB(o Options) (db *badger.DB, err error) {
 	b.NumGoroutines = 1
 	b.Logger = quietLog{o.Log}
 	return badger.Open(b)
+}
+
+// memtable is the size of one, in bytes.
+func (o Options) memtable() int64 { return max(o.Memory/9, 1<<20) }
+
+// room wants as much free space as the database may write without being asked: it waits for ever where there is none, and so would
+// whoever changes something.
+func (x *Index) room() error {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(x.o.Dir, &st); err != nil {
+		return fmt.Errorf("free space of %s: %w: %w", x.o.Dir, backends.ErrUnavailable, err)
+	}
+	floor := 10*x.o.memtable() + 20<<20
+	if free := int64(st.Bavail) * st.Bsize; free < floor {
+		return fmt.Errorf("%d MiB are free at %s, %d must stay: %w", free>>20, x.o.Dir, floor>>20, backends.ErrNoSpace)
+	}
+	return nil
 }
 
 // quietLog passes the database's own messages on at debug level.

@@ -142,6 +142,9 @@ func (x *Index) open(create bool) error {
 	if err := setUsable(x.o.Dir, false); err != nil {
 		return err
 	}
+	if err := x.room(); err != nil {
+		return err
+	}
 	db, err := openDB(x.o)
 	if err != nil {
 		return err

@@ -87,8 +87,10 @@ func (o *op) add(changes ...change) {
 	x.mu.Unlock()
 	err := error(backends.ErrClosed)
 	if db != nil {
+		err = x.room()
+	}
+	if err == nil {
 		b := db.NewWriteBatch()
-		err = nil
 		for _, c := range changes {
 			if err == nil {
 				err = b.Set(sequenceKey(kindMark, o.seq, o.n), c.encode())

@@ -68,6 +68,9 @@ func (v *view) flush() error {
 	if len(v.pending) == 0 {
 		return nil
 	}
+	if err := v.x.room(); err != nil {
+		return err
+	}
 	if v.live {
 		v.x.mu.Lock()
 		v.c.Stale = v.of.Stale
