@@ -73,7 +73,9 @@ type Index struct {
 	stop context.CancelFunc
 	wg   sync.WaitGroup
 
-	finds  sync.WaitGroup
+	finds sync.WaitGroup
+	lock  *os.File // held while the folder is this process's; of open, Build and Close
+
 	opened chan struct{} // closed when db is there, or is not
 
 	building sync.Mutex // of Build and Drop: one at a time
@@ -115,7 +117,7 @@ func Open(o Options) (*Index, error) {
 	x.ctx, x.stop = context.WithCancel(context.Background())
 	x.wg.Go(func() {
 		err := x.open(false)
-		if err != nil { // an index is made again, a wrong one never answers
+		if err != nil && x.ctx.Err() == nil { // an index is made again, a wrong one never answers
 			x.log.Warn("the index of metadata is dropped", "folder", o.Dir, "err", err)
 			x.dropFolder()
 		}
@@ -127,6 +129,12 @@ func Open(o Options) (*Index, error) {
 
 // open opens the database; with create an empty one is made.
 func (x *Index) open(create bool) error {
+	if _, err := os.Stat(x.o.Dir); !create && errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err := x.takeLock(); err != nil {
+		return err
+	}
 	if !create {
 		switch ok, err := isUsable(x.o.Dir); {
 		case errors.Is(err, os.ErrNotExist):
@@ -178,6 +186,9 @@ func (x *Index) Close() error {
 	x.db, x.covers, x.closed = nil, nil, true
 	x.mu.Unlock()
 	x.finds.Wait()
+	if x.lock != nil {
+		defer x.lock.Close()
+	}
 	if db == nil {
 		return nil
 	}

@@ -255,6 +255,23 @@ func TestBroken(t *testing.T) {
 	r.is("/", "level=DL9", false)
 }
 
+// A second process waits for the end of the first, and ends without harm before that.
+func TestTwo(t *testing.T) {
+	r := small(t)
+	r.build("/")
+	vain, err := Open(r.opt)
+	must(t, err)
+	time.Sleep(3 * lockPause)
+	must(t, vain.Close())
+	r.is("/", "level=DL3", true)
+	next, err := Open(r.opt)
+	must(t, err)
+	must(t, r.SetMeta(context.Background(), did("/s/c"), backends.Meta{"level": "DL9"}))
+	must(t, r.x.Close())
+	r.x, r.indexed = next, &indexed{next.Hooks(), below{r.cat}}
+	r.is("/", "level=DL9", true)
+}
+
 // A folder without an index costs nothing, and changes make none.
 func TestNone(t *testing.T) {
 	r := small(t)

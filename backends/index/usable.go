@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // usableName is the file that says whether the database holds all that was written to it: "closed", or since which start of
@@ -72,6 +73,39 @@ func syncDir(dir string) error {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
+}
+
+// lockPause is how long is waited between looks at a lock that another process has.
+const lockPause = 20 * time.Millisecond
+
+// takeLock waits until no other process has the folder: one that ends closes it in its time. The lock is beside the folder, which may
+// be removed.
+func (x *Index) takeLock() error {
+	if x.lock != nil {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(x.o.Dir), 0o700); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(x.o.Dir+".lock", os.O_RDWR|os.O_CREATE|syscall.O_CLOEXEC, 0o600)
+	if err != nil {
+		return err
+	}
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			x.lock = f
+			return nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			return errors.Join(err, f.Close())
+		}
+		select {
+		case <-time.After(lockPause):
+		case <-x.ctx.Done():
+			return errors.Join(x.ctx.Err(), f.Close())
+		}
+	}
 }
 
 // blocksOf is what a file takes on disk, in bytes.

@@ -125,6 +125,13 @@ func TestIndexLFN(t *testing.T) {
 	x.settled(t, backends.DID{})
 	x.same(t, roots...)
 
+	// What another client has changed below a directory is met when its metadata is set.
+	must(t, c.Remove(t.Context(), r.did("a/day/f3")))
+	add(t, c, r.file("a/day/f8", 12))
+	x.setMeta(t, r.did("a/day"), backends.Meta{"note": "m"})
+	x.settled(t, backends.DID{})
+	x.same(t, roots...)
+
 	r.Run("did", "metadata", "add", "--key", "level", "--value", "DL9", r.did("b/loose").String())
 	c.Refresh(backends.DID{})
 	_, err = x.x.Build(t.Context(), backends.DID{}, "/", nil)
