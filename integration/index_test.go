@@ -53,6 +53,8 @@ func TestIndex(t *testing.T) {
 	if got := s.sh("ls .tarn/find/level=DL4"); got != "b\n" {
 		t.Errorf(".tarn/find gives %q", got)
 	}
+	s.ok("undelete", "/ctao/dl3/moved")
+	s.foundInIndex("/ctao/dl3/moved\n", "name=moved")
 	s.kill()
 	s.ok("umount", s.mnt)
 	s.foundInIndex("/ctao/dl3/set/b\n", "level=DL4")
