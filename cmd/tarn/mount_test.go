@@ -354,6 +354,7 @@ func TestStageInTheBackground(t *testing.T) {
 	if out := m.ok("cache", "scrub"); !strings.Contains(out, "0 damaged") {
 		t.Errorf("scrub says %q", out)
 	}
+	m.ok("umount", m.point) // its supervisor would start the daemon again that the cleanup kills
 }
 
 // The foreground daemon says why it cannot start, and so does the one behind.
