@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/md5"
+	"errors"
 	"fmt"
 	"iter"
 	"maps"
@@ -33,7 +34,8 @@ type onRucio struct {
 	lake  *lake
 	rses  []string
 	files int
-	made  int // datasets so far
+	made  int      // datasets so far
+	big   []string // those of them that have as many files as was asked for
 	text  strings.Builder
 }
 
@@ -64,14 +66,20 @@ func (b *bench) rucio() (p page, err error) {
 	p = page{mark: "bench-rucio", head: fmt.Sprintf("A real Rucio server %s with PostgreSQL on this machine, with %s files; medians of %d interleaved rounds. The client is Rucio's own of that version.\n", o.version(), group(int64(o.files)), b.o.rounds)}
 	var rows []*row
 	for _, x := range []struct {
-		j    *job
+		job  func() *job // which may count on what those before it have made
 		peer string
 	}{
-		{o.register(), "a file at a time"},
-		{o.list("a dataset of %s files: ls -l, nothing known, against rucio list-files", true, "list-files"), "rucio list-files"},
-		{o.list("a dataset of %s files: ls -l again, against rucio list-content", false, "list-content"), "rucio list-content"},
+		{o.register, "a file at a time"},
+		{func() *job {
+			return o.list("a dataset of %s files: ls -l, nothing known, against rucio list-files", true, "list-files")
+		}, "rucio list-files"},
+		{func() *job {
+			return o.list("a dataset of %s files: ls -l again, against rucio list-content", false, "list-content")
+		}, "rucio list-content"},
+		{func() *job { return o.tree("nothing known", true) }, "rucio list-files"},
+		{func() *job { return o.tree("again", false) }, "rucio list-files"},
 	} {
-		r := b.measureJob(x.j, []place{{name: x.peer, bare: true}, {name: "tarn"}})
+		r := b.measureJob(x.job(), []place{{name: x.peer, bare: true}, {name: "tarn"}})
 		if err := b.ctx.Err(); err != nil {
 			return p, err
 		}
@@ -215,6 +223,7 @@ func (o *onRucio) bulk(dataset string, n int) error {
 		return err
 	}
 	_, err = o.cat.AddRule(o.b.ctx, backends.Rule{DID: d, Copies: 2, Expression: strings.Join(o.rses, "|")})
+	o.big = append(o.big, dataset)
 	return err
 }
 
@@ -231,6 +240,57 @@ func (o *onRucio) tell(what string, before map[string]int64) {
 		}
 	}
 	fmt.Fprintf(&o.text, "%s takes these requests: %s.\n\n", what, strings.Join(parts, ", "))
+}
+
+// tree is a walk over a container of as many datasets of the rows above as have some 100,000 files, by find in the mount and by a
+// command of the client.
+func (o *onRucio) tree(what string, cold bool) *job {
+	const container = "all"
+	sets := min(max(1, 100_000/o.files), len(o.big))
+	walk := func() error {
+		out, err := exec.CommandContext(o.b.ctx, "find", filepath.Join(o.lake.mnt, benchScope, container), "-type", "f").Output()
+		if n := strings.Count(string(out), "\n"); err == nil && n != sets*o.files {
+			err = fmt.Errorf("%d files are found, of %d", n, sets*o.files)
+		}
+		return err
+	}
+	return &job{name: fmt.Sprintf("find -type f over %s files in %d datasets of a container, %s, against rucio list-files", group(int64(sets*o.files)), sets, what), unit: "s", lower: true, raw: true, target: 1,
+		before: func(at place) error {
+			d := backends.DID{Scope: benchScope, Name: container}
+			if _, err := o.cat.Stat(o.b.ctx, d); errors.Is(err, backends.ErrNotExist) {
+				var in []backends.DID
+				for _, s := range o.big[:sets] {
+					in = append(in, backends.DID{Scope: benchScope, Name: s})
+				}
+				if err := o.cat.Add(o.b.ctx, backends.Info{DID: d, Type: backends.Container}, nil); err != nil {
+					return err
+				}
+				if err := o.cat.Attach(o.b.ctx, d, in...); err != nil {
+					return err
+				}
+			} else if err != nil {
+				return err
+			}
+			switch {
+			case at.bare:
+				return nil
+			case !cold:
+				return walk()
+			}
+			if err := o.lake.umount(); err != nil {
+				return err
+			}
+			return o.lake.mount()
+		},
+		run: func(at place) (float64, error) {
+			if at.bare {
+				return seconds(func() error {
+					_, err := o.srv.RunAs(filepath.Join(o.srv.Dir, "etc/rucio.cfg"), nil, "list-files", benchScope+":"+container)
+					return err
+				})
+			}
+			return seconds(walk)
+		}}
 }
 
 // list is a listing of one dataset, by the mount and by a command of the client.
