@@ -91,6 +91,9 @@ func TestRucioIngestStuck(t *testing.T) {
 	if got := g.ok("ingest", "show", "dl0"); !strings.Contains(got, "Not a directory") {
 		t.Errorf("Rucio's reason is not shown:\n%s", got)
 	}
+	if got := g.ok("rule", "explain", "/"+g.scope+"/dl0/n"); strings.Count(got, " to "+two) != 2 || !strings.Contains(got, "Not a directory") || !strings.Contains(got, "attempt") {
+		t.Errorf("the rule is explained as\n%s", got)
+	}
 	if left := f.left(); len(left) != 2 {
 		t.Errorf("left are %v", left)
 	}

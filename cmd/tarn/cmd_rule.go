@@ -211,6 +211,13 @@ func (s *session) explained(x control.RuleExplained) {
 		}
 		fmt.Fprintln(t.out)
 	}
+	for _, w := range x.Stuck {
+		from := ""
+		if w.From != "" {
+			from = " from " + w.From
+		}
+		fmt.Fprintf(t.out, "   %s to %s%s: %s, %s\n", w.DID.Quote(), w.RSE, from, plural(int(w.Attempts), "attempt", "attempts"), cmp.Or(w.Error, "no reason is told"))
+	}
 	what := count(x.Files, "file")
 	if x.Below != "" {
 		what += " at " + x.Below.Quote()

@@ -70,6 +70,23 @@ func (r remote) RSEUsage(ctx context.Context, rse string, each func(control.RSEU
 	return nil
 }
 
+// WhyStuck asks for Rucio's analysis.
+func (r remote) WhyStuck(ctx context.Context, rule backends.RuleID, most int) (out []control.StuckTransfer, err error) {
+	a, err := r.o.client.Analyse(ctx, string(rule))
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range a.Transfers {
+		if len(out) == most {
+			break
+		}
+		out = append(out, control.StuckTransfer{
+			DID: control.Text(t.Scope + ":" + t.Name), RSE: t.RSE, From: t.Source, Attempts: max(int64(t.Attempts), 0), Error: t.Error, Last: t.Last.Time,
+		})
+	}
+	return out, nil
+}
+
 // refreshOnHangUp makes SIGHUP drop what is known of a Rucio server's lake, until the function that it gives is called.
 func (o *opened) refreshOnHangUp() (stop func()) {
 	if o.rucio == nil {

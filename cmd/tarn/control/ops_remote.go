@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path"
+	"time"
 
 	"tarn/backends"
 	"tarn/backends/lake"
@@ -16,6 +17,18 @@ type Remote interface {
 	Who() string
 	// RSEUsage tells what is at the RSE, of all accounts and of the user's own, "" for each.
 	RSEUsage(ctx context.Context, rse string, each func(RSEUsage) error) error
+	// WhyStuck tells what the server says of the transfers that a STUCK rule waits for, some of them at most.
+	WhyStuck(ctx context.Context, rule backends.RuleID, most int) ([]StuckTransfer, error)
+}
+
+// StuckTransfer is one that the server has given up for now.
+type StuckTransfer struct {
+	DID      Text      `json:"did"`
+	RSE      string    `json:"rse"` // to which
+	From     string    `json:"from,omitempty"`
+	Attempts int64     `json:"attempts"`
+	Error    string    `json:"error,omitempty"`
+	Last     time.Time `json:"last,omitzero"`
 }
 
 // elsewhere refuses what the server of a catalogue does by itself; nil for a catalogue of this machine.

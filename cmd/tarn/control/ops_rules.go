@@ -218,6 +218,8 @@ type RuleExplained struct {
 	replication.Explained
 	Path  Text `json:"path,omitempty"`
 	Below Text `json:"below,omitempty"`
+	// Stuck is what a server says of the transfers that its rule waits for.
+	Stuck []StuckTransfer `json:"stuck,omitempty"`
 }
 
 // maxExplained bounds the files of an answer.
@@ -254,7 +256,13 @@ func (s *Service) ruleExplain(ctx context.Context, req RuleExplainRequest, out *
 		if err != nil {
 			return nil, fmt.Errorf("explain rule %s: %w", r.ID, err)
 		}
-		if err := out.item(RuleExplained{x, pathOf(r.DID), req.Path}); err != nil {
+		told := RuleExplained{x, pathOf(r.DID), req.Path, nil}
+		if s.Remote != nil && r.State == backends.RuleStuck {
+			if told.Stuck, err = s.Remote.WhyStuck(ctx, r.ID, req.Files); err != nil {
+				return nil, fmt.Errorf("explain rule %s: %w", r.ID, err)
+			}
+		}
+		if err := out.item(told); err != nil {
 			return nil, err
 		}
 		if req.Path == "" {
