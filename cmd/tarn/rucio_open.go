@@ -140,7 +140,10 @@ func (o *opened) openRucioRSEs(cred *credential.Source) ([]*lake.RSE, error) {
 			rse.Tape = &rucioTape{o: o, rse: r.Name, staging: x.Staging, index: tapes.index}
 			tapes.tapes[r.Name] = true
 		} else {
-			rse.Naming, _ = naming.ByName(r.Naming)
+			var known bool
+			if rse.Naming, known = naming.ByName(r.Naming); !known {
+				rse.Naming = rucio.Naming(o.client, all[r.Name], o.log)
+			}
 			rse.Bound = rse.Naming != nil
 		}
 		out = append(out, rse)

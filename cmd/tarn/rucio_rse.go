@@ -49,7 +49,9 @@ func rseOf(r rest.RSE, over config.RSE) remoteRSE {
 			}
 		}
 	}
-	out.Naming, out.Closed = namingOf(r)
+	if out.Naming = naming.Unique; r.Deterministic {
+		out.Naming = r.LFN2PFN()
+	}
 	switch {
 	case over.ReadOnly:
 		out.Closed = "the lake file says read_only"
@@ -80,18 +82,6 @@ func rseOf(r rest.RSE, over config.RSE) remoteRSE {
 }
 
 func isTrue(s string) bool { return strings.EqualFold(s, "true") || s == "1" }
-
-// namingOf is how the paths of an RSE follow from DIDs, and why nothing can be written where that is not known here.
-func namingOf(r rest.RSE) (word, closed string) {
-	if !r.Deterministic {
-		return naming.Unique, ""
-	}
-	word = r.LFN2PFN()
-	if a, ok := naming.ByName(word); !ok || a == nil {
-		return naming.Unique, fmt.Sprintf("its paths follow the algorithm %q, which tarn does not know", word)
-	}
-	return word, ""
-}
 
 // protocolOf translates one protocol; why says what keeps it from being used.
 func protocolOf(p rest.Protocol, over config.RSE) (c config.Protocol, why string) {
