@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -285,6 +286,7 @@ func TestHungMount(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer syscall.Kill(d.PID, syscall.SIGCONT)
+	allStopped(t, d.PID)
 	began := time.Now()
 	m.fails(control.CodeTemporary, []string{"has not answered", "kill -9 " + strconv.Itoa(d.PID)}, "mount", m.lake, m.point)
 	if took := time.Since(began); took > 6*deadWait {
@@ -297,6 +299,30 @@ func TestHungMount(t *testing.T) {
 	m.mount("--supervise=false")
 	if _, err := os.ReadDir(m.point); err != nil {
 		t.Error(err)
+	}
+}
+
+// allStopped waits until no thread of a process runs any more.
+func allStopped(t *testing.T, pid int) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		running := 0
+		for _, f := range stats {
+			b, err := os.ReadFile(f)
+			if err == nil && !strings.Contains(string(b[strings.LastIndexByte(string(b), ')')+1:]), " T ") {
+				running++
+			}
+		}
+		if running == 0 && len(stats) > 0 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d of %d threads still run", running, len(stats))
+		}
 	}
 }
 
