@@ -251,6 +251,18 @@ type RuleStatus struct {
 	Created time.Time `json:"created"`
 }
 
+// lastsFor is how much sooner than it was asked to a rule may end: its server reckons by another clock.
+const lastsFor = 10 * time.Minute
+
+// Lasts tells whether a rule holds its copies until the one that is wanted would let them go. One that was deleted may be there for some
+// time yet, with an end: for an hour in Rucio.
+func (r Rule) Lasts(want Rule, now time.Time) bool {
+	if r.Expires.IsZero() {
+		return true
+	}
+	return !want.Expires.IsZero() && r.Expires.After(now) && !r.Expires.Before(want.Expires.Add(-lastsFor))
+}
+
 // Past is a content or a whole file that was replaced or removed and whose grace
 // period has not ended: it can be undeleted, or purged once Until has passed.
 type Past struct {

@@ -107,9 +107,14 @@ func (c *Catalogue) Held(ctx context.Context, dir backends.DID, rules []backends
 		return nil, edge("rules of", on, err)
 	}
 	for i, r := range rules {
+		mine := false
 		for _, x := range all {
-			if x.Copies == r.Copies && x.Expression == r.Expression && (out[i].ID == "" || x.Account == account) {
-				out[i].RuleStatus = status(x)
+			if x.Copies != r.Copies || x.Expression != r.Expression {
+				continue
+			}
+			s, own := status(x), x.Account == account
+			if has, lasts := out[i].Lasts(r, c.now()), s.Lasts(r, c.now()); out[i].ID == "" || lasts && !has || lasts == has && own && !mine {
+				out[i].RuleStatus, mine = s, own
 			}
 		}
 		if out[i].ID == "" || len(want) == 0 {

@@ -1,0 +1,62 @@
+package ingest
+
+import (
+	"errors"
+	"log/slog"
+	"testing"
+	"time"
+
+	"tarn/backends"
+)
+
+// served is a link whose catalogue's server is what a test says, and a record that it has sent to A.
+func (r *rig) served(rules ...backends.Rule) (*link, *Record) {
+	r.t.Helper()
+	d := r.definition("A")
+	d.Rules = rules
+	k, err := newLink(Options{Lake: r.lake, Now: time.Now, Log: slog.New(slog.DiscardHandler), Workers: 2}, d, nil)
+	r.must(err)
+	rec := &Record{Path: "run1.fits", DID: k.did("run1.fits"), Size: 5, RSE: "A", PFN: "run1.fits", VerifiedAt: time.Now()}
+	rec.Checksums = backends.Checksums{MD5: "5d41402abc4b2a76b9719d911017c592", Adler32: "062c0215"} // of hello
+	return k, rec
+}
+
+// seen is a sight of a record with its copy at A, which one rule holds.
+func (k *link) seen(r *Record, held backends.RuleStatus) sight {
+	in := backends.Info{DID: r.DID, Type: backends.File, Size: r.Size, Checksums: r.Checksums}
+	return sight{
+		looks: map[backends.DID]backends.Look{r.DID: {Info: in, Replicas: []backends.Replica{{RSE: r.RSE, PFN: r.PFN, State: backends.Available}}}},
+		held:  map[backends.DID][]backends.Held{k.home(r): {{RuleStatus: held, At: map[backends.DID][]string{r.DID: {r.RSE}}}}},
+		asked: map[backends.DID]bool{r.DID: true},
+		at:    k.clock(),
+	}
+}
+
+// A file is not safe by a rule that ends before the one that was asked for: one that somebody deleted, or made for a while, is there until then.
+func TestServedRuleThatEnds(t *testing.T) {
+	r := newRig(t)
+	in := func(d time.Duration) time.Time { return time.Now().Add(d) }
+	for _, c := range []struct {
+		name        string
+		want, found time.Time
+		safe        bool
+	}{
+		{"both for ever", time.Time{}, time.Time{}, true},
+		{"it was deleted", time.Time{}, in(time.Hour), false},
+		{"it ends later", in(time.Hour), in(2 * time.Hour), true},
+		{"by another clock", in(time.Hour), in(time.Hour - time.Minute), true},
+		{"it never ends", in(time.Hour), time.Time{}, true},
+		{"deleted before its time", in(30 * 24 * time.Hour), in(time.Hour), false},
+		{"ended, and not taken away yet", in(-time.Minute), in(-time.Minute), false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			rule := backends.Rule{Copies: 1, Expression: "A", Expires: c.want}
+			k, rec := r.served(rule)
+			rule.Expires = c.found
+			_, err := k.proveServed(rec, k.seen(rec, backends.RuleStatus{ID: "1", Rule: rule, State: backends.RuleOK}))
+			if (err == nil) != c.safe || err != nil && !errors.Is(err, errUnsafe) {
+				t.Errorf("want safe: %t, got %v", c.safe, err)
+			}
+		})
+	}
+}
