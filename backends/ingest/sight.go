@@ -145,11 +145,22 @@ type doubt struct {
 // maxDoubts bounds Link.doubts.
 const maxDoubts = 10_000
 
-// certify proves each of the copies of a file, as far as that can be done from here. errUnsafe for one that is not proved, now or ever.
+// certify proves each of the copies of a file, as far as that can be done from here. errUnsafe for one that is not proved, now or ever. Where
+// a path follows from the name somebody else, who sent a file of this name at the same time, may have written there after us: the storage is
+// asked of the copy that was sent, too, when the server has the name as ours.
 func (k *link) certify(ctx context.Context, r *Record, in backends.Info, copies []Copy) error {
-	for i := range copies {
+	sent := func(c Copy) bool { return c.RSE == r.RSE && c.PFN == r.PFN }
+	var order, last []int // that one last, and so once
+	for i, c := range copies {
+		if sent(c) {
+			last = append(last, i)
+		} else {
+			order = append(order, i)
+		}
+	}
+	for _, i := range append(order, last...) {
 		c := &copies[i]
-		if c.RSE == r.RSE && c.PFN == r.PFN {
+		if rse, ok := k.lake.RSE(c.RSE); sent(*c) && !(ok && rse.Bound) {
 			c.Proof, c.Verified = ProofSent, r.VerifiedAt
 			continue
 		}
@@ -166,6 +177,8 @@ func (k *link) certify(ctx context.Context, r *Record, in backends.Info, copies 
 		}
 		asked, err := k.ask(ctx, r, *c)
 		switch {
+		case err == nil && sent(*c):
+			c.Proof, c.Verified = ProofSent, r.VerifiedAt
 		case err == nil && asked:
 			c.Proof, c.Verified = ProofStorage, k.o.Now()
 		case err == nil:

@@ -3,6 +3,8 @@ package ingest
 import (
 	"errors"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -58,5 +60,27 @@ func TestServedRuleThatEnds(t *testing.T) {
 				t.Errorf("want safe: %t, got %v", c.safe, err)
 			}
 		})
+	}
+}
+
+// Two nodes that send a file of one name at the same time write to one path where that follows from the name: the one whose content the
+// server has is not safe when the other one's lies there.
+func TestServedOverwrittenByAnother(t *testing.T) {
+	r := newRig(t)
+	rule := backends.Rule{Copies: 1, Expression: "A"}
+	k, rec := r.served(rule)
+	rse, _ := r.lake.RSE("A")
+	rse.Bound = true
+	for text, safe := range map[string]bool{"hello": true, "jello": false, "": false} {
+		r.must(os.WriteFile(filepath.Join(r.base, "A", rec.PFN), []byte(text), 0o644))
+		clear(k.doubts)
+		s := k.seen(rec, backends.RuleStatus{ID: "1", Rule: rule, State: backends.RuleOK})
+		copies, errs := k.certifyAll(t.Context(), []*Record{rec}, s)
+		if (errs[0] == nil) != safe || errs[0] != nil && !errors.Is(errs[0], errUnsafe) {
+			t.Errorf("%q lies there: %v", text, errs[0])
+		}
+		if safe && (len(copies[0]) != 1 || copies[0][0].Proof != ProofSent) {
+			t.Errorf("%q lies there: %+v", text, copies[0])
+		}
 	}
 }
