@@ -146,7 +146,8 @@ func (k *link) placeServed(ctx context.Context, rs []*Record) (out []*Record, er
 
 // thereServed tells whether the server has this content under the name, with a copy. Another content is errTaken.
 func (k *link) thereServed(ctx context.Context, r *Record, f io.ReaderAt) (bool, error) {
-	if r.met == nil || k.clock().Sub(r.met.at) > metFor {
+	again := r.met != nil && !r.met.is && r.tries && r.PFN != "" // it may have written there: that is asked of it alone, since a long answer may lack some
+	if r.met == nil || again || k.clock().Sub(r.met.at) > metFor {
 		if err := k.meet(ctx, []*Record{r}); err != nil {
 			return false, err
 		}

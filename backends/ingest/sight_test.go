@@ -1,10 +1,12 @@
 package ingest
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -82,5 +84,28 @@ func TestServedOverwrittenByAnother(t *testing.T) {
 		if safe && (len(copies[0]) != 1 || copies[0][0].Proof != ProofSent) {
 			t.Errorf("%q lies there: %+v", text, copies[0])
 		}
+	}
+}
+
+// asked is a server that has one file.
+type asked struct {
+	backends.Served
+	has map[backends.DID]backends.Look
+}
+
+// Look gives that.
+func (s asked) Look(context.Context, []backends.DID) (map[backends.DID]backends.Look, error) {
+	return s.has, nil
+}
+
+// A file that is tried again at its path is not sent there because an answer about many left it out: somebody else's may be on record there.
+func TestServedIsLookedAtBeforeItIsTriedAgain(t *testing.T) {
+	r := newRig(t)
+	k, rec := r.served(backends.Rule{Copies: 1, Expression: "A"})
+	rec.tries, rec.met = true, &met{at: k.clock()}
+	other := backends.Info{DID: rec.DID, Type: backends.File, Size: rec.Size + 1, Checksums: backends.Checksums{MD5: "00000000000000000000000000000000"}}
+	k.server = asked{has: map[backends.DID]backends.Look{rec.DID: {Info: other}}}
+	if there, err := k.there(t.Context(), rec, strings.NewReader("hello")); there || !errors.Is(err, errTaken) {
+		t.Errorf("want that the name is taken, got %t, %v", there, err)
 	}
 }
