@@ -223,7 +223,7 @@ func (u *unsent) grow(size int64) error {
 	if need <= 0 {
 		return nil
 	}
-	if err := u.fs.withinQuota(need); err != nil {
+	if err := u.fs.withinQuota(need - u.replaces()); err != nil {
 		return err
 	}
 	if size > step {
@@ -236,6 +236,22 @@ func (u *unsent) grow(size int64) error {
 	u.reserved += need
 	u.mu.Unlock()
 	return nil
+}
+
+// replaces is what is reserved for older contents that go when this one is sealed.
+func (u *unsent) replaces() (n int64) {
+	for {
+		u.mu.Lock()
+		prev := u.prev
+		u.mu.Unlock()
+		if prev == nil {
+			return n
+		}
+		u = prev
+		u.mu.Lock()
+		n += u.reserved
+		u.mu.Unlock()
+	}
 }
 
 // write stores p at off.
@@ -396,8 +412,14 @@ func (u *unsent) seal(fast bool) error {
 	u.state, u.sums, u.sealed, u.known = r.State, sumsOf(r), r.Size, !r.SumsLate
 	prev := u.prev
 	u.prev, u.why = nil, ""
+	over := int64(0)
+	if !u.dirty && u.pending == 0 { // whoever writes from now on reserves again
+		over = max(0, u.reserved-r.Size)
+		u.reserved -= over
+	}
 	u.changedLocked()
 	u.mu.Unlock()
+	u.fs.cache.ReleaseUnsent(over)
 	if prev != nil {
 		u.fs.drop(prev)
 	}
