@@ -8,6 +8,7 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -43,6 +44,7 @@ type link struct {
 	folder  *folder        // while it runs
 	watcher *watch.Watcher // while it runs
 	wakes   [3]chan struct{}
+	rules   atomic.Bool // a catalogue that is Served is asked again for the rules of the registered files
 
 	inbox inbox
 

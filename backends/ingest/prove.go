@@ -209,8 +209,10 @@ func (k *link) proveAll(ctx context.Context, all bool) (n int, err error) {
 		k.mu.Unlock()
 	}()
 	some := proved
+	ask := false
 	if k.server != nil {
 		some = provedServed
+		ask = k.rules.Swap(false)
 	}
 	for {
 		rs, last, err := k.ledger.next(pending, after, some)
@@ -218,6 +220,11 @@ func (k *link) proveAll(ctx context.Context, all bool) (n int, err error) {
 			return n, err
 		}
 		after = last
+		if ask {
+			if err := k.server.Ask(ctx, k.homes(rs), k.d.Rules); err != nil {
+				return n, fmt.Errorf("ask again for the rules of %d files: %w", len(rs), err)
+			}
+		}
 		m, why, err := k.proveSome(ctx, rs)
 		for _, w := range why {
 			if w.stalled {
@@ -227,7 +234,7 @@ func (k *link) proveAll(ctx context.Context, all bool) (n int, err error) {
 		if reasons = append(reasons, why...); len(reasons) > 100 {
 			reasons = reasons[:100]
 		}
-		if n += m; err != nil || m == 0 && !all {
+		if n += m; err != nil || m == 0 && !all && !ask {
 			return n, err
 		}
 	}

@@ -35,6 +35,7 @@ func (k *link) retry(paths []string) (n int, err error) {
 		clear(k.gates)
 		clear(k.choices)
 		k.mu.Unlock()
+		k.rules.Store(true) // one of them may have been deleted
 		k.kick(wakeSender)
 		k.kick(wakeProver)
 		k.kick(wakeRemover)

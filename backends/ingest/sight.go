@@ -94,11 +94,11 @@ func (k *link) proveServed(r *Record, s sight) (out []Copy, err error) {
 	held := s.held[k.home(r)]
 	for i, rule := range k.d.Rules {
 		if i >= len(held) || held[i].ID == "" {
-			return nil, fmt.Errorf("%w: the rule for %d copies on %q is not there, or not any more", errUnsafe, rule.Copies, rule.Expression)
+			return nil, fmt.Errorf("%w: the rule for %d copies on %q is not there, or not any more; a retry asks for it again", errUnsafe, rule.Copies, rule.Expression)
 		}
 		h, n := held[i], 0
 		if !h.Lasts(rule, k.o.Now()) {
-			return nil, fmt.Errorf("%w: rule %s for %d copies on %q lets them go at %s; if they are to stay, let it last longer, or, when it has ended, ask for a new one: %w",
+			return nil, fmt.Errorf("%w: rule %s for %d copies on %q lets them go at %s; if they are to stay, let it last longer, or, when it has ended, retry, which asks for a new one: %w",
 				errUnsafe, h.ID, rule.Copies, rule.Expression, h.Expires.Format(time.RFC3339), errStalled)
 		}
 		for _, x := range l.Replicas {

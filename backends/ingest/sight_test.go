@@ -87,14 +87,35 @@ func TestServedOverwrittenByAnother(t *testing.T) {
 	}
 }
 
-// asked is a server that has one file.
+// asked is a server that has some files.
 type asked struct {
 	backends.Served
-	has map[backends.DID]backends.Look
+	has   map[backends.DID]backends.Look
+	rules bool // there are some
+}
+
+// Ask makes them.
+func (s *asked) Ask(context.Context, []backends.DID, []backends.Rule) error {
+	s.rules = true
+	return nil
+}
+
+// Held tells of them.
+func (s *asked) Held(_ context.Context, _ backends.DID, rules []backends.Rule, want map[backends.DID]bool) ([]backends.Held, error) {
+	out := make([]backends.Held, len(rules))
+	for i := range out {
+		if s.rules {
+			out[i] = backends.Held{RuleStatus: backends.RuleStatus{ID: "1", Rule: rules[i], State: backends.RuleOK}, At: map[backends.DID][]string{}}
+			for d := range want {
+				out[i].At[d] = []string{"A"}
+			}
+		}
+	}
+	return out, nil
 }
 
 // Look gives that.
-func (s asked) Look(context.Context, []backends.DID) (map[backends.DID]backends.Look, error) {
+func (s *asked) Look(context.Context, []backends.DID) (map[backends.DID]backends.Look, error) {
 	return s.has, nil
 }
 
@@ -104,8 +125,29 @@ func TestServedIsLookedAtBeforeItIsTriedAgain(t *testing.T) {
 	k, rec := r.served(backends.Rule{Copies: 1, Expression: "A"})
 	rec.tries, rec.met = true, &met{at: k.clock()}
 	other := backends.Info{DID: rec.DID, Type: backends.File, Size: rec.Size + 1, Checksums: backends.Checksums{MD5: "00000000000000000000000000000000"}}
-	k.server = asked{has: map[backends.DID]backends.Look{rec.DID: {Info: other}}}
+	k.server = &asked{has: map[backends.DID]backends.Look{rec.DID: {Info: other}}}
 	if there, err := k.there(t.Context(), rec, strings.NewReader("hello")); there || !errors.Is(err, errTaken) {
 		t.Errorf("want that the name is taken, got %t, %v", there, err)
 	}
+}
+
+// A file that waits for a rule that somebody deleted goes on when it is told to.
+func TestServedRetryAsksForRules(t *testing.T) {
+	r := newRig(t)
+	k, rec := r.served(backends.Rule{Copies: 1, Expression: "A"})
+	k.ledger = newLedger(t, t.TempDir())
+	r.must(os.WriteFile(filepath.Join(r.base, "A", rec.PFN), []byte("hello"), 0o644))
+	k.server = &asked{has: k.seen(rec, backends.RuleStatus{}).looks}
+	rec.Stage, rec.FoundAt = Registered, time.Now()
+	r.must(k.ledger.commit(&change{path: rec.Path, to: rec}))
+	pass := func(want int) {
+		t.Helper()
+		if n, err := k.proveAll(t.Context(), false); err != nil || n != want {
+			t.Errorf("%d files became safe, want %d: %v", n, want, err)
+		}
+	}
+	pass(0)
+	_, err := k.retry([]string{rec.Path})
+	r.must(err)
+	pass(1)
 }

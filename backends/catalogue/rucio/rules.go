@@ -63,13 +63,17 @@ func (c *Catalogue) AddRule(ctx context.Context, r backends.Rule) (backends.Rule
 	return id, edge("add rule on", on, err)
 }
 
+func ruleKey(on backends.DID, account string, r backends.Rule) string {
+	return fmt.Sprintf("%s\x00%s\x00%s\x00%d", on, account, r.Expression, r.Copies)
+}
+
 // ensure asks for a rule on a collection, or a file that is in none; with no lifetime it is for ever.
 func (c *Catalogue) ensure(ctx context.Context, on backends.DID, r backends.Rule, life time.Duration) (backends.RuleID, error) {
 	account := r.Account
 	if account == "" {
 		account, _ = c.c.Account()
 	}
-	key := fmt.Sprintf("%s\x00%s\x00%s\x00%d", on, account, r.Expression, r.Copies)
+	key := ruleKey(on, account, r)
 	if r, ok := c.ruled.Get(key); ok && c.now().Sub(r.asked) < ruledFor {
 		return r.id, nil
 	}

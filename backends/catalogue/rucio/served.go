@@ -117,6 +117,9 @@ func (c *Catalogue) Held(ctx context.Context, dir backends.DID, rules []backends
 				out[i].RuleStatus, mine = s, own
 			}
 		}
+		if out[i].ID == "" { // whoever asks for it again is to get a new one
+			c.ruled.Remove(ruleKey(on, account, r))
+		}
 		if out[i].ID == "" || len(want) == 0 {
 			continue
 		}

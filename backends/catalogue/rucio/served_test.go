@@ -43,3 +43,29 @@ func TestHeldByRuleThatEnds(t *testing.T) {
 		t.Error("that of another account, which has no end, is not told")
 	}
 }
+
+// A rule that was taken away is made again for whoever asks after it was missed.
+func TestAskForARuleThatIsGone(t *testing.T) {
+	r := newRig(t, servertest.RucioOptions{})
+	c := r.lfn(t, Options{})
+	mkdir(t, c, r.did("d"), backends.Dataset)
+	want := []backends.Rule{{Copies: 1, Expression: r.disk}}
+	dirs := []backends.DID{r.did("d")}
+	id := func() backends.RuleID {
+		t.Helper()
+		held, err := c.Held(t.Context(), dirs[0], want, nil)
+		must(t, err)
+		return held[0].ID
+	}
+	must(t, c.Ask(t.Context(), dirs, want))
+	first := id()
+	r.Do("PUT", "/rules/"+string(first), map[string]any{"options": map[string]any{"lifetime": -3600}})
+	r.Daemons("cleaner")
+	if x := id(); x != "" {
+		t.Fatalf("rule %s is there", x)
+	}
+	must(t, c.Ask(t.Context(), dirs, want))
+	if x := id(); x == "" || x == first {
+		t.Errorf("rule %q is there; the first one was %s", x, first)
+	}
+}
