@@ -179,7 +179,7 @@ func (x *Index) step() (more bool, err error) {
 	x.applying.Lock()
 	defer x.applying.Unlock()
 	x.mu.Lock()
-	db, behind := x.db, x.behind
+	db := x.db
 	covers := append([]*cover(nil), x.covers...)
 	if x.broken {
 		db = nil
@@ -195,6 +195,9 @@ func (x *Index) step() (more bool, err error) {
 	if len(keys) == 0 {
 		return x.clean(db)
 	}
+	x.mu.Lock()
+	behind := x.behind // after the changes: what is begun to be read later than this finds them made
+	x.mu.Unlock()
 	for _, c := range covers {
 		if c.Stale == "" {
 			if err := x.look(db, c, changes); err != nil {
@@ -276,6 +279,7 @@ func (x *Index) marks(db *badger.DB, kind byte, most int) (keys [][]byte, change
 	for seq := range x.ops {
 		busy[seq] = true
 	}
+	last := x.seq // what begins from here on is under way, too
 	x.mu.Unlock()
 	err = db.View(func(txn *badger.Txn) error {
 		o := badger.DefaultIteratorOptions
@@ -284,6 +288,9 @@ func (x *Index) marks(db *badger.DB, kind byte, most int) (keys [][]byte, change
 		defer it.Close()
 		for it.Rewind(); it.Valid() && len(keys) < most; {
 			k := it.Item().KeyCopy(nil)
+			if kind == kindMark && sequenceOf(k) > last {
+				break
+			}
 			if kind == kindMark && busy[sequenceOf(k)] {
 				it.Seek(sequenceKey(kind, sequenceOf(k)+1, 0))
 				continue
