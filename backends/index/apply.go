@@ -39,6 +39,10 @@ func (a *applier) one(c change) error {
 		if x.o.Flat || x.o.Metas != nil && !c.sure { // a server's steps are not one transaction
 			return a.placeAnew(c.did)
 		}
+		if c.did == a.c.Root {
+			_, err := a.belongs(c.did)
+			return errors.Join(err, a.later(c.did))
+		}
 		if up, ok := x.o.Home(c.did); ok {
 			if err := a.linkTo(up, c.did); err != nil {
 				return err
@@ -50,7 +54,7 @@ func (a *applier) one(c change) error {
 	case wasMeta:
 		return a.inherited(c.did)
 	case wasScope:
-		if a.c.Root.IsZero() {
+		if a.c.Root.IsZero() || c.did == a.c.Root {
 			i, _, err := a.ensure(c.did)
 			if err != nil {
 				return err
@@ -125,7 +129,7 @@ func (a *applier) goneWith(d, top backends.DID) error {
 
 // linkTo puts a DID into a collection, if that is in the cover.
 func (a *applier) linkTo(parent, d backends.DID) error {
-	p, err := a.idOf(parent)
+	p, err := a.belongs(parent)
 	if err != nil || p == 0 {
 		return err
 	}
@@ -135,6 +139,29 @@ func (a *applier) linkTo(parent, d backends.DID) error {
 	}
 	a.link(p, i)
 	return nil
+}
+
+// belongs finds a collection, or gives one that is in the cover by its name an id and describes it: the change that made it may not
+// have ended yet. 0 when it is not in the cover.
+func (a *applier) belongs(d backends.DID) (i id, err error) {
+	if i, err = a.idOf(d); err != nil || i != 0 || a.x.o.Flat || d.IsZero() {
+		return i, err
+	}
+	p := id(0)
+	if d != a.c.Root {
+		up, ok := a.x.o.Home(d)
+		if !ok {
+			return 0, nil
+		}
+		if p, err = a.belongs(up); err != nil || p == 0 {
+			return 0, err
+		}
+	}
+	if i, _, err = a.ensure(d); err != nil {
+		return 0, err
+	}
+	a.link(p, i)
+	return i, a.later(d)
 }
 
 // placeAnew asks in which collections a DID is, for catalogues whose names do not tell.

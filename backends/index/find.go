@@ -50,7 +50,7 @@ func (x *Index) answerFor(ctx context.Context, root backends.DID) (a *answer, wh
 		if !covered && root.IsZero() {
 			continue
 		}
-		if !covered || c.Root.IsZero() && !root.IsZero() {
+		if !root.IsZero() { // the cover's own root may have gone
 			i, err := idIn(txn, c.epoch, root)
 			if err != nil {
 				txn.Discard()

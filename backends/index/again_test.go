@@ -1,0 +1,51 @@
+package index
+
+import (
+	"context"
+	"testing"
+
+	"tarn/backends"
+)
+
+// What a cover is of can be removed and made again.
+func TestRootMadeAgain(t *testing.T) {
+	ctx := context.Background()
+	r := small(t)
+	r.build("/s/c")
+	must(t, r.Remove(ctx, did("/s/c/h")))
+	must(t, r.Remove(ctx, did("/s/c")))
+	r.is("/s", "level=DL3", false)
+	r.dir("/s/c", nil)
+	r.file("/s/c/i", 4, backends.Meta{"level": "DL3"})
+	r.is("/s/c", "level=DL3", true)
+}
+
+// Nor does an index answer of what came in the place of its root with a directory above it.
+func TestRootRenamedInto(t *testing.T) {
+	ctx := context.Background()
+	r := small(t)
+	r.build("/s/a/b")
+	for _, p := range []string{"/s/a/b/f", "/s/a/b/g", "/s/a/b", "/s/a"} {
+		must(t, r.Remove(ctx, did(p)))
+	}
+	r.dir("/s/n", nil)
+	r.dir("/s/n/b", nil)
+	r.file("/s/n/b/f", 4, backends.Meta{"level": "DL3"})
+	must(t, r.Rename(ctx, did("/s/n"), did("/s/a")))
+	r.is("/s/a/b", "level=DL3", false)
+}
+
+// Changes are looked at when they have ended: that of a file perhaps before that of its directory.
+func TestFileBeforeItsDirectory(t *testing.T) {
+	r := small(t)
+	r.build("/")
+	o := r.x.begin(change{what: wasPut, did: did("/s/new")}, change{what: wasPut, did: did("/s/new/sub")})
+	for _, p := range []string{"/s/new", "/s/new/sub"} {
+		must(t, r.cat.Add(context.Background(), backends.Info{DID: did(p), Type: backends.Container, Mode: 0o755}, backends.Meta{"level": "DL7"}))
+	}
+	r.file("/s/new/sub/f", 4, nil)
+	r.is("/s/c", "level=DL3", true) // it has been looked at
+	o.end(nil)
+	r.is("/", "level=DL7", true)
+	r.is("/s/new", "name=f", true)
+}
