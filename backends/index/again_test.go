@@ -49,3 +49,28 @@ func TestFileBeforeItsDirectory(t *testing.T) {
 	r.is("/", "level=DL7", true)
 	r.is("/s/new", "name=f", true)
 }
+
+// What is brought back is in the collections again that it was attached to, and with it the directory it was in.
+func TestBroughtBack(t *testing.T) {
+	ctx := context.Background()
+	r := small(t)
+	must(t, r.Add(ctx, backends.Info{DID: did("/s/set"), Type: backends.Dataset, Mode: 0o755}, nil))
+	must(t, r.Attach(ctx, did("/s/set"), did("/s/c/h")))
+	must(t, r.PutReplica(ctx, did("/s/c/h"), fileInfo("/s/c/h", 3).Generation, backends.Replica{RSE: "DISK", PFN: "h", State: backends.Available}))
+	r.build("/")
+	must(t, r.Remove(ctx, did("/s/c/h")))
+	must(t, r.Remove(ctx, did("/s/c")))
+	r.is("/s/set", "level=DL3", true)
+	n := 0
+	for p, err := range r.cat.Pasts(ctx, did("/s/c/h")) {
+		must(t, err)
+		must(t, r.Again(p.Info.DID, func() error { return r.cat.Undelete(ctx, p.Handle) }))
+		n++
+	}
+	if n != 1 {
+		t.Fatalf("%d are kept", n)
+	}
+	r.is("/s/set", "level=DL3", true)
+	r.is("/s/c", "level=DL3", true)
+	r.is("/", "name=c", true)
+}

@@ -49,11 +49,25 @@ func (a *applier) one(c change) error {
 			}
 		}
 		return a.later(c.did)
+	case wasBack:
+		if up, ok := a.x.homeOf(c.did); ok {
+			if _, err := a.belongs(up); err != nil {
+				return err
+			}
+		}
+		return a.placeAnew(c.did)
 	case wasSet:
 		return a.later(c.did)
 	case wasMeta:
 		return a.inherited(c.did)
 	case wasScope:
+		if x.o.Refuse != nil && (a.c.Root.IsZero() || a.c.Root.Scope == c.did.Scope) {
+			if err := x.o.Refuse(a.ctx, a.c.Root); errors.Is(err, backends.ErrNotSupported) {
+				return &staleError{err.Error()}
+			} else if err != nil {
+				return err
+			}
+		}
 		if a.c.Root.IsZero() || c.did == a.c.Root {
 			i, _, err := a.ensure(c.did)
 			if err != nil {
@@ -150,7 +164,7 @@ func (a *applier) belongs(d backends.DID) (i id, err error) {
 	p := id(0)
 	if d != a.c.Root {
 		up, ok := a.x.o.Home(d)
-		if !ok {
+		if !ok || len(up.Name) >= len(d.Name) { // names that are no paths have no end
 			return 0, nil
 		}
 		if p, err = a.belongs(up); err != nil || p == 0 {

@@ -123,8 +123,8 @@ func (x *Index) below(d, top backends.DID, above []backends.DID) bool {
 	if x.o.Flat {
 		return slices.Contains(above, top)
 	}
-	for up, ok := x.o.Home(d); ok; up, ok = x.o.Home(up) {
-		if up == top {
+	for up, ok := x.o.Home(d); ok && len(up.Name) < len(d.Name); up, ok = x.o.Home(d) { // names that are no paths have no end
+		if d = up; d == top {
 			return true
 		}
 	}

@@ -163,7 +163,7 @@ func (h Hooks) Update(ctx context.Context, d backends.DID, c backends.Change) er
 	return h.change(func() error { return h.x.o.Catalogue.Update(ctx, d, c) }, change{what: wasSet, did: d})
 }
 
-// Again lets d be looked at when f has changed something of it that no method here has.
+// Again lets d be looked at when f has brought it back.
 func (h Hooks) Again(d backends.DID, f func() error) error {
-	return h.change(f, append(h.above(d), change{what: wasPut, did: d})...)
+	return h.change(f, append(h.above(d), change{what: wasBack, did: d})...)
 }

@@ -53,7 +53,7 @@ type Options struct {
 	Refresh func(backends.DID)
 	// Complete makes an Info that was stored by another process one of this; nil: it is.
 	Complete func(*backends.Info)
-	// Refuse says why what is below a DID cannot be indexed; nil: all can.
+	// Refuse says why what is below a DID cannot be indexed (ErrNotSupported); nil: all can. It is asked again when a scope is added.
 	Refuse func(ctx context.Context, root backends.DID) error
 
 	// MaxAge is how old a cover may be to answer; 0: as old as it likes.

@@ -23,6 +23,7 @@ const (
 	wasIn      = 'a' // DID was attached to With
 	wasOut     = 'o' // DID was detached from With
 	wasRenamed = 'r' // DID is With now
+	wasBack    = 'b' // DID was brought back, with what it was in and was attached to
 )
 
 // change is one thing to be looked at after something was changed. Looking twice does no harm.
