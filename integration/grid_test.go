@@ -513,3 +513,30 @@ trap - EXIT
 	}
 	g.nothing(g.pids())
 }
+
+// TestSeveralLakesThroughALink: the kernel knows a mount by the path without symbolic links, and so do the processes.
+func TestSeveralLakesThroughALink(t *testing.T) {
+	g := newGrid(bareSite(t), "")
+	link := filepath.Join(t.TempDir(), "link")
+	must(t, os.Symlink(filepath.Dir(g.mnt), link))
+	point := filepath.Join(link, filepath.Base(g.mnt))
+	g.ok("mount", g.file, point)
+	g.shows("A")
+	g.sh("echo x > A/ctao/f")
+	if out := g.ok("stat", filepath.Join(point, "A/ctao/f")); !strings.Contains(out, "/ctao/f") {
+		t.Errorf("stat: %s", out)
+	}
+	if out := g.ok("status", point); strings.Count(out, "mounted for") != 2 || strings.Contains(out, "died") {
+		t.Errorf("status: %s", out)
+	}
+	// The daemon of a lake dies: it comes again at the same place.
+	daemon, _ := g.processes("A")
+	signalTo(t, daemon, syscall.SIGKILL)
+	g.gone(daemon)
+	g.shows("A")
+	pids := g.pids()
+	if out := g.ok("umount", point); !strings.Contains(out, "everything is safe") {
+		t.Errorf("umount: %s", out)
+	}
+	g.nothing(pids)
+}

@@ -93,6 +93,7 @@ Examples:
 			if o.point, err = filepath.Abs(args[1]); err != nil {
 				return fmt.Errorf("mount: %w", err)
 			}
+			o.point = realPoint(o.point)
 			o.later = true
 			if err := checkMount(c.Context, &o); err != nil {
 				return err

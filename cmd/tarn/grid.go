@@ -132,7 +132,7 @@ func (g *grid) linked() bool { return os.Geteuid() != 0 && !g.root.Mount.AllowOt
 // pointOf is where a lake is mounted, below the root at point.
 func (g *grid) pointOf(point, name string) string {
 	if g.linked() {
-		return filepath.Join(g.root.Run, "lakes", name)
+		return realPoint(filepath.Join(g.root.Run, "lakes", name))
 	}
 	return filepath.Join(point, name)
 }
@@ -170,9 +170,11 @@ func rootOf(m config.MountOf) (*config.Config, error) {
 	return g.Root(nil), nil
 }
 
-// within is config.Within, which follows the links of the root of several lakes.
+// within is config.Within, which follows symbolic links to a mount, and those of the root of several lakes.
 func within(mounts []config.MountOf, path string) (m config.MountOf, rel string, ok bool) {
-	m, rel, ok = config.Within(mounts, path)
+	if m, rel, ok = config.Within(mounts, path); !ok {
+		m, rel, ok = config.Within(mounts, realPoint(path, mounts...))
+	}
 	if !ok || !m.Grid || rel == "/" {
 		return m, rel, ok
 	}

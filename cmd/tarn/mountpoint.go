@@ -29,6 +29,32 @@ func mountsAt(mounts []config.MountOf, point string) (n int) {
 	return n
 }
 
+// mostLinks bounds the symbolic links of a path.
+const mostLinks = 40
+
+// realPoint is an absolute path as the kernel shows it in its list of mounts: without symbolic links. What is mounted at the path
+// itself is asked nothing; what does not exist, and all that is below one of the points, stays as it is.
+func realPoint(path string, points ...config.MountOf) string {
+	at, rest := "/", strings.TrimPrefix(filepath.Clean(path), "/")
+	for links := 0; rest != ""; {
+		name, more, _ := strings.Cut(rest, "/")
+		at, rest = filepath.Join(at, name), more
+		if mountsAt(points, at) > 0 {
+			return filepath.Join(at, rest)
+		}
+		target, err := os.Readlink(at)
+		if err != nil || links == mostLinks {
+			continue // it is none
+		}
+		links++
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(filepath.Dir(at), target)
+		}
+		at, rest = "/", strings.TrimPrefix(filepath.Join(target, rest), "/")
+	}
+	return at
+}
+
 // checkMount finds out beforehand what would make the mount fail, and says it in words;
 // what a dead daemon left at the mountpoint is taken away. With o.later it stays for now:
 // who writes there meanwhile must not find the folder below it.
