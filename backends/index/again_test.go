@@ -3,6 +3,7 @@ package index
 import (
 	"context"
 	"testing"
+	"time"
 
 	"tarn/backends"
 )
@@ -73,4 +74,30 @@ func TestBroughtBack(t *testing.T) {
 	r.is("/s/set", "level=DL3", true)
 	r.is("/s/c", "level=DL3", true)
 	r.is("/", "name=c", true)
+}
+
+// A file that was removed and made again by another client at the same time is there, whoever's call ends last.
+func TestRemovedAndMadeAgainAtOnce(t *testing.T) {
+	ctx := context.Background()
+	r := small(t)
+	r.build("/")
+	o := r.x.begin(change{what: wasDropped, did: did("/s/c/h")})
+	must(t, r.cat.Remove(ctx, did("/s/c/h")))
+	r.file("/s/c/h", 4, backends.Meta{"level": "DL3"})
+	r.is("/s/c", "level=DL3", true)
+	o.end(nil)
+	r.is("/s/c", "level=DL3", true)
+}
+
+// A cover whose time has not come is as good as none: the clock was wrong when it was made.
+func TestCoverOfTheFuture(t *testing.T) {
+	r := small(t)
+	must(t, r.x.Close())
+	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	r.opt.Now, r.opt.MaxAge = func() time.Time { return now }, 24*time.Hour
+	r.open()
+	r.build("/")
+	r.is("/", "level=DL3", true)
+	now = now.AddDate(-4, 0, 0)
+	r.is("/", "level=DL3", false)
 }

@@ -77,8 +77,11 @@ func (a *applier) one(c change) error {
 		}
 		return a.later(c.did)
 	case wasDropped:
-		if !c.sure {
+		switch {
+		case !c.sure:
 			return a.removed(c.did)
+		case !x.o.Flat && x.o.Metas == nil: // asking costs little: somebody may have made it again before this ended
+			return a.placeAnew(c.did)
 		}
 		return a.gone(c.did)
 	case wasIn:

@@ -64,6 +64,8 @@ func (c *cover) answers(now time.Time, maxAge time.Duration) string {
 	switch age := now.Sub(c.AsOf); {
 	case c.Stale != "":
 		return c.Stale
+	case maxAge > 0 && age < -time.Minute:
+		return fmt.Sprintf("it is of %s, which has not come yet", c.AsOf.Local().Format(time.DateTime))
 	case maxAge > 0 && age > maxAge:
 		return fmt.Sprintf("it is of %s, and index.max_age is %s", c.AsOf.Local().Format(time.DateTime), maxAge)
 	}

@@ -142,7 +142,7 @@ func (o *opened) reindexOld(ctx context.Context, every time.Duration) {
 		return
 	}
 	for _, c := range list {
-		if o.now().Sub(c.AsOf) < every && c.Stale == "" {
+		if age := o.now().Sub(c.AsOf); age < every && age > -every && c.Stale == "" {
 			continue
 		}
 		now, err := o.index.Build(ctx, c.Root, c.Path, nil)
