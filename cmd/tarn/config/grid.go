@@ -106,9 +106,18 @@ func (g *Grid) validate(bad *Error) {
 	if len(g.Lakes) == 0 {
 		fault("lakes", "want at least one lake, such as {name: CTAO, lake: /srv/ctao}")
 	}
+	own := func(key string, set *yaml.Node) { // what all commands must see, who know nothing of this file
+		for _, s := range flatten(nil, set, "", "") {
+			if s.Key == "run" {
+				fault(key+".run", "is where the commands look for the lake's processes: want it in the lake's own file")
+			}
+		}
+	}
+	own("set", &g.Set)
 	first := map[string]int{}
 	for i, m := range g.Lakes {
 		key := fmt.Sprintf("lakes[%d]", i)
+		own(key+".set", &g.Lakes[i].Set)
 		if !nameForm.MatchString(m.Name) {
 			fault(key+".name", "is a directory of the mount: want 1 to 63 letters, digits, '.', '-', '_', not %q", m.Name)
 		} else if k, twice := first[m.Name]; twice {

@@ -76,6 +76,8 @@ func TestGridFaults(t *testing.T) {
 		{"lakes: [{name: a, lak: x}]", `lakes[0].lak: unknown key; did you mean "lake"?`},
 		{"lakes: [{name: a, lake: x, set: {cache: {limt: 1G}}}]", `lakes[0].set.cache.limt: unknown key; did you mean "limit"?`},
 		{"lakes: [{name: a, lake: x, set: {cache: {limit: much}}}]", "lakes[0].set.cache.limit: "},
+		{"lakes: [{name: a, lake: x, set: {run: /tmp/r}}]", "lakes[0].set.run: is where the commands look for the lake's processes"},
+		{"set: {run: /tmp/r}\nlakes: [{name: a, lake: x}]", "set.run: is where the commands look for the lake's processes"},
 		{"lakes: {a: x}", "lakes: want a list"},
 		{"name: 'a b'\nlakes: [{name: a, lake: x}]", "grid.yaml:1: name: want 1 to 63 letters"},
 	} {
