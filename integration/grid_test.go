@@ -540,3 +540,25 @@ func TestSeveralLakesThroughALink(t *testing.T) {
 	}
 	g.nothing(pids)
 }
+
+// TestSeveralLakesRefusedThenOne: an umount of all that was refused is no wish to have a lake back that is taken away later.
+func TestSeveralLakesRefusedThenOne(t *testing.T) {
+	g := newGrid(bareSite(t), "")
+	g.ok("mount", g.file, g.mnt)
+	held, err := os.Open(g.path("A/ctao"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	g.fails(5, []string{"in use"}, "umount", g.mnt)
+	held.Close()
+	g.ok("umount", g.path("B"))
+	time.Sleep(2 * time.Second)
+	if _, err := os.ReadDir(g.path("B")); !errors.Is(err, syscall.EIO) {
+		t.Errorf("a lake that was unmounted: %v, want EIO", err)
+	}
+	g.shows("A")
+	pids := g.pids()
+	g.ok("umount", g.mnt)
+	g.nothing(pids)
+}

@@ -114,6 +114,9 @@ func (k *keeper) passKicks() {
 		select {
 		case <-k.kicks:
 			for _, l := range k.lakes {
+				if k.isThere(l) {
+					continue // a wish that is kept would bring it back when somebody takes it away
+				}
 				select {
 				case l.kick <- struct{}{}:
 				default:
@@ -124,6 +127,14 @@ func (k *keeper) passKicks() {
 			return
 		}
 	}
+}
+
+// isThere tells whether a lake is mounted.
+func (k *keeper) isThere(l *kept) bool {
+	mounts, err := config.SystemMounts()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return err == nil && l.state.State == control.LakeMounted && mountsAt(mounts, l.point) > 0
 }
 
 // rootDied lets all lakes end that are mounted in the root: they are mounted anew when it serves again. It does not wait.
