@@ -86,6 +86,11 @@ func (s *session) initLake(ctx context.Context, dir, name string, demo bool) err
 	if err := makeFolder(cfg.Run); err != nil {
 		return err
 	}
+	if _, err := os.Stat(cfg.Catalogue.Path); errors.Is(err, os.ErrNotExist) { // what is left of an index is another catalogue's
+		if err := dropIndex(cfg); err != nil {
+			return err
+		}
+	}
 	// A lake that can be opened once has its folders, its scopes and its locks in order.
 	o, err := openLake(cfg, openOptions{Create: true, Log: s.logger(), Now: s.t.now})
 	if err == nil {

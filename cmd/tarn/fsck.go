@@ -98,15 +98,13 @@ func (f *fsck) run(ctx context.Context) error {
 func (f *fsck) openCatalogue(ctx context.Context) error {
 	o := catalogueOptions(f.cfg, f.s.t.now, f.s.logger())
 	o.MustExist, o.VerifyBytes = true, 1<<62
-	if f.repair { // what it changes is in no index
-		if err := dropIndex(f.cfg); err != nil {
-			return err
-		}
-	}
 	cat, err := embedded.Open(o)
 	if err == nil {
 		f.cat = cat
 		f.onClose(cat.Close)
+		if f.repair { // what it changes is in no index; who has the lake open keeps theirs
+			return dropIndex(f.cfg)
+		}
 		return nil
 	}
 	if !errors.Is(err, backends.ErrDamaged) && !errors.Is(err, backends.ErrUnavailable) {
