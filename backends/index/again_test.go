@@ -2,6 +2,9 @@ package index
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"iter"
 	"testing"
 	"time"
 
@@ -100,4 +103,42 @@ func TestCoverOfTheFuture(t *testing.T) {
 	r.is("/", "level=DL3", true)
 	now = now.AddDate(-4, 0, 0)
 	r.is("/", "level=DL3", false)
+}
+
+// An index that broke is not taken from under who still reads an answer from it.
+func TestBeginAnewWhileFinding(t *testing.T) {
+	ctx := context.Background()
+	r := small(t)
+	for i := range 3000 {
+		r.file(fmt.Sprintf("/s/c/f%d", i), 5, backends.Meta{"level": "DL3"})
+	}
+	r.build("/")
+	must(t, r.x.Close()) // so that it is in tables
+	r.open()
+	next, stop := iter.Pull2(r.Find(backends.WithIndex(ctx, &backends.Indexed{}), backends.DID{}, parse(t, "level=DL3")))
+	defer stop()
+	if _, err, ok := next(); !ok || err != nil {
+		t.Fatal(err, ok)
+	}
+	r.x.breaks(errors.New("no space"))
+	built := make(chan error, 1)
+	go func() {
+		_, err := r.x.Build(ctx, backends.DID{}, "/", nil)
+		built <- err
+	}()
+	time.Sleep(500 * time.Millisecond)
+	n := 1
+	for {
+		_, err, ok := next()
+		if !ok {
+			break
+		}
+		must(t, err)
+		n++
+	}
+	if n < 3000 {
+		t.Errorf("%d were found", n)
+	}
+	must(t, <-built)
+	r.is("/", "level=DL3", true)
 }

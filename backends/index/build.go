@@ -79,7 +79,8 @@ func (x *Index) begun(ctx context.Context) (*badger.DB, error) {
 	if db != nil && !broken {
 		return db, nil
 	}
-	if db != nil { // begin anew
+	if db != nil { // begin anew, when those who read from it have ended: nobody comes to them
+		x.finds.Wait()
 		x.mu.Lock()
 		x.db, x.left, x.sure = nil, map[uint64]int{}, map[uint64]bool{}
 		x.signal()
