@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -561,4 +562,31 @@ func TestSeveralLakesRefusedThenOne(t *testing.T) {
 	pids := g.pids()
 	g.ok("umount", g.mnt)
 	g.nothing(pids)
+}
+
+// TestSeveralLakesMountedTwiceAtOnce: of two mounts of the same file that begin together at two places one is refused.
+func TestSeveralLakesMountedTwiceAtOnce(t *testing.T) {
+	g := newGrid(bareSite(t), "")
+	other := filepath.Join(filepath.Dir(g.mnt), "other")
+	must(t, os.Mkdir(other, 0o755))
+	points := []string{g.mnt, other}
+	var codes [2]int
+	var wg sync.WaitGroup
+	for i, p := range points {
+		wg.Go(func() { codes[i] = g.try("mount", g.file, p).code })
+	}
+	wg.Wait()
+	if codes[0]+codes[1] != 7 || codes[0]*codes[1] != 0 {
+		t.Errorf("the mounts end with %d, want 0 and 7", codes)
+	}
+	for i, p := range points {
+		if codes[i] != 0 {
+			continue
+		}
+		g.mnt = p
+		g.shows("A")
+		pids := g.pids()
+		g.ok("umount", p)
+		g.nothing(pids)
+	}
 }

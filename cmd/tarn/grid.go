@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"tarn/backends"
 	"tarn/cmd/tarn/config"
@@ -156,6 +157,22 @@ func (g *grid) mountedElsewhere(point string) error {
 		return err
 	}
 	return control.Fail(backends.ErrBusy, "`tarn umount "+shellWord(v.Mountpoint)+"` takes that away", "the lakes of %s are mounted at %s already", g.root.File(), control.Text(v.Mountpoint).Quote())
+}
+
+// lock lets one supervisor at a time mount the lakes of the file, until it is closed or the process ends.
+func (g *grid) lock() (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(g.root.Run, "mount.lock"), os.O_RDWR|os.O_CREATE|syscall.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("mount: %w", err)
+	}
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		err = control.Fail(backends.ErrBusy, "`tarn status` shows where", "another process mounts the lakes of %s", g.root.File())
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // rootOf gives the Config of what is mounted somewhere, of a lake or of the root of several.

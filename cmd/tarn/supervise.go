@@ -83,6 +83,13 @@ func (s *session) supervise(ctx context.Context, o mountOptions) error {
 	if err := makeFolder(o.cfg.Run); err != nil {
 		return fail(err)
 	}
+	if o.grid != nil {
+		lock, err := o.grid.lock()
+		if err != nil {
+			return fail(err)
+		}
+		defer lock.Close()
+	}
 	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
 	signal.Notify(v.signals, syscall.SIGTERM, syscall.SIGINT) // so a second one is passed on, too
 	defer signal.Stop(v.signals)
