@@ -31,6 +31,14 @@ func small(t testing.TB) *rig {
 // is compares an answer with the catalogue's, and tells whether it is from the index.
 func (r *rig) is(root, q string, fromIndex bool) {
 	r.t.Helper()
+	if i := r.same(root, q); i.AsOf.IsZero() == fromIndex {
+		r.t.Errorf("%s below %s: as of %s, %s", q, root, i.AsOf, i.Why)
+	}
+}
+
+// same compares what the index gives, if it answers, with what the catalogue gives.
+func (r *rig) same(root, q string) *backends.Indexed {
+	r.t.Helper()
 	d := backends.DID{}
 	if root != "/" {
 		d = did(root)
@@ -40,9 +48,7 @@ func (r *rig) is(root, q string, fromIndex bool) {
 	if !maps.Equal(got, want) {
 		r.t.Errorf("%s below %s gives %v, want %v", q, root, got, want)
 	}
-	if i.AsOf.IsZero() == fromIndex {
-		r.t.Errorf("%s below %s: as of %s, %s", q, root, i.AsOf, i.Why)
-	}
+	return i
 }
 
 func TestCovers(t *testing.T) {
