@@ -246,27 +246,24 @@ func (v *view) above(ctx context.Context) error {
 	return nil
 }
 
-// finish looks at what was changed meanwhile, and lets the new cover take the place of those of the same and of what is below it.
-func (x *Index) finish(ctx context.Context, db *badger.DB, v *view) error {
+// catchAll is catchUp until there is nothing more.
+func (x *Index) catchAll(ctx context.Context, db *badger.DB, v *view) error {
 	for {
-		n, err := x.catchUp(ctx, db, v)
-		if err != nil {
+		if n, err := x.catchUp(ctx, db, v); err != nil || n == 0 {
 			return err
 		}
-		if n == 0 {
-			break
-		}
+	}
+}
+
+// finish looks at what was changed meanwhile, and lets the new cover take the place of those of the same and of what is below it.
+func (x *Index) finish(ctx context.Context, db *badger.DB, v *view) error {
+	if err := x.catchAll(ctx, db, v); err != nil {
+		return err
 	}
 	x.applying.Lock() // nothing is looked at, so that no change gets lost between the covers
 	defer x.applying.Unlock()
-	for {
-		n, err := x.catchUp(ctx, db, v)
-		if err != nil {
-			return err
-		}
-		if n == 0 {
-			break
-		}
+	if err := x.catchAll(ctx, db, v); err != nil {
+		return err
 	}
 	c := v.c
 	x.mu.Lock()

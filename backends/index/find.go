@@ -112,8 +112,10 @@ func (x *Index) settle(ctx context.Context) (why string) {
 	}
 }
 
-func idIn(txn *badger.Txn, e epoch, d backends.DID) (id, error) {
-	b, err := getIn(txn, e.did(d))
+func idIn(txn *badger.Txn, e epoch, d backends.DID) (id, error) { return parseID(getIn(txn, e.did(d))) }
+
+// parseID reads what a look for a DID gave; 0 when that is not there.
+func parseID(b []byte, err error) (id, error) {
 	if errors.Is(err, badger.ErrKeyNotFound) {
 		return 0, nil
 	}

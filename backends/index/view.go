@@ -117,15 +117,7 @@ func (v *view) idOf(d backends.DID) (id, error) {
 	if d.IsZero() {
 		return 0, nil
 	}
-	b, err := v.get(v.c.epoch.did(d))
-	if errors.Is(err, badger.ErrKeyNotFound) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, err
-	}
-	n, _ := binary.Uvarint(b)
-	return id(n), nil
+	return parseID(v.get(v.c.epoch.did(d)))
 }
 
 // ensure finds a DID or gives it an id.

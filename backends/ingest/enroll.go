@@ -223,9 +223,7 @@ func (k *link) rereadMet(r *Record) error {
 		case x.PFN == r.PFN: // it is AVAILABLE, or was declared BAD since
 			return nil
 		default: // it had a copy there already
-			r.Left = append(r.Left[:len(r.Left):len(r.Left)], Spot{r.RSE, r.PFN})
-			k.lake.LetGo(r.held)
-			r.RSE, r.PFN = "", ""
+			k.useTheirs(r)
 			return nil
 		}
 	}

@@ -366,13 +366,18 @@ func (k *link) rereadOnce(ctx context.Context, r *Record) error {
 			r.Left = append(r.Left[:len(r.Left):len(r.Left)], Spot{x.RSE, x.PFN})
 			return nil
 		default: // it had a copy there already
-			r.Left = append(r.Left[:len(r.Left):len(r.Left)], Spot{r.RSE, r.PFN})
-			k.lake.LetGo(r.held)
-			r.RSE, r.PFN = "", ""
+			k.useTheirs(r)
 			return nil
 		}
 	}
 	return fmt.Errorf("the catalogue does not know the copy at %s: %w", r.RSE, backends.ErrStale)
+}
+
+// useTheirs leaves the copy that was sent to be deleted, where the lake has another one.
+func (k *link) useTheirs(r *Record) {
+	r.Left = append(r.Left[:len(r.Left):len(r.Left)], Spot{r.RSE, r.PFN})
+	k.lake.LetGo(r.held)
+	r.RSE, r.PFN = "", ""
 }
 
 // same compares what the catalogue has of a file with the record.

@@ -116,24 +116,7 @@ func (o *opened) reindex() {
 	if every == 0 {
 		return
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(min(every/10, time.Minute)):
-			}
-			o.reindexOld(ctx, every)
-		}
-	}()
-	o.onClose(func() error {
-		cancel()
-		<-done
-		return nil
-	})
+	o.whileOpen(min(every/10, time.Minute), func(ctx context.Context) { o.reindexOld(ctx, every) })
 }
 
 func (o *opened) reindexOld(ctx context.Context, every time.Duration) {

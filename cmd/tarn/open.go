@@ -119,7 +119,7 @@ func openLake(cfg *config.Config, opt openOptions) (_ *opened, err error) {
 	o.onClose(func() error { o.lake.Close(); return nil })
 	o.files = o.fileCatalogue()
 	if o.rucio != nil {
-		o.followRSEs()
+		o.whileOpen(5*time.Second, o.followRSEs) // what it gives is mostly from memory
 	}
 	if err := o.makeScopes(); err != nil {
 		return nil, err
@@ -147,6 +147,28 @@ func openLake(cfg *config.Config, opt openOptions) (_ *opened, err error) {
 }
 
 func (o *opened) onClose(f func() error) { o.closers = append(o.closers, f) }
+
+// whileOpen calls f again and again, with a pause before each call, as long as the lake is open.
+func (o *opened) whileOpen(pause time.Duration, f func(context.Context)) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(pause):
+			}
+			f(ctx)
+		}
+	}()
+	o.onClose(func() error {
+		cancel()
+		<-done
+		return nil
+	})
+}
 
 // Close gives everything back, what was opened last first. It may be called again.
 func (o *opened) Close() error {

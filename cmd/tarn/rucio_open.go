@@ -152,30 +152,8 @@ func (o *opened) openRucioRSEs(cred *credential.Source) ([]*lake.RSE, error) {
 	return out, nil
 }
 
-// followRSEs takes over, as long as the lake is open, what Rucio opens and closes for reading and writing.
-func (o *opened) followRSEs() {
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(5 * time.Second): // what it gives is mostly from memory
-			}
-			o.followOnce(ctx)
-		}
-	}()
-	o.onClose(func() error {
-		cancel()
-		<-done
-		return nil
-	})
-}
-
-// followOnce is one look.
-func (o *opened) followOnce(ctx context.Context) {
+// followRSEs is one look at what Rucio opens and closes for reading and writing: it is taken over.
+func (o *opened) followRSEs(ctx context.Context) {
 	ctx, cancel := withinAsks(ctx)
 	defer cancel()
 	all, err := o.rucio.RSEs(ctx)

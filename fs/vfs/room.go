@@ -2,6 +2,7 @@ package vfs
 
 import (
 	"errors"
+	"fmt"
 	"syscall"
 
 	"tarn/cache/journal"
@@ -24,4 +25,45 @@ func (v *FS) newEntry(r journal.Record) (*journal.Entry, error) {
 		e, err = v.jrnl.Create(r)
 	}
 	return e, err
+}
+
+// grow reserves room for the content to reach size bytes, in steps, so that the
+// cache's limit holds for unsent bytes too.
+func (u *unsent) grow(size int64) error {
+	const step = 4 << 20
+	u.mu.Lock()
+	need := size - u.reserved
+	u.mu.Unlock()
+	if need <= 0 {
+		return nil
+	}
+	if err := u.fs.withinQuota(need - u.replaces()); err != nil {
+		return err
+	}
+	if size > step {
+		need = (need + step - 1) / step * step
+	}
+	if err := u.fs.cache.ReserveUnsent(need); err != nil {
+		return fmt.Errorf("reserve %d bytes for unsent data: %w", need, local(err))
+	}
+	u.mu.Lock()
+	u.reserved += need
+	u.mu.Unlock()
+	return nil
+}
+
+// replaces is what is reserved for older contents that go when this one is sealed.
+func (u *unsent) replaces() (n int64) {
+	for {
+		u.mu.Lock()
+		prev := u.prev
+		u.mu.Unlock()
+		if prev == nil {
+			return n
+		}
+		u = prev
+		u.mu.Lock()
+		n += u.reserved
+		u.mu.Unlock()
+	}
 }

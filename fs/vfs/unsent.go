@@ -2,7 +2,6 @@ package vfs
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -213,47 +212,6 @@ func (u *unsent) info() backends.Info {
 	return in
 }
 
-// grow reserves room for the content to reach size bytes, in steps, so that the
-// cache's limit holds for unsent bytes too.
-func (u *unsent) grow(size int64) error {
-	const step = 4 << 20
-	u.mu.Lock()
-	need := size - u.reserved
-	u.mu.Unlock()
-	if need <= 0 {
-		return nil
-	}
-	if err := u.fs.withinQuota(need - u.replaces()); err != nil {
-		return err
-	}
-	if size > step {
-		need = (need + step - 1) / step * step
-	}
-	if err := u.fs.cache.ReserveUnsent(need); err != nil {
-		return fmt.Errorf("reserve %d bytes for unsent data: %w", need, local(err))
-	}
-	u.mu.Lock()
-	u.reserved += need
-	u.mu.Unlock()
-	return nil
-}
-
-// replaces is what is reserved for older contents that go when this one is sealed.
-func (u *unsent) replaces() (n int64) {
-	for {
-		u.mu.Lock()
-		prev := u.prev
-		u.mu.Unlock()
-		if prev == nil {
-			return n
-		}
-		u = prev
-		u.mu.Lock()
-		n += u.reserved
-		u.mu.Unlock()
-	}
-}
-
 // write stores p at off.
 func (u *unsent) write(p []byte, off int64) (int, error) {
 	defer u.wrote()
@@ -322,24 +280,6 @@ func (u *unsent) sync() error {
 	return local(u.entry.Sync())
 }
 
-// settle makes a seal durable that did not wait for the disk.
-func (u *unsent) settle() error {
-	u.mu.Lock()
-	lazy := u.lazy
-	u.mu.Unlock()
-	if !lazy {
-		return nil
-	}
-	err := u.entry.Sync()
-	if err != nil && !errors.Is(err, journal.ErrRemoved) { // removed: it is safe elsewhere, or unlinked
-		return local(err)
-	}
-	u.mu.Lock()
-	u.lazy = false
-	u.mu.Unlock()
-	return nil
-}
-
 // isRotten tells whether the bytes were found not to be those that were sealed.
 func (u *unsent) isRotten() bool { return u.entry.Damaged() }
 
@@ -359,71 +299,6 @@ func (u *unsent) read(p []byte, off int64) (int, error) {
 // were given up: gone says when that is done.
 func (u *unsent) leaving(err error) bool {
 	return err != nil && err != io.EOF && (errors.Is(err, journal.ErrRemoved) || u.entry.State() == journal.Safe)
-}
-
-// unsealed tells whether there are bytes that no finished Seal covers.
-func (u *unsent) unsealed() bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.dirty || u.sealing != nil
-}
-
-// seal makes the content durable and complete as it is now: SEALED. Of several closes at
-// one time one does it, and none returns before it is done.
-// With fast it does not wait for the disk, except when an older content goes with it.
-func (u *unsent) seal(fast bool) error {
-	for {
-		u.mu.Lock()
-		if wait := u.sealing; wait != nil {
-			u.mu.Unlock()
-			<-wait
-			continue
-		}
-		break
-	}
-	if !u.dirty {
-		u.mu.Unlock()
-		return nil
-	}
-	u.dirty = false // a write that comes while we seal sets it again
-	u.promised = true
-	fast = fast && u.prev == nil
-	done := make(chan struct{})
-	u.sealing = done
-	u.mu.Unlock()
-	err := u.note(false, nil)
-	var r journal.Record
-	if err == nil {
-		if fast {
-			r, err = u.entry.SealLazy()
-		} else {
-			r, err = u.entry.Seal()
-		}
-	}
-	u.mu.Lock()
-	u.sealing = nil
-	defer close(done)
-	if err != nil {
-		u.dirty = true
-		u.mu.Unlock()
-		return local(err)
-	}
-	u.lazy = fast
-	u.state, u.sums, u.sealed, u.known = r.State, sumsOf(r), r.Size, !r.SumsLate
-	prev := u.prev
-	u.prev, u.why = nil, ""
-	over := int64(0)
-	if !u.dirty && u.pending == 0 { // whoever writes from now on reserves again
-		over = max(0, u.reserved-r.Size)
-		u.reserved -= over
-	}
-	u.changedLocked()
-	u.mu.Unlock()
-	u.fs.cache.ReleaseUnsent(over)
-	if prev != nil {
-		u.fs.drop(prev)
-	}
-	return nil
 }
 
 // changedLocked wakes those who wait for a state; needs u.mu.
@@ -493,29 +368,4 @@ func (v *FS) orphan(u *unsent) {
 	if err := u.noteIfKept(promised, nil); err != nil {
 		v.log.Error("note an unlinked file in the journal", "id", u.id, "err", err)
 	}
-}
-
-// intent is a rename of several durable steps: noted before, undone or finished after a
-// crash.
-type intent struct {
-	From, To string
-	Move     []string `json:",omitempty"` // journal ids of the unsent contents that move along
-	Drop     []string `json:",omitempty"` // journal ids of the unsent contents that are replaced
-	Tree     bool     `json:",omitempty"` // a directory: all unsent contents below move
-}
-
-func (v *FS) putIntent(in intent) (done func(), err error) {
-	b, err := json.Marshal(in)
-	if err != nil {
-		return nil, err
-	}
-	name := fmt.Sprintf("rename-%016x", newInode())
-	if err := v.jrnl.PutIntent(name, b); err != nil {
-		return nil, fmt.Errorf("note the rename in the journal: %w", local(err))
-	}
-	return func() {
-		if err := v.jrnl.DropIntent(name); err != nil {
-			v.log.Error("drop a finished intent", "name", name, "err", err)
-		}
-	}, nil
 }

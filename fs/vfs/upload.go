@@ -34,8 +34,8 @@ type uploader struct {
 	idle    []chan struct{} // closed when nothing is queued or running
 }
 
-func newUploader(v *FS, max int) *uploader {
-	return &uploader{v: v, max: max, queue: newQueue(), pace: pace{tune: tune.New(max, smallAtMost)}, running: map[uint64]*unsent{}, wake: make(chan struct{}, 1)}
+func newUploader(v *FS, most int) *uploader {
+	return &uploader{v: v, max: most, queue: newQueue(), pace: pace{tune: tune.New(most, max(most, smallAtMost))}, running: map[uint64]*unsent{}, wake: make(chan struct{}, 1)}
 }
 
 func (up *uploader) start() { up.v.goDo(up.loop) }

@@ -1,11 +1,6 @@
 package control
 
 import (
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
 )
@@ -42,32 +37,13 @@ const (
 func lakesFile(run string) string { return filepath.Join(run, "lakes.json") }
 
 // WriteLakes replaces what is written down.
-func WriteLakes(run string, l Lakes) error {
-	if err := writeJSON(lakesFile(run), l); err != nil {
-		return fmt.Errorf("write %s: %w", lakesFile(run), err)
-	}
-	return nil
-}
+func WriteLakes(run string, l Lakes) error { return writeKept(lakesFile(run), l) }
 
 // RemoveLakes removes it.
-func RemoveLakes(run string) error {
-	if err := os.Remove(lakesFile(run)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
-}
+func RemoveLakes(run string) error { return removeKept(lakesFile(run)) }
 
 // ReadLakes reads it; where there is nothing it is empty. It may be a dead process's.
 func ReadLakes(run string) (l Lakes, err error) {
-	b, err := os.ReadFile(lakesFile(run))
-	if errors.Is(err, fs.ErrNotExist) {
-		return l, nil
-	}
-	if err == nil {
-		err = json.Unmarshal(b, &l)
-	}
-	if err != nil {
-		return l, fmt.Errorf("look for the lakes: read %s: %w", lakesFile(run), err)
-	}
-	return l, nil
+	_, err = readKept(lakesFile(run), "the lakes", &l)
+	return l, err
 }

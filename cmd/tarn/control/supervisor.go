@@ -1,11 +1,6 @@
 package control
 
 import (
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
 )
@@ -29,32 +24,13 @@ type Supervisor struct {
 func supervisorFile(run string) string { return filepath.Join(run, "supervisor.json") }
 
 // WriteSupervisor replaces what is written down.
-func WriteSupervisor(run string, s Supervisor) error {
-	if err := writeJSON(supervisorFile(run), s); err != nil {
-		return fmt.Errorf("write %s: %w", supervisorFile(run), err)
-	}
-	return nil
-}
+func WriteSupervisor(run string, s Supervisor) error { return writeKept(supervisorFile(run), s) }
 
 // RemoveSupervisor removes it.
-func RemoveSupervisor(run string) error {
-	if err := os.Remove(supervisorFile(run)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
-}
+func RemoveSupervisor(run string) error { return removeKept(supervisorFile(run)) }
 
 // ReadSupervisor reads it; ok is false where there is nothing. It may be a dead one's.
 func ReadSupervisor(run string) (s Supervisor, ok bool, err error) {
-	b, err := os.ReadFile(supervisorFile(run))
-	if errors.Is(err, fs.ErrNotExist) {
-		return s, false, nil
-	}
-	if err == nil {
-		err = json.Unmarshal(b, &s)
-	}
-	if err != nil {
-		return s, false, fmt.Errorf("look for the supervisor: read %s: %w", supervisorFile(run), err)
-	}
-	return s, true, nil
+	ok, err = readKept(supervisorFile(run), "the supervisor", &s)
+	return s, ok, err
 }

@@ -142,8 +142,9 @@ func (c *Client) UserMeta(ctx context.Context, d backends.DID) (backends.Meta, e
 	return usersOwn(all), nil
 }
 
-// BulkUserMeta gives the metadata of many DIDs, with that of the collections above them, nearest wins, by one way up, whichever the server takes first, where there are several (POST /dids/bulkmeta with all
-// plug-ins and inherit, without which the server gives columns only), in ceil(n/Page) calls; the server makes some queries of each DID.
+// BulkUserMeta gives the metadata of many DIDs, with that of the collections above them, nearest wins (POST /dids/bulkmeta with all
+// plug-ins and inherit, without which the server gives columns only), in ceil(n/Page) calls; the server makes some queries of each DID. Where
+// there are several ways up it takes one, whichever its database gives first.
 func (c *Client) BulkUserMeta(ctx context.Context, dids []backends.DID) (map[backends.DID]backends.Meta, error) {
 	var mu sync.Mutex
 	out := make(map[backends.DID]backends.Meta, len(dids))
