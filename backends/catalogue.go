@@ -146,6 +146,9 @@ type Cached interface {
 	// Member gives the Info of child if it is in the collection dir, from what is remembered of that where it can: Stat
 	// and Parents in one. ErrNotExist.
 	Member(ctx context.Context, dir, child DID) (Info, error)
+	// Names is Contents for those who want to see the names first: files may be without their times (Info.Undated), of
+	// which a server can tell one at a time only.
+	Names(ctx context.Context, d DID, after string) iter.Seq2[Info, error]
 }
 
 // Inheriting gives metadata with that of the collections above, for catalogues that tell it of many DIDs at once.

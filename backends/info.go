@@ -45,6 +45,9 @@ func (i Info) IsSymlink() bool { return i.Target != "" }
 // IsDir tells whether the DID stands in the tree as a directory.
 func (i Info) IsDir() bool { return i.Type.IsCollection() }
 
+// Undated tells that the times of a file are not known (Cached.Names).
+func (i *Info) Undated() bool { return i.Type == File && i.MTime.IsZero() }
+
 // Checksums holds hexadecimal, lower case digests; an empty string is "not known".
 type Checksums struct {
 	Adler32 string `json:"adler32,omitempty"` // 8 digits

@@ -27,10 +27,14 @@ type dir struct {
 	after   string // page follows this name
 	base    int    // entries before page; negative when that is not known
 	end     bool   // nothing follows page
+	undated bool   // times of some of page are not known
 	names   int    // entries given without attributes
 	changes uint64 // of node, before page was read
 	told    uint64 // of list, when the reading began
 }
+
+// lister is List or Names of a vfs.FS.
+type lister func(ctx context.Context, n *vfs.Node, after string) ([]vfs.Entry, error)
 
 // offDotDot is the offset behind the two dots, from which names begin; see positions for
 // theirs.
@@ -115,13 +119,19 @@ func (r *rawFS) readInto(d *dir, off uint64, out *fuse.DirEntryList, room int, p
 		}
 		off++
 	}
-	i, err := d.seek(r.vfs, off)
+	// The beginning is asked for with attributes by everybody, what follows by those who look at them.
+	list := r.vfs.Names
+	if dated := plus && !skims && off > offDotDot; dated {
+		list = r.vfs.List
+		d.loaded = d.loaded && !d.undated
+	}
+	i, err := d.seek(r.vfs, list, off)
 	for err == nil {
 		if i == len(d.page) {
 			if d.end {
 				return fuse.OK
 			}
-			err = d.load(r.vfs, d.page[i-1].Name, d.base+i)
+			err = d.load(r.vfs, list, d.page[i-1].Name, d.base+i)
 			i = 0
 			continue
 		}
@@ -189,7 +199,7 @@ func (d *dir) fit(i, room int, plus bool) (n int) {
 // seek finds the entry behind the offset: its index in the page, which may be a new one.
 // A page that was read before a change is not gone on with: through the kernel it could
 // reach a reader that began after the change.
-func (d *dir) seek(v *vfs.FS, off uint64) (int, error) {
+func (d *dir) seek(v *vfs.FS, list lister, off uint64) (int, error) {
 	name, base := "", 0
 	fresh := d.loaded && d.changes == d.node.Changes()
 	if off == offDotDot {
@@ -208,13 +218,13 @@ func (d *dir) seek(v *vfs.FS, off uint64) (int, error) {
 		}
 		base = math.MinInt
 	}
-	return 0, d.load(v, name, base)
+	return 0, d.load(v, list, name, base)
 }
 
 // load reads the page that follows the name, and base entries.
-func (d *dir) load(v *vfs.FS, after string, base int) error {
+func (d *dir) load(v *vfs.FS, list lister, after string, base int) error {
 	changes := d.node.Changes()
-	page, err := v.List(context.Background(), d.node, after)
+	page, err := list(context.Background(), d.node, after)
 	if err != nil {
 		return err
 	}
@@ -229,6 +239,7 @@ func (d *dir) load(v *vfs.FS, after string, base int) error {
 	}
 	v.Free(d.page)
 	d.page, d.offs, d.loaded, d.after, d.base, d.end, d.changes = page, offs, true, after, base, end, changes
+	d.undated = slices.ContainsFunc(page, func(e vfs.Entry) bool { return e.Info.Undated() })
 	d.list.read(d.node, page)
 	return nil
 }

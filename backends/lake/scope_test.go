@@ -66,6 +66,10 @@ func (c *byPath) Member(ctx context.Context, dir, child backends.DID) (backends.
 	return c.Catalogue.Stat(ctx, child)
 }
 
+func (c *byPath) Names(ctx context.Context, d backends.DID, after string) iter.Seq2[backends.Info, error] {
+	return c.Catalogue.Contents(ctx, d, after)
+}
+
 // second is the scope of a path at CTAO: its second element.
 func second(p string) string {
 	e := strings.Split(strings.Trim(p, "/"), "/")

@@ -174,6 +174,21 @@ func (l *Lake) lookupByListing(ctx context.Context, dir backends.Info, name stri
 // (where encoding changes the order) by picking the next sortBatch names in one pass
 // over the contents. The sequence ends after the first error.
 func (l *Lake) List(ctx context.Context, dir backends.Info, after string) iter.Seq2[Named, error] {
+	return l.list(ctx, dir, after, l.o.Catalogue.Contents)
+}
+
+// Names is List for those who want to see the names first: files may be without their times (Info.Undated).
+func (l *Lake) Names(ctx context.Context, dir backends.Info, after string) iter.Seq2[Named, error] {
+	if l.o.Cached == nil {
+		return l.List(ctx, dir, after)
+	}
+	return l.list(ctx, dir, after, l.o.Cached.Names)
+}
+
+// contentsFunc is Catalogue's Contents, or Cached's Names.
+type contentsFunc func(ctx context.Context, d backends.DID, after string) iter.Seq2[backends.Info, error]
+
+func (l *Lake) list(ctx context.Context, dir backends.Info, after string, contents contentsFunc) iter.Seq2[Named, error] {
 	return func(yield func(Named, error) bool) {
 		fail := func(err error) { yield(Named{}, fmt.Errorf("list %s: %w", dir.DID, err)) }
 		if isRoot(dir) {
@@ -190,10 +205,10 @@ func (l *Lake) List(ctx context.Context, dir backends.Info, after string) iter.S
 			return
 		}
 		if layout == backends.LayoutContents {
-			l.listSorted(ctx, dir, after, yield)
+			l.listSorted(ctx, dir, after, contents, yield)
 			return
 		}
-		for in, err := range l.o.Catalogue.Contents(ctx, dir.DID, after) {
+		for in, err := range contents(ctx, dir.DID, after) {
 			if err != nil {
 				fail(err)
 				return
@@ -230,11 +245,11 @@ func (l *Lake) listScopes(ctx context.Context, after string, yield func(Named, e
 const sortBatch = 1 << 15
 
 // listSorted yields the entries in the order of their encoded names.
-func (l *Lake) listSorted(ctx context.Context, dir backends.Info, after string, yield func(Named, error) bool) {
+func (l *Lake) listSorted(ctx context.Context, dir backends.Info, after string, contents contentsFunc, yield func(Named, error) bool) {
 	for {
 		var batch largestFirst // the smallest names above after
 		more := false
-		for in, err := range l.o.Catalogue.Contents(ctx, dir.DID, "") {
+		for in, err := range contents(ctx, dir.DID, "") {
 			if err != nil {
 				yield(Named{}, fmt.Errorf("list %s: %w", dir.DID, err))
 				return

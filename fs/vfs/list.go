@@ -3,10 +3,12 @@ package vfs
 import (
 	"context"
 	"fmt"
+	"iter"
 	"slices"
 	"sort"
 
 	"tarn/backends"
+	"tarn/backends/lake"
 )
 
 // Entry is one name of a directory.
@@ -29,6 +31,16 @@ func (n *Node) Changes() uint64 { return n.names.Load() }
 // seen exactly once over all pages if it stays while they are read, even when it is
 // registered between two of them.
 func (v *FS) List(ctx context.Context, n *Node, after string) ([]Entry, error) {
+	return v.list(ctx, n, after, v.lake.List)
+}
+
+// Names is List for those who want to see the names first: files may be without their times (Info.Undated), and are then
+// given no node.
+func (v *FS) Names(ctx context.Context, n *Node, after string) ([]Entry, error) {
+	return v.list(ctx, n, after, v.lake.Names)
+}
+
+func (v *FS) list(ctx context.Context, n *Node, after string, entries func(context.Context, backends.Info, string) iter.Seq2[lake.Named, error]) ([]Entry, error) {
 	if !n.IsDir() {
 		return nil, fmt.Errorf("list %s: %w", n.Path(), backends.ErrNotDir)
 	}
@@ -39,7 +51,7 @@ func (v *FS) List(ctx context.Context, n *Node, after string) ([]Entry, error) {
 	var out []Entry
 	full := false
 	names := n.names.Load()
-	for e, err := range v.lake.List(ctx, n.Info(), after) {
+	for e, err := range entries(ctx, n.Info(), after) {
 		if err != nil {
 			return nil, err
 		}
@@ -111,7 +123,7 @@ func (v *FS) Free(page []Entry) {
 
 // Place gives the node of an entry that List returned, with a reference. It makes no call
 // to the catalogue, unless something in the directory changed since: then it is nil for a
-// name that is gone.
+// name that is gone, and for one whose times are not known.
 func (v *FS) Place(ctx context.Context, parent *Node, e Entry) *Node {
 	return v.PlaceAll(ctx, parent, []Entry{e}, nil)[0]
 }
@@ -143,6 +155,10 @@ func (v *FS) PlaceAll(ctx context.Context, parent *Node, entries []Entry, nodes 
 			info = &in
 		} else {
 			u = v.newestLocked(info.Inode)
+		}
+		if info.Undated() {
+			nodes = append(nodes, nil)
+			continue
 		}
 		n, born := v.placeLocked(parent, entries[i].Name, *info, u)
 		if !born {

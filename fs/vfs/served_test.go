@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 	"strings"
@@ -43,6 +44,10 @@ func (s *served) Refresh(d backends.DID) { s.forgot.Store(&d) }
 // Member is for layout contents, which this one has not: what is in a directory is there by its name.
 func (s *served) Member(ctx context.Context, _, child backends.DID) (backends.Info, error) {
 	return s.Catalogue.Stat(ctx, child)
+}
+
+func (s *served) Names(ctx context.Context, d backends.DID, after string) iter.Seq2[backends.Info, error] {
+	return s.Catalogue.Contents(ctx, d, after)
 }
 
 func (s *served) AsOf(backends.DID) time.Time {

@@ -138,14 +138,14 @@ func (c *Catalogue) Refresh(d backends.DID) {
 	c.mu.Unlock()
 }
 
-// dropBelow drops the listings of d and of the collections below it, as far as they are known.
+// dropBelow forgets the listings of d and of the collections below it, as far as they are known.
 func (c *Catalogue) dropBelow(d backends.DID, met map[backends.DID]bool) {
 	l := c.listings.get(d)
 	if l == nil || met[d] {
 		return
 	}
 	met[d] = true
-	c.listings.drop(d)
+	c.listings.forget(d)
 	for _, in := range l.infos {
 		if in.IsDir() {
 			c.dropBelow(in.DID, met)

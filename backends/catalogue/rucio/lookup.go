@@ -28,6 +28,14 @@ const atOnce = 2
 
 // look gives what is known of a DID, from the server if need be. ErrNotExist.
 func (c *Catalogue) look(ctx context.Context, d backends.DID) (attr, error) {
+	if !c.isLFN() || d.Name == "" || c.isRoot(d) {
+		return c.lookIn(ctx, d, nil)
+	}
+	return c.lookIn(ctx, d, c.listings.get(c.home(d)))
+}
+
+// lookIn is look for one of a listing, if that is not nil: the files beside it are likely to be the next.
+func (c *Catalogue) lookIn(ctx context.Context, d backends.DID, l *listing) (attr, error) {
 	if c.ctx.Err() != nil {
 		return attr{}, backends.ErrClosed
 	}
@@ -37,7 +45,11 @@ func (c *Catalogue) look(ctx context.Context, d backends.DID) (attr, error) {
 	have, ok := c.attrs.Get(d)
 	old := ok && !have.none && c.now().Sub(have.asked) < c.o.Stale
 	if !ok || !c.fresh(have) && !(old && c.useOld(have.asked)) {
-		got, err := c.asked(ctx, d, old)
+		var with []backends.DID
+		if l != nil && c.now().Sub(l.asked) < c.o.TTL {
+			with = c.ahead(l, d)
+		}
+		got, err := c.asked(ctx, d, old, with...)
 		switch {
 		case err == nil:
 			have = got
@@ -63,7 +75,7 @@ func (c *Catalogue) listed(d backends.DID) (in backends.Info, asked time.Time, o
 	defer c.listings.mu.Unlock()
 	for _, v := range c.listings.lru.Values() {
 		if i, has := v.index[d]; has && v.asked.After(asked) && c.now().Sub(v.asked) < c.o.Stale {
-			in, asked, ok = v.infos[i], v.asked, true
+			in, asked, ok = c.shown(v, i), v.asked, true
 		}
 	}
 	return in, asked, ok
@@ -74,9 +86,9 @@ func (c *Catalogue) ask(ctx context.Context, d backends.DID) (attr, error) {
 	return c.asked(ctx, d, false)
 }
 
-// asked gets one DID's row, together with those of others that are wanted at the same time. Where an older one is at hand it does not
-// wait for long.
-func (c *Catalogue) asked(ctx context.Context, d backends.DID, old bool) (attr, error) {
+// asked gets one DID's row, together with those of others that are wanted at the same time, or may soon be. Where an older one is at hand
+// it does not wait for long.
+func (c *Catalogue) asked(ctx context.Context, d backends.DID, old bool, with ...backends.DID) (attr, error) {
 	if err := ctx.Err(); err != nil {
 		return attr{}, err
 	}
@@ -90,6 +102,11 @@ func (c *Catalogue) asked(ctx context.Context, d backends.DID, old bool) (attr, 
 		l = with
 	} else {
 		b.waiting[d] = l
+	}
+	for _, x := range with {
+		if len(b.waiting) < rest.Page && b.waiting[x] == nil {
+			b.waiting[x] = &looked{done: make(chan struct{})}
+		}
 	}
 	if b.running < atOnce {
 		b.running++

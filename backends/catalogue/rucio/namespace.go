@@ -162,7 +162,7 @@ func (c *Catalogue) remove(ctx context.Context, d backends.DID) error {
 	}
 	if a.info.IsDir() {
 		c.listings.drop(d)
-		l, err := c.list(ctx, d)
+		l, err := c.listNames(ctx, d)
 		if err != nil {
 			return err
 		}

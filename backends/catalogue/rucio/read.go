@@ -54,6 +54,15 @@ func (c *Catalogue) stat(ctx context.Context, d backends.DID) (attr, error) {
 
 // Contents streams the children of d in the order of their names.
 func (c *Catalogue) Contents(ctx context.Context, d backends.DID, after string) iter.Seq2[backends.Info, error] {
+	return c.contents(ctx, d, after, c.list)
+}
+
+// Names is Contents without the times of files that are not known.
+func (c *Catalogue) Names(ctx context.Context, d backends.DID, after string) iter.Seq2[backends.Info, error] {
+	return c.contents(ctx, d, after, c.listNames)
+}
+
+func (c *Catalogue) contents(ctx context.Context, d backends.DID, after string, list func(context.Context, backends.DID) (*listing, error)) iter.Seq2[backends.Info, error] {
 	return func(yield func(backends.Info, error) bool) {
 		a, err := c.stat(ctx, d)
 		if err == nil && !a.info.IsDir() {
@@ -61,7 +70,7 @@ func (c *Catalogue) Contents(ctx context.Context, d backends.DID, after string) 
 		}
 		var l *listing
 		if err == nil {
-			l, err = c.list(ctx, d)
+			l, err = list(ctx, d)
 		}
 		if err != nil {
 			yield(backends.Info{}, edge("list", d, err))
@@ -71,12 +80,12 @@ func (c *Catalogue) Contents(ctx context.Context, d backends.DID, after string) 
 		if after == "" {
 			i = 0
 		}
-		for _, in := range l.infos[i:] {
+		for ; i < len(l.infos); i++ {
 			if c.ctx.Err() != nil {
 				yield(backends.Info{}, edge("list", d, backends.ErrClosed))
 				return
 			}
-			if !yield(in, nil) {
+			if !yield(c.known(l, i), nil) {
 				return
 			}
 		}
@@ -90,7 +99,11 @@ func (c *Catalogue) Member(ctx context.Context, dir, child backends.DID) (backen
 		i, ok := l.index[child]
 		switch age := c.now().Sub(l.asked); {
 		case ok && age < c.o.TTL:
-			return l.infos[i], nil
+			if in := c.known(l, i); !in.Undated() {
+				return in, nil
+			}
+			a, err := c.lookIn(ctx, child, l)
+			return a.info, edge("look up", child, err)
 		case !ok && age < c.o.NegativeTTL: // it may have come since
 			return backends.Info{}, edge("look up", child, backends.ErrNotExist)
 		}
@@ -105,7 +118,7 @@ func (c *Catalogue) Member(ctx context.Context, dir, child backends.DID) (backen
 	}
 	if l := c.listings.get(dir); err != nil && c.away(err) && l != nil && c.now().Sub(l.asked) < c.o.Stale { // as it was seen last
 		if i, ok := l.index[child]; ok {
-			return l.infos[i], nil
+			return c.shown(l, i), nil
 		}
 	}
 	return a.info, edge("look up", child, err)
