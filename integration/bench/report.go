@@ -173,7 +173,7 @@ func (b *bench) machine() string {
 	syscall.Uname(&u) // cannot fail with a valid pointer
 	version, _ := exec.CommandContext(b.ctx, b.o.tarn, "version").Output()
 	first, _, _ := strings.Cut(string(version), "\n")
-	target := map[string]string{"rows": "make bench", "scale": "make bench-scale", "peers": "make bench-peers"}[b.o.what]
+	target := map[string]string{"rows": "make bench", "scale": "make bench-scale", "peers": "make bench-peers", "rucio": "make bench-rucio"}[b.o.what]
 	if rev, err := exec.CommandContext(b.ctx, "git", "rev-parse", "--short", "HEAD").Output(); err == nil {
 		first += ", commit " + strings.TrimSpace(string(rev))
 	}
