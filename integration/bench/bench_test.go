@@ -199,7 +199,7 @@ func TestOptionalSections(t *testing.T) {
 		t.Error("the run went on without what it must have")
 	}
 	for _, q := range protocols {
-		if s := b.server(q); !s.optional {
+		if s := b.server(q, false); !s.optional {
 			t.Errorf("%s must be there", q.name)
 		}
 	}

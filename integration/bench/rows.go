@@ -11,7 +11,12 @@ func (b *bench) rows() (p page, err error) {
 		b.o.size>>20, b.o.files, b.o.small, b.o.huge, b.o.rounds)}
 	sections := []section{b.data(), b.creates("local"), b.creates("fast"), b.tree(true), b.tree(false), b.huge(), b.remote(), b.tape()}
 	for _, q := range protocols {
-		sections = append(sections, b.server(q))
+		sections = append(sections, b.server(q, false))
+	}
+	for _, q := range protocols {
+		if q.name != "gsiftp" { // its data goes to other ports than the one that is led over the link
+			sections = append(sections, b.server(q, true))
+		}
 	}
 	for _, c := range carriers {
 		sections = append(sections, b.ingests(c))

@@ -122,11 +122,23 @@ func s3Client(url string) (*minio.Client, error) {
 // manyUp is how many files of 1 MiB go up in one row.
 const manyUp = 1000
 
-// server is a lake whose one storage is a server of the tests.
-func (b *bench) server(p protocol) section {
+// server is a lake whose one storage is a server of the tests, with a link before it if it is far.
+func (b *bench) server(p protocol, far bool) section {
 	var l *lake
 	var url string
-	mb, n := float64(b.o.size)/1e6, min(manyUp, b.o.small)
+	size, n := b.o.size, min(manyUp, b.o.small)
+	where := "on this machine"
+	start := p.start
+	if far {
+		p.name += "-far"
+		start = func(t *stage) (*servertest.Server, string) {
+			srv, url := p.start(t)
+			return srv, t.away(url)
+		}
+		size, n = min(size, 256<<20), min(n, 300)
+		where = fmt.Sprintf("over a link of %.0f Mbit/s, %v away", linkRate*8/1e6, linkDelay)
+	}
+	mb := float64(size) / 1e6
 	src := filepath.Join(b.dir, "bare-"+p.name)
 	var many []string
 	for i := range n {
@@ -178,7 +190,7 @@ func (b *bench) server(p protocol) section {
 			return v, l.sent(b.ctx)
 		}},
 	}
-	return section{title: "a server on this machine: " + p.name, jobs: jobs, optional: true, setUp: func() ([]place, func() error, error) {
+	return section{title: "a server " + where + ": " + p.name, jobs: jobs, optional: true, setUp: func() ([]place, func() error, error) {
 		t := &stage{dir: b.dir}
 		tearDown := func() error {
 			defer t.end()
@@ -186,10 +198,10 @@ func (b *bench) server(p protocol) section {
 		}
 		err := os.Mkdir(src, 0o755)
 		if err == nil {
-			err = t.play(func() { _, url = p.start(t) })
+			err = t.play(func() { _, url = start(t) })
 		}
 		if err == nil {
-			err = writeFile(src+"/big", b.o.size, true)
+			err = writeFile(src+"/big", size, true)
 		}
 		if err == nil {
 			err = makeSmall(src+"/many", n, 1<<20)
