@@ -95,3 +95,26 @@ func TestHalfAFileIsNotPublished(t *testing.T) {
 		t.Fatalf("a generation nobody completed: %+v %v", p, err)
 	}
 }
+
+// TestUploadFollowsTheLastClose: an upload that was due while the file was still open begins when it is closed, and not a delay later.
+func TestUploadFollowsTheLastClose(t *testing.T) {
+	w := newWorld(t, vfs.Options{Delay: time.Hour})
+	n, h, err := w.v.Create(ctx, w.mkdir("/ctao/d"), "f", os.O_WRONLY, 0o644, vfs.Caller{})
+	must(t, err)
+	defer n.Forget(1)
+	_, err = h.WriteAt(ctx, []byte("all of it"), 0)
+	must(t, err)
+	must(t, h.Flush(ctx, vfs.Caller{})) // a child that was forked ends
+	must(t, w.v.RetryUpload(ctx, w.v.Uploads()[0].ID))
+	time.Sleep(200 * time.Millisecond) // it is looked at, and put off for an hour
+	if _, err := w.cat.Stat(ctx, backends.DID{Scope: "ctao", Name: "/ctao/d/f"}); !errors.Is(err, backends.ErrNotExist) {
+		t.Fatalf("a file that is open is registered: %v", err)
+	}
+	h.Release()
+	for end := time.Now().Add(time.Minute); len(w.v.Uploads()) > 0; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it waits on after the close")
+		}
+	}
+	w.want("/ctao/d/f", []byte("all of it"))
+}

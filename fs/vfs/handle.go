@@ -264,9 +264,13 @@ func (h *Handle) Release() {
 		n.mu.Lock()
 		n.writers-- // first: of several at one time the last must see none
 		delete(n.open, h)
+		u := n.work
 		n.mu.Unlock()
 		if err := v.closeWriter(v.ctx, n, 0); err != nil {
 			v.log.Error("seal at release", "path", n.Path(), "err", err)
+		}
+		if u != nil && u.unhold() {
+			v.up.add(u, 0) // it looks again whether others have it open
 		}
 	}
 	n.mu.Lock()

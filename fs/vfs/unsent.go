@@ -52,6 +52,7 @@ type unsent struct {
 	why      string             // last error of the upload
 	waiters  []chan struct{}    // of close=remote|registered: closed at every change of state
 	busy     context.CancelFunc // ends the running upload
+	held     bool               // its upload waits until who may write it has closed it
 }
 
 // sumsOf are the checksums that are shown of a sealed content: those of a big one that was
@@ -178,6 +179,15 @@ func (u *unsent) registered() bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return registeredState(u.state)
+}
+
+// unhold tells whether the upload waited for a close.
+func (u *unsent) unhold() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	was := u.held
+	u.held = false
+	return was
 }
 
 func (u *unsent) gone() bool {

@@ -170,6 +170,7 @@ func (up *uploader) stillOpen(u *unsent) bool {
 	defer u.mu.Unlock()
 	for _, since := range n.open {
 		if n.work == u && !since.After(u.written) {
+			u.held = true
 			return true // it was open when the content last changed: it may be its writer
 		}
 	}
