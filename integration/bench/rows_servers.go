@@ -126,8 +126,8 @@ const manyUp = 1000
 func (b *bench) server(p protocol, far bool) section {
 	var l *lake
 	var url string
-	size, n := b.o.size, min(manyUp, b.o.small)
-	where := "on this machine"
+	n := min(manyUp, b.o.small)
+	where, rounds := "on this machine", 0
 	start := p.start
 	if far {
 		p.name += "-far"
@@ -135,10 +135,10 @@ func (b *bench) server(p protocol, far bool) section {
 			srv, url := p.start(t)
 			return srv, t.away(url)
 		}
-		size, n = min(size, 256<<20), min(n, 300)
+		n, rounds = min(n, 300), 3
 		where = fmt.Sprintf("over a link of %.0f Mbit/s, %v away", linkRate*8/1e6, linkDelay)
 	}
-	mb := float64(size) / 1e6
+	mb := float64(b.o.size) / 1e6
 	src := filepath.Join(b.dir, "bare-"+p.name)
 	var many []string
 	for i := range n {
@@ -158,7 +158,7 @@ func (b *bench) server(p protocol, far bool) section {
 		return func(pl place) (float64, error) { return randomBlocks(pl.dir+"/big", at, pl.round) }
 	}
 	jobs := []*job{
-		{name: p.name + ": whole file, nothing cached, against " + p.tool, unit: "MB/s", target: 1, before: forget, run: func(at place) (float64, error) {
+		{name: p.name + ": whole file, nothing cached, against " + p.tool, unit: "MB/s", target: 1, rounds: rounds, before: forget, run: func(at place) (float64, error) {
 			if at.bare {
 				return mb, p.get(b, url, "tool", src+"/copy")
 			}
@@ -168,7 +168,7 @@ func (b *bench) server(p protocol, far bool) section {
 			run: func(at place) (float64, error) { return readAt(at.dir+"/big", 0) }},
 		{name: p.name + ": 4 KiB anywhere in a file of which nothing is cached", unit: "ms each", lower: true, raw: true, alone: true, before: forget, run: random(1)},
 		{name: p.name + ": the same, 32 at a time", unit: "ms each", lower: true, raw: true, alone: true, before: forget, run: random(32)},
-		{name: p.name + ": whole file up, against " + p.tool, unit: "MB/s", target: 0.9, before: flushed, run: func(at place) (float64, error) {
+		{name: p.name + ": whole file up, against " + p.tool, unit: "MB/s", target: 0.9, rounds: rounds, before: flushed, run: func(at place) (float64, error) {
 			to := fmt.Sprintf("up%d", at.round)
 			if at.bare {
 				return mb, p.put(b, url, []string{src + "/big"}, to)
@@ -201,7 +201,7 @@ func (b *bench) server(p protocol, far bool) section {
 			err = t.play(func() { _, url = start(t) })
 		}
 		if err == nil {
-			err = writeFile(src+"/big", size, true)
+			err = writeFile(src+"/big", b.o.size, true)
 		}
 		if err == nil {
 			err = makeSmall(src+"/many", n, 1<<20)
