@@ -79,6 +79,7 @@ type Record struct {
 	probe bool          // nothing else goes to its RSE before it is known what became of it
 	held  lake.Holder   // who has the path
 	met   *met          // what the server said of its name; nil: it was not asked
+	round *round        // the names that were asked for with it
 }
 
 // Copy is a replica with how it was proved. With a catalogue that is Served, Verified is zero where nobody but its server has.

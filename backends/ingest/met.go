@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"tarn/backends"
@@ -21,8 +22,38 @@ type met struct {
 	at   time.Time
 }
 
-// metFor is how long that is taken for true; a file that waited longer for its turn is asked for again.
-const metFor = 30 * time.Second
+// Another node may have a file of the same name. Where paths follow from names (RSE.Bound) both write to one path, and who registers first has the
+// name. So a name is looked at before its path is written to and, if that was longer than metFor ago, once more before the file is moved to its
+// place, which is given commitFor. The copy of who registered first is not safe before all that has passed, and lies there still.
+const (
+	metFor    = 10 * time.Second
+	commitFor = 10 * time.Second
+)
+
+// round are names that were asked for together, so that they are asked for again together.
+type round struct {
+	dids []backends.DID
+
+	mu    sync.Mutex
+	looks map[backends.DID]backends.Look
+	at    time.Time
+}
+
+// fresh gives what the server says of one of the names, no longer than metFor ago.
+func (n *round) fresh(ctx context.Context, k *link, d backends.DID) (*met, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if k.clock().Sub(n.at) > metFor {
+		asked := k.clock()
+		looks, err := k.server.Look(ctx, n.dids)
+		if err != nil {
+			return nil, err
+		}
+		n.looks, n.at = looks, asked
+	}
+	l, ok := n.looks[d]
+	return &met{l, ok, n.at}, nil
+}
 
 // errTaken is that the name has another content, for ever.
 var errTaken = fmt.Errorf("the catalogue's server has this name with another content, and a name never gets a second one there; rename the file: %w", backends.ErrExist)
@@ -50,9 +81,44 @@ func (k *link) meet(ctx context.Context, rs []*Record) error {
 	if err != nil {
 		return err
 	}
+	n := &round{dids: dids, looks: looks, at: asked}
 	for _, r := range rs {
 		l, ok := looks[r.DID]
-		r.met = &met{l, ok, asked}
+		r.met, r.round = &met{l, ok, asked}, n
+	}
+	return nil
+}
+
+// meetAgain looks at a name again, with those that were looked at together with it, if that was longer than metFor ago.
+func (k *link) meetAgain(ctx context.Context, r *Record) (err error) {
+	if r.met != nil && k.clock().Sub(r.met.at) <= metFor {
+		return nil
+	}
+	if r.round == nil {
+		return k.meet(ctx, []*Record{r})
+	}
+	r.met, err = r.round.fresh(ctx, k, r.DID)
+	return err
+}
+
+// stillFree tells whether nobody has registered the name of a file while it was being sent to a path that others write to as well.
+func (k *link) stillFree(ctx context.Context, r *Record) error {
+	if rse, ok := k.lake.RSE(r.RSE); k.server == nil || !ok || !rse.Bound {
+		return nil
+	}
+	if err := k.meetAgain(ctx, r); err != nil {
+		return fmt.Errorf("look whether the name is still free: %w", err)
+	}
+	if r.met.is {
+		return fmt.Errorf("somebody registered %s while it was being sent: %w: %w", r.DID, backends.ErrBusy, backends.ErrTemporary)
+	}
+	return nil
+}
+
+// unsettled tells whether somebody else who looked at the name before it was registered may still write to its path.
+func (k *link) unsettled(r *Record) error {
+	if left := metFor + commitFor - k.o.Now().Sub(r.RegisteredAt); left > 0 && left <= metFor+commitFor {
+		return fmt.Errorf("%w: registered a moment ago; its copy is looked at in %v", errUnsafe, left.Round(time.Second))
 	}
 	return nil
 }
@@ -147,10 +213,11 @@ func (k *link) placeServed(ctx context.Context, rs []*Record) (out []*Record, er
 // thereServed tells whether the server has this content under the name, with a copy. Another content is errTaken.
 func (k *link) thereServed(ctx context.Context, r *Record, f io.ReaderAt) (bool, error) {
 	again := r.met != nil && !r.met.is && r.tries && r.PFN != "" // it may have written there: that is asked of it alone, since a long answer may lack some
-	if r.met == nil || again || k.clock().Sub(r.met.at) > metFor {
-		if err := k.meet(ctx, []*Record{r}); err != nil {
-			return false, err
-		}
+	if again {
+		r.met, r.round = nil, nil
+	}
+	if err := k.meetAgain(ctx, r); err != nil {
+		return false, err
 	}
 	l := r.met.look
 	switch {

@@ -303,7 +303,7 @@ func (k *link) confirm(ctx context.Context, rs []*Record) error {
 	var dirs []string
 	for _, r := range k.made(good, changes) {
 		k.lake.LetGo(r.held)
-		r.held, r.meta, r.met = "", nil, nil
+		r.held, r.meta, r.met, r.round = "", nil, nil, nil
 		dids = append(dids, r.DID)
 		if dir := k.dirOf(r); !slices.Contains(dirs, dir) {
 			dirs = append(dirs, dir)

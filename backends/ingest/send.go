@@ -207,10 +207,12 @@ func (k *link) own(ctx context.Context, r *Record) bool {
 
 // source is the file that is sent, at the pace that is allowed.
 type source struct {
-	ctx context.Context
-	k   *link
-	f   io.ReaderAt
-	err error
+	ctx  context.Context
+	k    *link
+	r    *Record
+	f    io.ReaderAt
+	err  error // of the source
+	late error // what was found before its last bytes were given: the file is not to get to its place
 }
 
 // ReadAt reads, counts and waits.
@@ -227,6 +229,10 @@ func (s *source) ReadAt(p []byte, off int64) (int, error) {
 	n, err := s.f.ReadAt(p, off)
 	if err != nil && err != io.EOF {
 		s.err = err
+	} else if off+int64(n) >= s.r.Size {
+		if s.late = s.k.stillFree(s.ctx, s.r); s.late != nil {
+			return 0, s.late
+		}
 	}
 	return n, err
 }
@@ -292,7 +298,7 @@ func (k *link) transfer(ctx context.Context, r *Record) error {
 	if err := k.step("send", r.Path); err != nil {
 		return err
 	}
-	src := &source{ctx: ctx, k: k, f: f}
+	src := &source{ctx: ctx, k: k, r: r, f: f}
 	sent := int64(0)
 	progress := func(n int64) {
 		k.meters.bytes(n - sent)
@@ -306,6 +312,9 @@ func (k *link) transfer(ctx context.Context, r *Record) error {
 			return err
 		}
 		_, sums, err = k.lake.Take(ctx, rse, r.PFN, src, r.Size, false, progress)
+	}
+	if src.late != nil {
+		err = src.late
 	}
 	if src.err != nil {
 		err = src.err

@@ -163,6 +163,10 @@ func (k *link) certify(ctx context.Context, r *Record, in backends.Info, copies 
 		if rse, ok := k.lake.RSE(c.RSE); sent(*c) && !(ok && rse.Bound) {
 			c.Proof, c.Verified = ProofSent, r.VerifiedAt
 			continue
+		} else if sent(*c) {
+			if err := k.unsettled(r); err != nil {
+				return err
+			}
 		}
 		if j := slices.IndexFunc(r.Copies, func(x Copy) bool { return x.RSE == c.RSE && x.PFN == c.PFN && x.Proof == ProofStorage }); j >= 0 {
 			c.Proof, c.Verified = ProofStorage, r.Copies[j].Verified

@@ -87,6 +87,58 @@ func TestServedOverwrittenByAnother(t *testing.T) {
 	}
 }
 
+// A copy at a path that others write to as well is not safe as long as one who looked before it was registered may still write there.
+func TestServedSafeWhenOthersAreDone(t *testing.T) {
+	r := newRig(t)
+	rule := backends.Rule{Copies: 1, Expression: "A"}
+	k, rec := r.served(rule)
+	r.must(os.WriteFile(filepath.Join(r.base, "A", rec.PFN), []byte("hello"), 0o644))
+	rse, _ := r.lake.RSE("A")
+	for _, c := range []struct {
+		bound bool
+		ago   time.Duration
+		safe  bool
+	}{{false, 0, true}, {true, 0, false}, {true, metFor, false}, {true, metFor + commitFor, true}, {true, -time.Hour, true}} {
+		rse.Bound, rec.RegisteredAt = c.bound, time.Now().Add(-c.ago)
+		_, errs := k.certifyAll(t.Context(), []*Record{rec}, k.seen(rec, backends.RuleStatus{ID: "1", Rule: rule, State: backends.RuleOK}))
+		if (errs[0] == nil) != c.safe || errs[0] != nil && !errors.Is(errs[0], errUnsafe) {
+			t.Errorf("bound: %t, registered %v ago: %v", c.bound, c.ago, errs[0])
+		}
+	}
+}
+
+// What another node registered while a file was being sent is not overwritten by it.
+func TestServedNameTakenWhileItIsSent(t *testing.T) {
+	r := newRig(t)
+	k, rec := r.served(backends.Rule{Copies: 1, Expression: "A"})
+	rse, _ := r.lake.RSE("A")
+	rse.Bound = true
+	at := filepath.Join(r.base, "A", rec.PFN)
+	free := &asked{}
+	k.server = free
+	now := time.Now()
+	k.clock = func() time.Time { return now }
+	if there, err := k.there(t.Context(), rec, strings.NewReader("hello")); there || err != nil {
+		t.Fatalf("%t, %v", there, err)
+	}
+	other := backends.Info{DID: rec.DID, Type: backends.File, Size: 5, Checksums: backends.Checksums{MD5: "00000000000000000000000000000000"}}
+	r.must(os.WriteFile(at, []byte("jello"), 0o644))
+	free.has = map[backends.DID]backends.Look{rec.DID: {Info: other}}
+	now = now.Add(metFor + time.Second)
+	src := &source{ctx: t.Context(), k: k, r: rec, f: strings.NewReader("hello")}
+	_, _, err := k.lake.Take(t.Context(), rse, rec.PFN, src, 5, false, nil)
+	if src.late == nil || !backends.IsTemporary(src.late) || err == nil {
+		t.Errorf("it was sent: %v, %v", src.late, err)
+	}
+	if b, _ := os.ReadFile(at); string(b) != "jello" {
+		t.Errorf("%q lies there", b)
+	}
+	rec.PFN = "" // as when it is tried again
+	if _, err := k.there(t.Context(), rec, strings.NewReader("hello")); !errors.Is(err, errTaken) {
+		t.Errorf("then: %v", err)
+	}
+}
+
 // asked is a server that has some files.
 type asked struct {
 	backends.Served
