@@ -19,6 +19,7 @@ server=(
   xrootd-server:/usr/bin/xrootd xrootd-server-plugins:"$lib/libXrdHttp-5.so" xrootd-scitokens-plugins:"$lib/libXrdAccSciTokens-5.so"
   globus-gridftp-server-progs:/usr/sbin/globus-gridftp-server globus-gass-copy-progs:/usr/bin/globus-url-copy
   voms-clients:/usr/bin/voms-proxy-fake
+  python3-h5py:/usr/lib/python3/dist-packages/h5py/__init__.py python3-tables:/usr/lib/python3/dist-packages/tables/__init__.py
   postgresql:"$(first /usr/lib/postgresql/*/bin/postgres)" memcached:/usr/bin/memcached python3-venv:"$(first /usr/lib/python3.*/ensurepip/__init__.py)"
   gfal2-util-scripts:/usr/bin/gfal-copy python3-gfal2-util:/usr/lib/python3/dist-packages/gfal2_util/__init__.py
   gfal2-plugin-file:"$lib/gfal2-plugins/libgfal_plugin_file.so" gfal2-plugin-gridftp:"$lib/gfal2-plugins/libgfal_plugin_gridftp.so"

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"path"
 	"sync"
 
@@ -20,12 +21,13 @@ const defaultMetadata = "default"
 func (o *opened) openIngests() error {
 	c := o.cfg
 	rules := map[string]*metadata.Extractor{}
+	attributes := o.hdf5Attributes()
 	compile := func(name string, r metadata.Rules) error {
 		x, err := r.Compile()
 		if err != nil {
 			return fmt.Errorf("metadata rules %q: %w", name, err)
 		}
-		rules[name] = x
+		rules[name] = x.WithHDF5(attributes)
 		return nil
 	}
 	if err := compile("", metadata.Default()); err != nil {
@@ -58,6 +60,27 @@ func (o *opened) openIngests() error {
 	o.ingests = set
 	o.onClose(set.Close)
 	return nil
+}
+
+// hdf5Attributes reads attributes of HDF5 files where there is a Python that can; that there is none is told once.
+func (o *opened) hdf5Attributes() metadata.Attributes {
+	pythons := []string{"python3", "/usr/bin/python3"}
+	if o.cfg.Ingest.Python != "" {
+		pythons = []string{o.cfg.Ingest.Python}
+	}
+	reader := metadata.NewH5Py(pythons...)
+	o.onClose(reader.Close)
+	var told sync.Once
+	return func(f io.ReaderAt, size int64, names []string) (map[string]any, error) {
+		attributes, err := reader.Attributes(f, size, names)
+		if errors.Is(err, metadata.ErrNoReader) {
+			told.Do(func() {
+				o.log.Warn("attributes of HDF5 files do not become metadata: install python3-h5py, or let ingest.python of lake.yaml name a Python that has h5py", "tried", pythons)
+			})
+			return nil, nil
+		}
+		return attributes, err
+	}
 }
 
 // ingestCopies are the copies that ingests have made or make, and have not registered yet.

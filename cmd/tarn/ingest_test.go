@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -411,4 +412,32 @@ func TestIngestInAMount(t *testing.T) {
 	}
 	m.fails(control.CodeFatal, []string{"works on the ingests by itself"}, "ingest", "run")
 	m.ok("umount", m.point)
+}
+
+// TestIngestHDF5: attributes of HDF5 files become metadata where there is an h5py, and files come in without one.
+func TestIngestHDF5(t *testing.T) {
+	const python = "/usr/bin/python3"
+	src := t.TempDir()
+	make := exec.Command(python, "-c", "import h5py\nwith h5py.File('a.h5', 'w') as f: f.attrs['CTA ACTIVITY NAME'] = 'ctapipe-process'")
+	make.Dir = src
+	if out, err := make.CombinedOutput(); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatalf("h5py is missing (make setup): %v\n%s", err, out)
+		}
+		t.Skipf("h5py is missing: %s", out)
+	}
+	writeTree(t, src, map[string]string{"broken.h5": "\x89HDF\r\n\x1a\nand no more"})
+	c := newDemoLake(t)
+	c.ok("ingest", "run", "--once", src, "/ctao/dl0/h5", "--rule", "rse=LAPALMA-DISK")
+	if got := c.ok("meta", "get", "/ctao/dl0/h5/a.h5"); !strings.Contains(got, "ctapipe-process") {
+		t.Errorf("its metadata are %q", got)
+	}
+	if got := c.ok("cat", "/ctao/dl0/h5/broken.h5"); !strings.HasPrefix(got, "\x89HDF") {
+		t.Errorf("the broken one is %q", got)
+	}
+	t.Setenv("TARN_INGEST_PYTHON", "/nowhere/python")
+	c.ok("ingest", "run", "--once", src, "/ctao/dl0/without", "--rule", "rse=LAPALMA-DISK")
+	if got := c.ok("meta", "get", "/ctao/dl0/without/a.h5"); strings.Contains(got, "ctapipe") {
+		t.Errorf("without h5py its metadata are %q", got)
+	}
 }

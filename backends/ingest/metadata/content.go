@@ -19,6 +19,9 @@ const maxUnpacked = 32 << 20
 
 // fromContent reads what the first bytes of a file say it is. A file of another kind has no metadata, which is no error.
 func (x *Extractor) fromContent(f io.ReaderAt, size int64) (backends.Meta, error) {
+	if isHDF5(f, size) {
+		return x.fromHDF5(f, size)
+	}
 	magic := make([]byte, 9)
 	n, err := f.ReadAt(magic, 0)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -26,8 +29,6 @@ func (x *Extractor) fromContent(f io.ReaderAt, size int64) (backends.Meta, error
 	}
 	magic = magic[:n]
 	switch {
-	case bytes.HasPrefix(magic, []byte("\x89HDF\r\n\x1a\n")):
-		return x.fromHDF5(f, size)
 	case bytes.HasPrefix(magic, []byte("\x1f\x8b")):
 		z, err := gzip.NewReader(io.NewSectionReader(f, 0, size))
 		if err != nil {
@@ -171,12 +172,28 @@ func toUTC(t time.Time, system string) (time.Time, bool) {
 	return t, false
 }
 
+// isHDF5 tells whether a file is one of HDF5. A block of the user's own may stand before its begin (HDF5 File Format Specification, II.A: at
+// 0, 512, 1024 and so on).
+func isHDF5(f io.ReaderAt, size int64) bool {
+	const signature = "\x89HDF\r\n\x1a\n"
+	b := make([]byte, len(signature))
+	for at := int64(0); at+int64(len(b)) <= size && at <= 1<<20; at = max(512, 2*at) {
+		if _, err := f.ReadAt(b, at); err != nil {
+			return false
+		}
+		if string(b) == signature {
+			return true
+		}
+	}
+	return false
+}
+
 // fromHDF5 asks the hook, if there is one.
 func (x *Extractor) fromHDF5(f io.ReaderAt, size int64) (backends.Meta, error) {
 	if x.hdf5 == nil {
 		return nil, nil
 	}
-	attributes, err := x.hdf5(f, size)
+	attributes, err := x.hdf5(f, size, slices.Sorted(maps.Keys(x.rules.HDF5)))
 	m := backends.Meta{}
 	errs := []error{err}
 	for attribute, v := range attributes {

@@ -50,10 +50,18 @@ func Default() Rules {
 			},
 		},
 		FITS: maps.Clone(keywords),
-		HDF5: map[string]string{},
+		HDF5: maps.Clone(attributes),
 		// The longer one is not the shorter one of another file: FILE.meta belongs to nobody.
 		Sides: []string{".meta.json", ".json"},
 	}
+}
+
+// attributes of the roots of HDF5 files: those of ctapipe's reference metadata.
+var attributes = map[string]string{
+	"CTA PRODUCT ID": "product_id", "CTA PRODUCT CREATION TIME": "product_created", "CTA PRODUCT DATA CATEGORY": "data_category", "CTA PRODUCT DATA LEVELS": "data_levels",
+	"CTA PRODUCT DATA TYPE": "data_type", "CTA PRODUCT DATA MODEL VERSION": "data_model_version", "CTA PROCESS TYPE": "process_type", "CTA PROCESS ID": "process_id",
+	"CTA ACTIVITY NAME": "activity", "CTA ACTIVITY ID": "activity_id", "CTA ACTIVITY SOFTWARE NAME": "software", "CTA ACTIVITY SOFTWARE VERSION": "software_version",
+	"CTA INSTRUMENT SITE": "site", "CTA INSTRUMENT CLASS": "instrument_class", "CTA INSTRUMENT ID": "instrument_id",
 }
 
 // keywords of GADF 0.3 (events header), and those of CTAO's DL0.

@@ -16,7 +16,7 @@
 //	fits: {OBS_ID: obs_id, DATE-OBS: date_obs}
 //	sides: [.json]
 //
-// Attributes of HDF5 files come through a hook (Extractor.WithHDF5); no reader of HDF5 is built in.
+// Attributes of HDF5 files come through a hook (Extractor.WithHDF5), which H5Py is made for.
 package metadata
 
 import (
@@ -64,8 +64,8 @@ type Name struct {
 	Set map[string]any `yaml:"set" json:"set"`
 }
 
-// Attributes reads the attributes of an HDF5 file's root.
-type Attributes func(f io.ReaderAt, size int64) (map[string]any, error)
+// Attributes reads those attributes of an HDF5 file's root that have some names.
+type Attributes func(f io.ReaderAt, size int64, names []string) (map[string]any, error)
 
 // Extractor applies Rules. It does not change, and may be used from several goroutines.
 type Extractor struct {

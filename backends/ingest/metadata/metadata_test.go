@@ -271,7 +271,9 @@ func TestBrokenHeaders(t *testing.T) {
 		t.Errorf("HDF5 without a hook: %v, %v", m, err)
 	}
 	x.rules.HDF5 = map[string]string{"CTA": "level"}
-	hook := func(io.ReaderAt, int64) (map[string]any, error) { return map[string]any{"CTA": "DL1", "other": 1}, nil }
+	hook := func(io.ReaderAt, int64, []string) (map[string]any, error) {
+		return map[string]any{"CTA": "DL1", "other": 1}, nil
+	}
 	if m, err := x.WithHDF5(hook).Extract("f.h5", f, f.Size(), nil); err != nil || m["level"] != "DL1" || len(m) != 1 {
 		t.Errorf("HDF5 with a hook: %v, %v", m, err)
 	}

@@ -99,6 +99,7 @@ const (
 type Ingest struct {
 	Path     string     `yaml:"path"`     // folder of their definitions and ledgers
 	Metadata []Metadata `yaml:"metadata"` // rules that an ingest can name
+	Python   string     `yaml:"python"`   // one with h5py, for attributes of HDF5 files; "": python3, or the system's
 }
 
 // Index is the local index of metadata.
