@@ -26,8 +26,8 @@ type met struct {
 // name. So a name is looked at before its path is written to and, if that was longer than metFor ago, once more before the file is moved to its
 // place, which is given commitFor. The copy of who registered first is not safe before all that has passed, and lies there still.
 const (
-	metFor    = 10 * time.Second
-	commitFor = 10 * time.Second
+	metFor    = 5 * time.Second
+	commitFor = 5 * time.Second
 )
 
 // round are names that were asked for together, so that they are asked for again together.
