@@ -2,6 +2,7 @@ package backends
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"iter"
 	"time"
@@ -87,6 +88,31 @@ func Expect(u Upload, want Checksums, compare ...string) {
 	if e, ok := u.(Expecter); ok {
 		e.Expect(want, compare...)
 	}
+}
+
+// Resumer is an Upload that can go on after its connection broke in the midst of the file.
+type Resumer interface {
+	// Flush returns when the storage has all that was written. Nothing is written after that but what Resume asks for.
+	Flush(ctx context.Context) error
+	// Resume makes an Upload writable again whose Write or Flush failed, and gives the offset from which the bytes are to be written
+	// once more: what stands before it was written by this Upload. Whether it is there as it was sent is for Commit to find.
+	// ErrNotSupported where it cannot be gone on with.
+	Resume(ctx context.Context) (off int64, err error)
+}
+
+// Flush and Resume are those of u if it is a Resumer; else nothing, and ErrNotSupported.
+func Flush(ctx context.Context, u Upload) error {
+	if r, ok := u.(Resumer); ok {
+		return r.Flush(ctx)
+	}
+	return nil
+}
+
+func Resume(ctx context.Context, u Upload) (off int64, err error) {
+	if r, ok := u.(Resumer); ok {
+		return r.Resume(ctx)
+	}
+	return 0, fmt.Errorf("go on with an upload: %w", ErrNotSupported)
 }
 
 // ThirdParty is a Storage whose server can exchange files with another one, so that the bytes do not come by here.

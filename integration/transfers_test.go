@@ -1,11 +1,17 @@
 package integration
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"tarn/backends/backendstest"
+	"tarn/backends/servertest"
 )
 
 // A copy that cannot be made is listed with its cause, and one that was made is counted.
@@ -55,6 +61,44 @@ func TestEvictSaysPinned(t *testing.T) {
 	s.ok("pin", "--for", "1h", "/ctao/p")
 	if r := s.try("evict", "/ctao/p"); r.code != 6 || !strings.Contains(r.out+r.err, "pinned until") {
 		t.Errorf("evict of a pinned file: exit %d\n%s%s", r.code, r.out, r.err)
+	}
+	s.umount()
+}
+
+// TestUploadsGoOnAfterBreaks: an upload whose connection is cut again and again goes on from what the server has.
+func TestUploadsGoOnAfterBreaks(t *testing.T) {
+	needXrdCl(t)
+	const size = 32 << 20
+	srv := servertest.XRootD(t, servertest.XRootDOptions{})
+	d, url := before(t, srv.Root)
+	s := newLake(t, fmt.Sprintf(`name: cut
+rses: [{name: ONE, protocols: [{url: %q, limits: {write: 8MiB/s}}]}]
+scopes: [{name: ctao}]
+write_rules: [{copies: 1, expression: ONE}]
+cache: {limit: 256MiB, free_floor: 0, head: 0, tail: 0}
+journal: {delay: 0s}
+`, url+"//data"))
+	s.mount()
+	data := backendstest.Bytes(13, size)
+	must(t, os.WriteFile(s.path("ctao/f"), data, 0o644))
+	for range 2 {
+		time.Sleep(1500 * time.Millisecond)
+		d.Stop()
+		time.Sleep(300 * time.Millisecond)
+		must(t, d.Start())
+	}
+	s.drain()
+	resumed := regexp.MustCompile(`an upload goes on where it was" at=(\d+)`).FindAllStringSubmatch(s.log.String(), -1)
+	if len(resumed) < 2 {
+		t.Errorf("it went on %d times:\n%s", len(resumed), s.log.String())
+	}
+	for i, r := range resumed {
+		if at, _ := strconv.Atoi(r[1]); at < (i+1)*(4<<20) {
+			t.Errorf("break %d: it went on at %d", i+1, at)
+		}
+	}
+	if r := s.try("verify", "/ctao/f"); !strings.Contains(r.out+r.err, "1 replica good") {
+		t.Errorf("verify: %s%s", r.out, r.err)
 	}
 	s.umount()
 }

@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"context"
+	"errors"
 	"io"
 	"iter"
 	"sync"
@@ -156,6 +157,22 @@ func (u *upload) Write(p []byte) (n int, err error) {
 		u.e.note(err)
 	}
 	return n, err
+}
+
+// Flush implements backends.Resumer.
+func (u *upload) Flush(ctx context.Context) error {
+	err := backends.Flush(ctx, u.inner)
+	u.e.note(err)
+	return err
+}
+
+// Resume implements backends.Resumer: the upload has its turn already, and whoever wants to go on waits longer each time.
+func (u *upload) Resume(ctx context.Context) (int64, error) {
+	off, err := backends.Resume(ctx, u.inner)
+	if !errors.Is(err, backends.ErrNotSupported) {
+		u.e.note(err)
+	}
+	return off, err
 }
 
 // Commit is made whatever the breaker says: the bytes are there already.

@@ -186,6 +186,10 @@ func (u *upload) Expect(want backends.Checksums, compare ...string) {
 	backends.Expect(u.u, want, compare...)
 }
 
+// Flush and Resume implement backends.Resumer.
+func (u *upload) Flush(ctx context.Context) error           { return backends.Flush(ctx, u.u) }
+func (u *upload) Resume(ctx context.Context) (int64, error) { return backends.Resume(ctx, u.u) }
+
 func (u *upload) Write(p []byte) (int, error) {
 	if err := u.s.begin(context.Background(), "Write", u.path); err != nil {
 		return 0, err

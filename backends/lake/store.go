@@ -190,17 +190,7 @@ func (l *Lake) upload(ctx context.Context, rse *RSE, pfn string, src io.ReaderAt
 		backends.Expect(u, want, compared(want, size)...)
 	}
 	h := checksum.New(algs...)
-	sent := int64(0)
-	err = stream(ctx, src, size, func(p []byte) error {
-		h.Write(p)
-		if _, err := u.Write(p); err != nil {
-			return err
-		}
-		sent += int64(len(p))
-		progress(sent)
-		return nil
-	})
-	if err != nil {
+	if err := l.send(ctx, u, src, size, h, progress); err != nil {
 		return sum, proof, err
 	}
 	sum = h.Sum()

@@ -22,11 +22,11 @@ type block struct {
 	err error // why there is no more
 }
 
-// stream gives the bytes of src to write, in order, while the next ones are read. What
+// stream gives the bytes of src from an offset on to write, in order, while the next ones are read. What
 // src fails with is errSource.
-func stream(ctx context.Context, src io.ReaderAt, size int64, write func(p []byte) error) error {
-	if size <= streamBlock {
-		b := readBlock(src, 0, size)
+func stream(ctx context.Context, src io.ReaderAt, from, size int64, write func(p []byte) error) error {
+	if size-from <= streamBlock {
+		b := readBlock(src, from, size)
 		defer streamBuffers.Put(b.buf)
 		return b.pass(ctx, write)
 	}
@@ -35,7 +35,7 @@ func stream(ctx context.Context, src io.ReaderAt, size int64, write func(p []byt
 	var reader sync.WaitGroup
 	reader.Go(func() {
 		defer close(ahead)
-		for off := int64(0); off < size; {
+		for off := from; off < size; {
 			b := readBlock(src, off, size)
 			select {
 			case ahead <- b:

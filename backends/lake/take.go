@@ -33,7 +33,7 @@ func (l *Lake) Take(ctx context.Context, rse *RSE, pfn string, src io.ReaderAt, 
 // digest reads all of src for the digests of new files.
 func (l *Lake) digest(ctx context.Context, src io.ReaderAt, size int64) (backends.Checksums, error) {
 	h := checksum.New(l.o.Algs...)
-	err := stream(ctx, src, size, func(p []byte) error {
+	err := stream(ctx, src, 0, size, func(p []byte) error {
 		h.Write(p)
 		return nil
 	})

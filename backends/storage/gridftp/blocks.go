@@ -46,13 +46,13 @@ type blockSink struct {
 	off   int64
 }
 
-// connectBlocks opens them.
-func (s *Storage) connectBlocks(ctx context.Context, ss *session, n int) (*blockSink, error) {
+// connectBlocks opens them, for what follows an offset.
+func (s *Storage) connectBlocks(ctx context.Context, ss *session, n int, off int64) (*blockSink, error) {
 	to, err := ss.passive(ctx, s.o.Timeout)
 	if err != nil {
 		return nil, err
 	}
-	b := &blockSink{}
+	b := &blockSink{off: off}
 	for range n {
 		c, err := s.dialData(ctx, to)
 		if err != nil {

@@ -116,7 +116,7 @@ func (c *copying) run(ctx context.Context) (got backends.Checksums, err error) {
 	c.to.forget(uploads) // somebody may have removed it
 	ctx, cancel := context.WithTimeout(context.Background(), min(cleanupTime, c.to.o.Timeout))
 	defer cancel()
-	if err := c.to.drop(ctx, c.in, c.tmp); err != nil {
+	if err := c.to.drop(ctx, c.tmp); err != nil {
 		c.to.o.Log.Warn("an unfinished copy stays on the server for a day", "at", c.to.at(c.tmp), "err", err)
 	}
 	return got, err

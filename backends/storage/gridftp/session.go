@@ -33,6 +33,7 @@ type session struct {
 	idle     time.Time // since when it is in the pool
 	held     bool      // counts against the pool's limit
 	detached bool      // somebody keeps it beyond the call that acquired it
+	marked   *marks    // of the upload that goes on; nil: none does
 }
 
 // connect makes a session that is logged in, with binary transfers and data channels without authentication.
@@ -268,6 +269,9 @@ func (ss *session) final(ctx context.Context, timeout time.Duration) (reply, err
 		rep, err := ss.read(ctx, timeout)
 		if err != nil || rep.class() != 1 {
 			return rep, err
+		}
+		if ss.marked != nil {
+			ss.marked.note(rep)
 		}
 	}
 }

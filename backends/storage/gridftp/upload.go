@@ -42,9 +42,14 @@ type upload struct {
 	ss   *session
 	data sink
 	h    *checksum.Hasher
+	at   int64    // offset of the next byte; less than what is hashed after a Resume
 	only []string // what Commit compares; nil: all that it is given
-	err  error    // sticky: a failed write cannot be followed by a good commit
+	err  error    // sticky: a failed write cannot be followed by a good commit, unless it is resumed
+	sent bool     // the server has said that it has all
 	done bool
+
+	scattered bool  // it goes over several connections: its size on the server tells nothing
+	marked    marks // what the server has of it then
 }
 
 // Create makes the folders and begins the transfer.
@@ -75,28 +80,51 @@ func (s *Storage) Create(ctx context.Context, p string, size int64) (backends.Up
 func (u *upload) begin(ctx context.Context, ss *session) (err error) {
 	s := u.s
 	u.tmp = s.remote(uploads + "/" + rand.Text())
-	blocks := s.o.Streams > 1 && (u.size < 0 || u.size >= blocksFrom)
-	if blocks && ss.setMode(ctx, s.o.Timeout, true) != nil {
-		blocks = false // the server has no MODE E
+	u.scattered = s.o.Streams > 1 && (u.size < 0 || u.size >= blocksFrom)
+	if u.scattered && ss.setMode(ctx, s.o.Timeout, true) != nil {
+		u.scattered = false // the server has no MODE E
 	}
-	if !blocks {
-		if err := ss.setMode(ctx, s.o.Timeout, false); err != nil {
-			return err
-		}
+	return u.store(ctx, ss, new(int64))
+}
+
+// store begins to send from an offset on, or from the beginning, where the server refuses that.
+func (u *upload) store(ctx context.Context, ss *session, off *int64) (err error) {
+	s := u.s
+	if err := ss.setMode(ctx, s.o.Timeout, u.scattered); err != nil {
+		return err
 	}
-	if blocks {
-		u.data, err = s.connectBlocks(ctx, ss, s.o.Streams)
+	var data sink
+	from := fmt.Sprint(*off)
+	if u.scattered {
+		from = "0-" + from
+		data, err = s.connectBlocks(ctx, ss, s.o.Streams, *off)
 	} else {
-		u.data, err = s.connectData(ctx, ss)
+		data, err = s.connectData(ctx, ss)
 	}
 	if err != nil {
 		return err
 	}
+	if *off > 0 {
+		rep, err := ss.command(ctx, s.o.Timeout, "REST "+from)
+		if err != nil {
+			data.Close()
+			return err
+		}
+		if rep.class() != 3 {
+			data.Close()
+			*off = 0
+			return u.store(ctx, ss, off)
+		}
+	}
+	if *off == 0 {
+		u.marked = marks{} // the server empties the file
+	}
 	if err := ss.transfer(ctx, s.o.Timeout, "STOR "+u.tmp); err != nil {
-		u.data.Close()
+		data.Close()
 		return err
 	}
-	u.ss, ss.detached = ss, true
+	ss.marked = &u.marked
+	u.data, u.ss, ss.detached = data, ss, true
 	return nil
 }
 
@@ -197,22 +225,94 @@ func (u *upload) Write(p []byte) (n int, err error) {
 	if u.err != nil {
 		return 0, u.err
 	}
-	if u.size >= 0 && u.h.Size()+int64(len(p)) > u.size {
+	if u.size >= 0 && u.at+int64(len(p)) > u.size {
 		u.err = u.fail("write", fmt.Errorf("more than the announced %d bytes: %w", u.size, backends.ErrCorrupt))
 		return 0, u.err
 	}
 	var sums sync.WaitGroup
-	if len(p) >= 64<<10 {
-		sums.Go(func() { u.h.Write(p) })
+	fresh := p[min(u.h.Size()-u.at, int64(len(p))):]
+	if len(fresh) >= 64<<10 {
+		sums.Go(func() { u.h.Write(fresh) })
 	} else {
-		u.h.Write(p)
+		u.h.Write(fresh)
 	}
 	n, err = u.data.Write(p)
 	sums.Wait()
+	u.at += int64(n)
 	if err != nil {
 		u.err = u.fail("write", u.reason(err))
 	}
 	return n, u.err
+}
+
+// Flush implements backends.Resumer.
+func (u *upload) Flush(ctx context.Context) error {
+	if u.done {
+		return u.fail("flush", backends.ErrClosed)
+	}
+	if u.err != nil || u.sent {
+		return u.err
+	}
+	stop := u.ss.watch(ctx)
+	err := u.flush(ctx)
+	stop()
+	if err != nil {
+		u.err = u.fail("flush", err)
+	}
+	return u.err
+}
+
+func (u *upload) flush(ctx context.Context) error {
+	if err := u.data.end(); err != nil {
+		return u.reason(err)
+	}
+	u.data = nil
+	if err := u.ss.finish(ctx, u.s.patience(u.at)); err != nil {
+		return err
+	}
+	u.sent = true
+	return nil
+}
+
+// Resume implements backends.Resumer: from where the file on the server ends (REST before STOR, RFC 959 4.1.3) or, where it went over several
+// connections, from the first byte that the server's restart markers do not have (GFD.020 sections 3.3 and 5).
+func (u *upload) Resume(ctx context.Context) (off int64, err error) {
+	if u.done {
+		return 0, u.fail("resume", backends.ErrClosed)
+	}
+	u.hangUp(ctx)
+	err = u.s.do(ctx, "resume", u.path, func(ss *session, _ bool) error {
+		at, err := u.s.lookRemote(ctx, ss, u.tmp)
+		if err != nil && !errors.Is(err, backends.ErrNotExist) {
+			return err
+		}
+		off = min(u.at, at.size)
+		if u.scattered {
+			off = min(u.marked.upTo(), at.size)
+		}
+		return u.store(ctx, ss, &off)
+	})
+	if err != nil {
+		return 0, err
+	}
+	u.err, u.at, u.sent = nil, off, false
+	return off, nil
+}
+
+// hangUp ends the connections that an upload still has.
+func (u *upload) hangUp(ctx context.Context) {
+	if u.data != nil { // the server takes the end of the connection for that of the file
+		u.data.Close()
+		u.data = nil
+		if u.ss != nil && !u.ss.bad {
+			u.ss.final(ctx, min(u.s.o.Timeout, 2*time.Second)) // whatever it says; when nothing, the session is bad
+		}
+	}
+	if u.ss != nil {
+		u.ss.detached, u.ss.marked = false, nil
+		u.s.keep(u.ss)
+		u.ss = nil
+	}
 }
 
 // reason is why the server closed the data channel, which it says on the other one.
@@ -234,6 +334,9 @@ func (u *upload) Commit(ctx context.Context, want backends.Checksums) (backends.
 	defer u.Abort()
 	if u.only != nil {
 		want = checksum.Only(want, u.only...)
+	}
+	if u.ss == nil { // a Resume has failed
+		return backends.Checksums{}, u.err
 	}
 	stop := u.ss.watch(ctx)
 	got, at, err := u.verify(ctx, want)
@@ -261,12 +364,10 @@ func (u *upload) verify(ctx context.Context, want backends.Checksums) (none back
 	if u.size >= 0 && n != u.size {
 		return none, at, fmt.Errorf("%d bytes of the announced %d came: %w", n, u.size, backends.ErrCorrupt)
 	}
-	if err = u.data.end(); err != nil {
-		return none, at, u.reason(err)
-	}
-	u.data = nil
-	if err := u.ss.finish(ctx, u.s.patience(n)); err != nil {
-		return none, at, err
+	if !u.sent {
+		if err := u.flush(ctx); err != nil {
+			return none, at, err
+		}
 	}
 	if at, err = u.s.lookRemote(ctx, u.ss, u.tmp); err != nil {
 		return none, at, err
@@ -359,38 +460,22 @@ func (u *upload) Abort() error {
 	u.done = true
 	ctx, cancel := context.WithTimeout(context.Background(), min(cleanupTime, u.s.o.Timeout))
 	defer cancel()
-	ss := u.ss
-	if u.data != nil { // the server takes the end of the connection for that of the file
-		u.data.Close()
-		if !ss.bad {
-			ss.final(ctx, min(u.s.o.Timeout, 2*time.Second)) // whatever it says; when nothing, the session is bad
-		}
-	}
-	var err error
-	if u.tmp != "" {
-		err = u.s.drop(ctx, ss, u.tmp)
-	}
-	ss.detached = false
-	u.s.keep(ss)
-	if err == nil {
+	u.hangUp(ctx)
+	if u.tmp == "" {
 		return nil
 	}
-	return u.fail("abort", fmt.Errorf("%s stays on the server for a day: %w", u.tmp, err))
+	if err := u.s.drop(ctx, u.tmp); err != nil {
+		return u.fail("abort", fmt.Errorf("%s stays on the server for a day: %w", u.tmp, err))
+	}
+	return nil
 }
 
-// drop removes a temporary, if need be by another session.
-func (s *Storage) drop(ctx context.Context, ss *session, tmp string) error {
-	remove := func(ss *session, _ bool) error {
+// drop removes a temporary.
+func (s *Storage) drop(ctx context.Context, tmp string) error {
+	err := s.do(ctx, "abort", "", func(ss *session, _ bool) error {
 		_, err := ss.ask(ctx, s.o.Timeout, "DELE "+tmp)
 		return err
-	}
-	var err error
-	if !ss.bad {
-		err = remove(ss, false)
-	}
-	if ss.bad {
-		err = s.do(ctx, "abort", "", remove)
-	}
+	})
 	if errors.Is(err, backends.ErrNotExist) {
 		return nil
 	}

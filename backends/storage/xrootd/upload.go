@@ -3,7 +3,6 @@
 package xrootd
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -35,20 +34,12 @@ type upload struct {
 	file  *counted
 	h     *checksum.Hasher
 	only  []string // what Commit compares; nil: all that it is given
-	fill  *buffer  // n bytes of it are used
-	sent  int64    // offset of the first byte of fill
-	err   error    // sticky: a failed write cannot be followed by a good commit
+	at    int64    // offset of the next byte; less than what is hashed after a Resume
+	out   *flow    // over file
+	err   error    // sticky: a failed write cannot be followed by a good commit, unless it is resumed
 	over  bool     // there was a file of this name at Create
 	fresh bool     // a manager remembers that there was none
 	done  bool
-
-	room chan *buffer // a token for each write that is not out, with its buffer or nil
-	left int          // tokens that settle did not take yet
-
-	mu     sync.Mutex // guards the rest
-	failed answer     // the first that says so
-	broke  error      // the first write that could not even be sent
-	dead   bool       // nobody takes tokens any more
 }
 
 // Create makes the folders and opens the new file. The upload goes on no longer than ctx.
@@ -56,7 +47,7 @@ func (s *Storage) Create(ctx context.Context, p string, size int64) (backends.Up
 	if s.o.ReadOnly {
 		return nil, s.edge("create", p, backends.ErrReadOnly)
 	}
-	u := &upload{s: s, path: p, size: size, ctx: ctx, h: checksum.New(s.algorithms()...), room: make(chan *buffer, window), left: window}
+	u := &upload{s: s, path: p, size: size, ctx: ctx, h: checksum.New(s.algorithms()...)}
 	err := s.do(ctx, "create", p, func() error {
 		if err := u.prepare(ctx); err != nil {
 			return err
@@ -66,9 +57,7 @@ func (s *Storage) Create(ctx context.Context, p string, size int64) (backends.Up
 	if err != nil {
 		return nil, err
 	}
-	for range window {
-		u.room <- nil
-	}
+	u.out = u.flow(0)
 	return u, nil
 }
 
@@ -137,137 +126,71 @@ func (u *upload) Write(p []byte) (n int, err error) {
 	if u.err != nil {
 		return 0, u.err
 	}
-	if u.size >= 0 && u.h.Size()+int64(len(p)) > u.size {
+	if u.size >= 0 && u.at+int64(len(p)) > u.size {
 		u.err = u.fail("write", fmt.Errorf("more than the announced %d bytes: %w", u.size, backends.ErrCorrupt))
 		return 0, u.err
 	}
 	var sums sync.WaitGroup
-	if len(p) >= 64<<10 {
-		sums.Go(func() { u.h.Write(p) })
+	fresh := p[min(u.h.Size()-u.at, int64(len(p))):]
+	if len(fresh) >= 64<<10 {
+		sums.Go(func() { u.h.Write(fresh) })
 	} else {
-		u.h.Write(p)
+		u.h.Write(fresh)
 	}
-	for n < len(p) && u.err == nil {
-		if u.fill == nil {
-			if err := u.next(); err != nil {
-				u.err = u.fail("write", err)
-				break
-			}
-		}
-		used := u.fill.n
-		u.fill.n = min(used+len(p)-n, u.fill.size)
-		n += copy(u.fill.bytes()[used:], p[n:])
-		if u.fill.n == u.fill.size {
-			if err := u.send(u.ctx); err != nil {
-				u.err = u.fail("write", err)
-			}
-		}
-	}
+	n, err = u.out.write(u.ctx, p)
 	sums.Wait()
+	u.at += int64(n)
+	if err != nil {
+		u.err = u.fail("write", err)
+	}
 	return n, u.err
 }
 
-// next waits for a buffer to fill.
-func (u *upload) next() error {
-	b, err := u.wait(u.ctx)
-	if err != nil {
+// Flush implements backends.Resumer.
+func (u *upload) Flush(ctx context.Context) error {
+	if u.done {
+		return u.fail("flush", backends.ErrClosed)
+	}
+	if u.err == nil {
+		if err := u.out.settle(ctx); err != nil {
+			u.err = u.fail("flush", err)
+		}
+	}
+	return u.err
+}
+
+// Resume implements backends.Resumer: the file is opened once more, and written from the first byte on that the server did not say it has.
+func (u *upload) Resume(ctx context.Context) (int64, error) {
+	if u.done {
+		return 0, u.fail("resume", backends.ErrClosed)
+	}
+	off := u.out.had()
+	u.hangUp()
+	var at info
+	err := u.s.do(ctx, "resume", u.path, func() (err error) {
+		u.file, at, err = u.s.openFile(ctx, u.s.url(u.tmp), updating, u.s.o.Timeout)
+		if absent(err) { // it was removed meanwhile
+			at = info{}
+			return u.begin(ctx, "")
+		}
 		return err
-	}
-	if err := u.failure(); err != nil {
-		u.room <- b // settle counts on it
-		return err
-	}
-	if b == nil {
-		n := writeSize
-		if u.size >= 0 {
-			n = int(min(u.size, writeSize))
-		}
-		b = newBuffer(n)
-	}
-	b.n, u.fill = 0, b
-	return nil
-}
-
-// wait is for one of the writes that are out, or for none when there is room; how it went is in failure.
-func (u *upload) wait(ctx context.Context) (*buffer, error) {
-	t := time.NewTimer(u.s.o.Timeout)
-	defer t.Stop()
-	select {
-	case b := <-u.room:
-		return b, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-u.s.ctx.Done():
-		return nil, backends.ErrClosed
-	case <-t.C:
-		return nil, silent(u.s.o.Timeout)
-	}
-}
-
-func (u *upload) failure() error {
-	u.mu.Lock()
-	a, err := u.failed, u.broke
-	u.mu.Unlock()
+	})
 	if err != nil {
-		return err
+		return 0, err
 	}
-	return u.s.failed(a)
+	off = min(off, at.size)
+	u.err, u.at, u.out = nil, off, u.flow(off)
+	return off, nil
 }
 
-// send lets the buffer that was filled go.
-func (u *upload) send(ctx context.Context) error {
-	b, off := u.fill, u.sent
-	u.fill, u.sent = nil, off+int64(b.n)
-	err := u.s.start(ctx, u.file, func(f done) { u.file.write(off, b, u.s.o.Timeout, f) }, func(a answer) { u.back(b, a, nil) })
-	if err != nil {
-		u.back(b, answer{}, err)
+// hangUp ends what is out, and leaves the file.
+func (u *upload) hangUp() {
+	if u.out != nil {
+		u.out.end()
 	}
-	return err
-}
-
-// back is what becomes of a buffer when its write is over.
-func (u *upload) back(b *buffer, a answer, err error) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.failed.code == 0 {
-		u.failed = a
-	}
-	u.broke = cmp.Or(u.broke, err)
-	if u.dead {
-		b.free()
-	} else {
-		u.room <- b // has room for all
-	}
-}
-
-// settle waits until no write is out, and frees the buffers.
-func (u *upload) settle(ctx context.Context) error {
-	for ; u.left > 0; u.left-- {
-		b, err := u.wait(ctx)
-		if err != nil {
-			return err
-		}
-		if b != nil {
-			b.free()
-		}
-	}
-	return u.failure()
-}
-
-// end leaves the buffers of writes that are still out to these.
-func (u *upload) end() {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.dead = true
-	for {
-		select {
-		case b := <-u.room:
-			if b != nil {
-				b.free()
-			}
-		default:
-			return
-		}
+	if u.file != nil {
+		u.s.leave(u.file)
+		u.file = nil
 	}
 }
 
@@ -303,12 +226,7 @@ func (u *upload) verify(ctx context.Context, want backends.Checksums) (none back
 	if u.size >= 0 && n != u.size {
 		return none, at, fmt.Errorf("%d bytes of the announced %d came: %w", n, u.size, backends.ErrCorrupt)
 	}
-	if u.fill != nil {
-		if err := u.send(ctx); err != nil {
-			return none, at, err
-		}
-	}
-	if err := u.settle(ctx); err != nil {
+	if err := u.out.settle(ctx); err != nil {
 		return none, at, err
 	}
 	d := s.patience(n)
@@ -373,21 +291,15 @@ func (u *upload) Abort() error {
 		return nil
 	}
 	u.done = true
-	if u.fill != nil {
-		u.fill.free()
-		u.fill = nil
-		u.left--
-	}
 	d := min(cleanupTime, u.s.o.Timeout)
 	ctx, cancel := context.WithTimeout(context.Background(), 2*d)
 	defer cancel()
-	early, stop := context.WithTimeout(ctx, d)
-	u.settle(early) // whatever became of them
-	stop()
-	u.end()
-	if u.file != nil {
-		u.s.leave(u.file)
+	if u.out != nil { // a copy that the servers make has none
+		early, stop := context.WithTimeout(ctx, d)
+		u.out.await(early) // whatever became of them
+		stop()
 	}
+	u.hangUp()
 	if u.tmp == "" {
 		return nil
 	}
