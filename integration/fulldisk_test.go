@@ -321,3 +321,31 @@ func TestDiskTurnsReadOnly(t *testing.T) {
 		t.Error("another content at the sites")
 	}
 }
+
+// TestFullDiskOfLedger: where an ingest cannot note what it does, it does nothing, says why, and goes on by itself when there is room.
+func TestFullDiskOfLedger(t *testing.T) {
+	disk := tmpfs(t, "220m")
+	h := &haul{site: newSite(t, fmt.Sprintf("ingest: {path: %s/ingests}\n", disk))}
+	h.expect("no space left")
+	h.mount()
+	m := newManifest(filepath.Join(t.TempDir(), "src"), "/ctao/full")
+	must(t, os.Mkdir(m.dir, 0o755))
+	h.watchDir("full", m.dir, m.target, "copies=1 rse=LAPALMA-DISK")
+	must(t, m.fill(0, 3, 1000))
+	must(t, h.gone("full", 3, still))
+	fill(t, disk+"/fill")
+	must(t, m.fill(3, 6, 1000))
+	if st, err := h.progress("full", still, told); err != nil || !strings.Contains(st.Error, "no space left") {
+		t.Errorf("it is not told: %v; %s", err, word(st))
+	}
+	time.Sleep(2 * time.Second)
+	if left, err := regular(m.dir); err != nil || len(left) != 3 {
+		t.Errorf("at the source there are %q, %v", left, err)
+	}
+	must(t, os.Remove(disk+"/fill"))
+	must(t, h.gone("full", 6, still))
+	if r := h.try("ingest", "audit", "full", "--deep"); r.code != 0 || !strings.Contains(r.out, "6 deletions proved, 0 not") {
+		t.Errorf("audit: %s%s", r.out, r.err)
+	}
+	h.umount()
+}
