@@ -107,19 +107,44 @@ func pages[T any](ctx context.Context, all []T, f func(ctx context.Context, part
 	return g.Wait()
 }
 
-// BulkMeta gives the rows of those of the DIDs that exist (POST /dids/bulkmeta), in ceil(n/Page) calls. What is
-// missing in the answer does not exist.
+// BulkMeta gives the rows of those of the DIDs that exist (POST /dids/bulkmeta), in ceil(n/Page) calls, and some more where an answer lacks some:
+// see bulkmeta. What is missing does not exist.
 func (c *Client) BulkMeta(ctx context.Context, dids []backends.DID) (map[backends.DID]Meta, error) {
+	return bulkmeta(ctx, c, dids, false, "DID_COLUMN", func(m Meta) (backends.DID, Meta) { return m.DID(), m })
+}
+
+// lacking is how often at most those are asked for again that an answer lacks.
+const lacking = 5
+
+// bulkmeta asks for the rows of DIDs. An answer that broke off looks like a whole one (see Whole), and what it lacks as if it did not exist. Only
+// the server's first row is certain: what goes wrong before it is an error. So those that an answer lacks are asked for again until one has none
+// of them; ErrUnavailable and temporary when that does not come to an end.
+func bulkmeta[Row, T any](ctx context.Context, c *Client, dids []backends.DID, inherit bool, plugin string, of func(Row) (backends.DID, T)) (map[backends.DID]T, error) {
 	var mu sync.Mutex
-	out := make(map[backends.DID]Meta, len(dids))
+	out := make(map[backends.DID]T, len(dids))
 	err := pages(ctx, dids, func(ctx context.Context, part []backends.DID) error {
-		k := call{method: http.MethodPost, route: "/dids/bulkmeta", twice: true, path: "/dids/bulkmeta", body: map[string]any{"dids": part, "inherit": false, "plugin": "DID_COLUMN"}}
-		return rows(ctx, c, k, func(m Meta) error {
+		for range lacking {
+			k := call{method: http.MethodPost, route: "/dids/bulkmeta", twice: true, path: "/dids/bulkmeta", body: map[string]any{"dids": part, "inherit": inherit, "plugin": plugin}}
+			n := 0
+			err := rows(ctx, c, k, func(r Row) error {
+				n++
+				d, v := of(r)
+				mu.Lock()
+				defer mu.Unlock()
+				out[d] = v
+				return nil
+			})
+			if err != nil || n == 0 {
+				return err
+			}
 			mu.Lock()
-			defer mu.Unlock()
-			out[m.DID()] = m
-			return nil
-		})
+			part = slices.DeleteFunc(slices.Clone(part), func(d backends.DID) bool { _, ok := out[d]; return ok })
+			mu.Unlock()
+			if len(part) == 0 {
+				return nil
+			}
+		}
+		return fmt.Errorf("rows of %d DIDs: each answer lacked some that the next one had: %w", len(dids), errDown)
 	})
 	return out, err
 }
@@ -144,21 +169,11 @@ func (c *Client) UserMeta(ctx context.Context, d backends.DID) (backends.Meta, e
 
 // BulkUserMeta gives the metadata of many DIDs, with that of the collections above them, nearest wins (POST /dids/bulkmeta with all
 // plug-ins and inherit, without which the server gives columns only), in ceil(n/Page) calls; the server makes some queries of each DID. Where
-// there are several ways up it takes one, whichever its database gives first.
+// there are several ways up it takes one, whichever its database gives first. There is an answer for a DID that does not exist, too.
 func (c *Client) BulkUserMeta(ctx context.Context, dids []backends.DID) (map[backends.DID]backends.Meta, error) {
-	var mu sync.Mutex
-	out := make(map[backends.DID]backends.Meta, len(dids))
-	err := pages(ctx, dids, func(ctx context.Context, part []backends.DID) error {
-		k := call{method: http.MethodPost, route: "/dids/bulkmeta", twice: true, path: "/dids/bulkmeta", body: map[string]any{"dids": part, "inherit": true, "plugin": "ALL"}}
-		return rows(ctx, c, k, func(m map[string]any) error {
-			d := backends.DID{Scope: fmt.Sprint(m["scope"]), Name: fmt.Sprint(m["name"])}
-			mu.Lock()
-			defer mu.Unlock()
-			out[d] = usersOwn(m)
-			return nil
-		})
+	return bulkmeta(ctx, c, dids, true, "ALL", func(m map[string]any) (backends.DID, backends.Meta) {
+		return backends.DID{Scope: fmt.Sprint(m["scope"]), Name: fmt.Sprint(m["name"])}, usersOwn(m)
 	})
-	return out, err
 }
 
 // usersOwn leaves out what is no metadata of a user's.

@@ -2,6 +2,7 @@ package rest
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -691,6 +692,39 @@ func TestPages(t *testing.T) {
 	}
 	if _, err := c.BulkMeta(ctx, nil); err != nil || c.Calls()["POST /dids/bulkmeta"] != 3 {
 		t.Errorf("nothing is asked for nothing: %v", err)
+	}
+}
+
+// An answer that broke off makes no DID one that does not exist: what it lacks is asked for again, until an answer has none of it.
+func TestBulkMetaThatBreaksOff(t *testing.T) {
+	most := 2 // rows of an answer
+	f := newFake(t, func(w http.ResponseWriter, r *http.Request) {
+		var body struct{ DIDs []backends.DID }
+		must(t, json.NewDecoder(r.Body).Decode(&body))
+		n := 0
+		for _, d := range body.DIDs {
+			if n < most && !strings.HasPrefix(d.Name, "none") {
+				n++
+				fmt.Fprintf(w, `{"scope": "s", "name": %q, "did_type": "FILE"}`+"\n", d.Name)
+			}
+		}
+	})
+	c, ctx := f.client(t), t.Context()
+	var dids []backends.DID
+	for _, name := range []string{"none1", "a", "b", "c", "none2", "d", "e"} {
+		dids = append(dids, backends.DID{Scope: "s", Name: name})
+	}
+	rows, err := c.BulkMeta(ctx, dids)
+	if err != nil || len(rows) != 5 || c.Calls()["POST /dids/bulkmeta"] != 4 { // 2, 2, 1 and none
+		t.Errorf("%d of 5 rows in %d calls: %v", len(rows), c.Calls()["POST /dids/bulkmeta"], err)
+	}
+	metas, err := c.BulkUserMeta(ctx, dids)
+	if err != nil || len(metas) != 5 {
+		t.Errorf("%d of 5: %v", len(metas), err)
+	}
+	most = 1
+	if _, err := c.BulkMeta(ctx, dids); !errors.Is(err, backends.ErrUnavailable) || !backends.IsTemporary(err) {
+		t.Errorf("answers that break off again and again: %v", err)
 	}
 }
 
