@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -62,13 +63,13 @@ const (
 )
 
 // enroll registers files with a catalogue that is Served, and asks for the rules on their datasets. It ends when that is so, or with what is
-// fatal; those that the catalogue does not take fail.
+// fatal; those that the catalogue does not take fail, and those whose rules it does not take wait for these (see askFor).
 func (k *link) enroll(ctx context.Context, rs []*Record) ([]*Record, error) {
 	for wait := 1; ; wait++ {
 		good, err := k.enterHalves(ctx, rs)
 		if err == nil {
 			rs = good
-			if err = k.server.Ask(ctx, k.homes(rs), k.d.Rules); err == nil {
+			if err = k.askFor(ctx, k.homes(rs)); err == nil {
 				k.setTrouble("register", nil)
 				return rs, nil
 			}
@@ -85,6 +86,62 @@ func (k *link) enroll(ctx context.Context, rs []*Record) ([]*Record, error) {
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// askFor asks for the rules on the files of directories. The directories of which the server does not take them are found by halving, and
+// are noted with the reason: their files are registered, and not safe, and the prover asks again after a while, ever longer. The error is that the
+// server cannot be asked, or fatal.
+func (k *link) askFor(ctx context.Context, dirs []backends.DID) error {
+	if len(dirs) == 0 {
+		return nil
+	}
+	err := k.server.Ask(ctx, dirs, k.d.Rules)
+	switch {
+	case err == nil:
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		for _, d := range dirs {
+			delete(k.refused, d)
+		}
+		return nil
+	case fatal(ctx, err), outage(err) && !isOf(err, backends.ErrQuota, backends.ErrPermission, backends.ErrNoSpace, backends.ErrReadOnly):
+		return err
+	case len(dirs) > 1:
+		return errors.Join(k.askFor(ctx, dirs[:len(dirs)/2]), k.askFor(ctx, dirs[len(dirs)/2:]))
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.refused) >= maxDoubts {
+		clear(k.refused)
+	}
+	times := k.refused[dirs[0]].times + 1
+	k.refused[dirs[0]] = doubt{err, k.clock().Add(patience(times)), times}
+	k.log.Warn("rules are not made", "directory", dirs[0], "err", err)
+	return nil
+}
+
+// isOf tells whether an error is one of some.
+func isOf(err error, some ...error) bool {
+	return slices.ContainsFunc(some, func(e error) bool { return errors.Is(err, e) })
+}
+
+// refusal is why a directory's files have no rules; nil: that is not known.
+func (k *link) refusal(dir backends.DID) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.refused[dir].err
+}
+
+// refusedOf are those of some directories whose rules are to be asked for again.
+func (k *link) refusedOf(dirs []backends.DID) (out []backends.DID) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, d := range dirs {
+		if x, ok := k.refused[d]; ok && !k.clock().Before(x.until) {
+			out = append(out, d)
+		}
+	}
+	return out
 }
 
 // enterHalves gives files to the catalogue, and finds those that it does not take by halving: they fail. It gives those that it took.

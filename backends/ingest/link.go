@@ -50,12 +50,13 @@ type link struct {
 
 	mu      sync.Mutex // guards the rest; never held across I/O
 	gates   map[string]*gate
-	choices map[int64]chosen  // RSEs that were chosen lately
-	reasons []Lagging         // why the first registered files are not safe
-	stalled int64             // registered files that the server does not get any further with
-	doubts  map[Spot]doubt    // copies that could not be verified lately
-	leaves  map[string]bool   // lake paths of folders that the server has
-	trouble map[string]string // that all of it has, by the part that has it
+	choices map[int64]chosen       // RSEs that were chosen lately
+	reasons []Lagging              // why the first registered files are not safe
+	stalled int64                  // registered files that the server does not get any further with
+	doubts  map[Spot]doubt         // copies that could not be verified lately
+	leaves  map[string]bool        // lake paths of folders that the server has
+	refused map[backends.DID]doubt // directories for which the server did not take the rules
+	trouble map[string]string      // that all of it has, by the part that has it
 }
 
 // The wakes.
@@ -88,7 +89,7 @@ func (k *link) did(rel string) backends.DID {
 
 // newLink makes one from a definition that was checked.
 func newLink(o Options, d Definition, l *ledger) (*link, error) {
-	k := &link{o: o, lake: o.Lake, d: d, ledger: l, hook: o.hook, log: o.Log.With("ingest", d.Name), keep: -2, clock: time.Now, patient: sleep, tick: tick, meters: newMeters(o.Now), gates: map[string]*gate{}, trouble: map[string]string{}, choices: map[int64]chosen{}, doubts: map[Spot]doubt{}, leaves: map[string]bool{}}
+	k := &link{o: o, lake: o.Lake, d: d, ledger: l, hook: o.hook, log: o.Log.With("ingest", d.Name), keep: -2, clock: time.Now, patient: sleep, tick: tick, meters: newMeters(o.Now), gates: map[string]*gate{}, trouble: map[string]string{}, choices: map[int64]chosen{}, doubts: map[Spot]doubt{}, leaves: map[string]bool{}, refused: map[backends.DID]doubt{}}
 	k.server, _ = o.Lake.Catalogue().(backends.Served)
 	k.inbox.init()
 	for i := range k.wakes {
@@ -159,7 +160,7 @@ func (k *link) anew(ctx context.Context, r *Record, why error) error {
 
 // discard deletes a copy that is not wanted, unless the catalogue has it.
 func (k *link) discard(ctx context.Context, r *Record, s Spot) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settled) // later it may be somebody else's
 	defer cancel()
 	rse, ok := k.lake.RSE(s.RSE)
 	if !ok {

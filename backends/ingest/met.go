@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -110,15 +111,21 @@ func (k *link) stillFree(ctx context.Context, r *Record) error {
 		return fmt.Errorf("look whether the name is still free: %w", err)
 	}
 	if r.met.is {
-		return fmt.Errorf("somebody registered %s while it was being sent: %w: %w", r.DID, backends.ErrBusy, backends.ErrTemporary)
+		return errMet
 	}
 	return nil
 }
 
-// unsettled tells whether somebody else who looked at the name before it was registered may still write to its path.
-func (k *link) unsettled(r *Record) error {
-	if left := metFor + commitFor - k.o.Now().Sub(r.RegisteredAt); left > 0 && left <= metFor+commitFor {
-		return fmt.Errorf("%w: registered a moment ago; its copy is looked at in %v", errUnsafe, left.Round(time.Second))
+// settled is how long after its registration a file's copies count: whoever looked at the name before it was registered has written by then.
+const settled = metFor + commitFor
+
+// unsettled tells whether somebody else who looked at the name before it was registered may still write to the path of a copy. Of an RSE that is
+// not known here the worst is supposed.
+func (k *link) unsettled(r *Record, copies []Copy) error {
+	shared := slices.ContainsFunc(copies, func(c Copy) bool { rse, ok := k.lake.RSE(c.RSE); return !ok || rse.Bound })
+	since := k.o.Now().Sub(r.RegisteredAt)
+	if shared && since < settled && since > -longestWait { // else it was registered before the clock jumped
+		return fmt.Errorf("%w: registered a moment ago; its copies are looked at in %v", errUnsafe, (settled - since).Round(time.Second))
 	}
 	return nil
 }

@@ -220,9 +220,13 @@ func (k *link) proveAll(ctx context.Context, all bool) (n int, err error) {
 			return n, err
 		}
 		after = last
-		if ask {
-			if err := k.server.Ask(ctx, k.homes(rs), k.d.Rules); err != nil {
-				return n, fmt.Errorf("ask again for the rules of %d files: %w", len(rs), err)
+		if k.server != nil {
+			dirs := k.homes(rs)
+			if !ask {
+				dirs = k.refusedOf(dirs)
+			}
+			if err := k.askFor(ctx, dirs); err != nil {
+				return n, fmt.Errorf("ask again for the rules of %d directories: %w", len(dirs), err)
 			}
 		}
 		m, why, err := k.proveSome(ctx, rs)

@@ -298,6 +298,12 @@ func (k *link) transfer(ctx context.Context, r *Record) error {
 	if err := k.step("send", r.Path); err != nil {
 		return err
 	}
+	if r.Size == 0 { // of which no last byte is read
+		if err := k.stillFree(ctx, r); err != nil {
+			return err
+		}
+	}
+	v := k.watch(ctx, rse, r)
 	src := &source{ctx: ctx, k: k, r: r, f: f}
 	sent := int64(0)
 	progress := func(n int64) {
@@ -305,14 +311,18 @@ func (k *link) transfer(ctx context.Context, r *Record) error {
 		if sent = n; n == r.Size && r.TransferredAt.IsZero() {
 			r.TransferredAt = k.o.Now()
 		}
+		if n == r.Size {
+			v.begin()
+		}
 	}
-	_, sums, err := k.lake.Take(ctx, rse, r.PFN, src, r.Size, r.tries, progress)
+	_, sums, err := k.lake.Take(v.ctx, rse, r.PFN, src, r.Size, r.tries, progress)
 	if rse.Elsewhere(err) { // nothing can be at the path of its naming
 		if err := k.elsewhere(r); err != nil {
-			return err
+			return v.end(err)
 		}
-		_, sums, err = k.lake.Take(ctx, rse, r.PFN, src, r.Size, false, progress)
+		_, sums, err = k.lake.Take(v.ctx, rse, r.PFN, src, r.Size, false, progress)
 	}
+	err = v.end(err)
 	if src.late != nil {
 		err = src.late
 	}

@@ -94,6 +94,9 @@ func (k *link) proveServed(r *Record, s sight) (out []Copy, err error) {
 	held := s.held[k.home(r)]
 	for i, rule := range k.d.Rules {
 		if i >= len(held) || held[i].ID == "" {
+			if why := k.refusal(k.home(r)); why != nil {
+				return nil, fmt.Errorf("%w: the server does not make the rules of the files in %s, and is asked again: %w: %w", errUnsafe, k.dirOf(r), errStalled, why)
+			}
 			return nil, fmt.Errorf("%w: the rule for %d copies on %q is not there, or not any more; a retry asks for it again", errUnsafe, rule.Copies, rule.Expression)
 		}
 		h, n := held[i], 0
@@ -149,6 +152,9 @@ const maxDoubts = 10_000
 // a path follows from the name somebody else, who sent a file of this name at the same time, may have written there after us: the storage is
 // asked of the copy that was sent, too, when the server has the name as ours.
 func (k *link) certify(ctx context.Context, r *Record, in backends.Info, copies []Copy) error {
+	if err := k.unsettled(r, copies); err != nil {
+		return err
+	}
 	sent := func(c Copy) bool { return c.RSE == r.RSE && c.PFN == r.PFN }
 	var order, last []int // that one last, and so once
 	for i, c := range copies {
@@ -163,10 +169,6 @@ func (k *link) certify(ctx context.Context, r *Record, in backends.Info, copies 
 		if rse, ok := k.lake.RSE(c.RSE); sent(*c) && !(ok && rse.Bound) {
 			c.Proof, c.Verified = ProofSent, r.VerifiedAt
 			continue
-		} else if sent(*c) {
-			if err := k.unsettled(r); err != nil {
-				return err
-			}
 		}
 		if j := slices.IndexFunc(r.Copies, func(x Copy) bool { return x.RSE == c.RSE && x.PFN == c.PFN && x.Proof == ProofStorage }); j >= 0 {
 			c.Proof, c.Verified = ProofStorage, r.Copies[j].Verified

@@ -3,10 +3,12 @@ package ingest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -105,6 +107,13 @@ func TestServedSafeWhenOthersAreDone(t *testing.T) {
 			t.Errorf("bound: %t, registered %v ago: %v", c.bound, c.ago, errs[0])
 		}
 	}
+	// The same is so of one that another node sent: nothing was left to be sent here.
+	rse.Bound, rec.RegisteredAt = true, time.Now()
+	s := k.seen(rec, backends.RuleStatus{ID: "1", Rule: rule, State: backends.RuleOK})
+	rec.RSE, rec.PFN = "", ""
+	if _, errs := k.certifyAll(t.Context(), []*Record{rec}, s); !errors.Is(errs[0], errUnsafe) {
+		t.Errorf("sent by another node: %v", errs[0])
+	}
 }
 
 // What another node registered while a file was being sent is not overwritten by it.
@@ -142,12 +151,27 @@ func TestServedNameTakenWhileItIsSent(t *testing.T) {
 // asked is a server that has some files.
 type asked struct {
 	backends.Served
-	has   map[backends.DID]backends.Look
-	rules bool // there are some
+	rules   bool // there are some
+	refuses map[backends.DID]error
+
+	mu  sync.Mutex // guards has, of give
+	has map[backends.DID]backends.Look
 }
 
-// Ask makes them.
-func (s *asked) Ask(context.Context, []backends.DID, []backends.Rule) error {
+// give makes it have others.
+func (s *asked) give(has map[backends.DID]backends.Look) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.has = has
+}
+
+// Ask makes them, unless it refuses those of one of the directories.
+func (s *asked) Ask(_ context.Context, dirs []backends.DID, _ []backends.Rule) error {
+	for _, d := range dirs {
+		if err := s.refuses[d]; err != nil {
+			return err
+		}
+	}
 	s.rules = true
 	return nil
 }
@@ -168,6 +192,8 @@ func (s *asked) Held(_ context.Context, _ backends.DID, rules []backends.Rule, w
 
 // Look gives that.
 func (s *asked) Look(context.Context, []backends.DID) (map[backends.DID]backends.Look, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return s.has, nil
 }
 
@@ -202,4 +228,97 @@ func TestServedRetryAsksForRules(t *testing.T) {
 	_, err := k.retry([]string{rec.Path})
 	r.must(err)
 	pass(1)
+}
+
+// A file is not put where somebody else's of its name has come to lie while its storage took its time to verify it, and an empty one no more than
+// others; what is there stays.
+func TestServedThatOthersGaveWhileItWasSent(t *testing.T) {
+	for text, step := range map[string]string{"hello": "Commit", "": "send"} {
+		r := newRig(t)
+		k, rec := r.served(backends.Rule{Copies: 1, Expression: "A"})
+		rse, _ := r.lake.RSE("A")
+		rse.Bound = true
+		r.write(rec.Path, text)
+		r.must(k.enterFolder())
+		defer k.leaveFolder()
+		v, err := k.folder.stat(rec.Path)
+		r.must(err)
+		rec.Size, rec.Ino, rec.Dev, rec.MTime, rec.CTime = v.Size, v.Ino, v.Dev, v.MTime, v.CTime
+		server := &asked{}
+		k.server = server
+		ended := make(chan struct{})
+		k.patient = func(ctx context.Context, _ time.Duration) bool { // of the vigil
+			if ctx.Err() != nil {
+				close(ended)
+			}
+			return ctx.Err() == nil
+		}
+		others := filepath.Join(r.base, "A", rec.PFN)
+		given := func() {
+			server.give(map[backends.DID]backends.Look{rec.DID: {Info: backends.Info{DID: rec.DID, Type: backends.File, Size: 6}}})
+			r.must(os.WriteFile(others, []byte("others"), 0o644))
+		}
+		r.disks["A"].On("Commit", func(string) error {
+			if step == "Commit" {
+				given()
+				<-ended
+			}
+			return nil
+		})
+		now := time.Now()
+		k.clock = func() time.Time { return now }
+		k.hook = func(name, _ string) error {
+			if name == step {
+				now = now.Add(metFor + 1)
+				given()
+			}
+			return nil
+		}
+		if err := k.transfer(t.Context(), rec); !errors.Is(err, errMet) || outage(err) {
+			t.Errorf("%q is sent: %v", text, err)
+		}
+		if b, err := os.ReadFile(others); err != nil || string(b) != "others" {
+			t.Errorf("%q lies where others' is on record: %v", b, err)
+		}
+		if err := k.transfer(t.Context(), rec); !errors.Is(err, errTaken) {
+			t.Errorf("it is tried again: %v", err)
+		}
+	}
+}
+
+// A directory whose rules the server does not take holds none of the others, and is asked for again.
+func TestServedRulesThatAreRefused(t *testing.T) {
+	r := newRig(t)
+	k, rec := r.served(backends.Rule{Copies: 1, Expression: "A"})
+	k.ledger = newLedger(t, t.TempDir())
+	now := time.Now()
+	k.clock = func() time.Time { return now }
+	why := fmt.Errorf("over quota: %w", backends.ErrQuota)
+	good, bad := backends.DID{Scope: "ctao", Name: "/ctao/dl0/good"}, k.home(rec)
+	server := &asked{refuses: map[backends.DID]error{bad: why}}
+	k.server = server
+	r.must(k.askFor(t.Context(), []backends.DID{good, bad}))
+	if !server.rules {
+		t.Error("nothing was asked for the other one")
+	}
+	server.has = k.seen(rec, backends.RuleStatus{}).looks
+	s := k.seen(rec, backends.RuleStatus{})
+	if _, err := k.proveServed(rec, s); !errors.Is(err, errUnsafe) || !errors.Is(err, errStalled) || !errors.Is(err, backends.ErrQuota) {
+		t.Errorf("the reason is not told: %v", err)
+	}
+	r.must(os.WriteFile(filepath.Join(r.base, "A", rec.PFN), []byte("hello"), 0o644))
+	rec.Stage, rec.FoundAt = Registered, time.Now()
+	r.must(k.ledger.commit(&change{path: rec.Path, to: rec}))
+	server.refuses, server.rules = nil, false
+	for _, want := range []int{0, 1} {
+		if n, err := k.proveAll(t.Context(), false); err != nil || n != want {
+			t.Errorf("%d files became safe, want %d: %v", n, want, err)
+		}
+		now = now.Add(time.Minute)
+	}
+	away := fmt.Errorf("%w: %w", backends.ErrUnavailable, backends.ErrTemporary)
+	server.refuses = map[backends.DID]error{bad: away}
+	if err := k.askFor(t.Context(), []backends.DID{good, bad}); !errors.Is(err, away) || k.refusal(bad) != nil {
+		t.Errorf("a server that is away refuses nothing: %v", err)
+	}
 }
