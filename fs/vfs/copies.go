@@ -212,11 +212,7 @@ func (up *uploader) keepCopies(u *unsent, r *journal.Record) error {
 func (v *FS) settle(u *unsent) {
 	r := u.entry.Record()
 	in := u.published()
-	u.mu.Lock()
-	n := u.reserved
-	u.reserved = 0
-	u.mu.Unlock()
-	v.cache.ReleaseUnsent(n)
+	u.release()
 	ct := content(in)
 	ct.Cost = tapeCost
 	for _, c := range r.Copies {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"tarn/backends"
+	"tarn/cache/journal"
 )
 
 // Quota is how many bytes whoever owns new files may have, and how many of these are left.
@@ -23,8 +24,12 @@ const (
 // watchQuota asks for it, now and then, and when askQuota wants it.
 func (v *FS) watchQuota(ctx context.Context) {
 	for {
+		ruled := v.ruled()
 		q, err := v.opt.Quota(ctx)
 		if err == nil {
+			for _, u := range ruled {
+				u.count()
+			}
 			v.quota.Store(&q)
 		} else if ctx.Err() == nil {
 			v.log.Debug("the quota is not known", "err", err)
@@ -45,6 +50,31 @@ func (v *FS) watchQuota(ctx context.Context) {
 	}
 }
 
+// ruled are the contents that have their rules and wait for their other copies: whoever is asked for the quota from now on has them as used.
+func (v *FS) ruled() (out []*unsent) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, u := range v.unsent {
+		u.mu.Lock()
+		if u.state == journal.Ruled && u.counted == 0 {
+			out = append(out, u)
+		}
+		u.mu.Unlock()
+	}
+	return out
+}
+
+// count notes that u is part of what the quota has as used.
+func (u *unsent) count() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.fs.counted.Add(u.reserved - u.counted)
+	u.counted = u.reserved
+}
+
+// waiting is how many bytes are here that the quota does not know of.
+func (v *FS) waiting() int64 { return max(0, v.cache.Stats().Unsent-v.counted.Load()) }
+
 func (v *FS) askQuota() {
 	select {
 	case v.asks <- struct{}{}:
@@ -52,16 +82,16 @@ func (v *FS) askQuota() {
 	}
 }
 
-// withinQuota tells whether contents may grow by n bytes in all, with those that wait here: backends.ErrQuota.
+// withinQuota tells whether contents may grow by n bytes in all, with those that wait here and that nobody else counts: backends.ErrQuota.
 func (v *FS) withinQuota(n int64) error {
 	q := v.quota.Load()
 	if q == nil || q.Left == math.MaxInt64 {
 		return nil
 	}
-	unsent := v.cache.Stats().Unsent
-	if unsent+n <= q.Left {
+	waiting := v.waiting()
+	if waiting+n <= q.Left {
 		return nil
 	}
 	v.askQuota() // it may be more by now
-	return fmt.Errorf("%d bytes more, where %d of %d are left and %d wait here: %w", n, q.Left, q.Limit, unsent, backends.ErrQuota)
+	return fmt.Errorf("%d bytes more, where %d of %d are left and %d wait here: %w", n, q.Left, q.Limit, waiting, backends.ErrQuota)
 }

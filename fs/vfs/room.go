@@ -52,7 +52,7 @@ func (u *unsent) grow(size int64) error {
 	return nil
 }
 
-// replaces is what is reserved for older contents that go when this one is sealed.
+// replaces is what waits here of older contents that go when this one is sealed.
 func (u *unsent) replaces() (n int64) {
 	for {
 		u.mu.Lock()
@@ -63,7 +63,7 @@ func (u *unsent) replaces() (n int64) {
 		}
 		u = prev
 		u.mu.Lock()
-		n += u.reserved
+		n += u.reserved - u.counted
 		u.mu.Unlock()
 	}
 }

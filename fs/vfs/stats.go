@@ -83,7 +83,7 @@ func (v *FS) StatFS() Space {
 	files, used := v.lake.Catalogue().Usage()
 	free := v.free.Load()
 	if q := v.quota.Load(); q != nil && q.Limit != math.MaxInt64 {
-		return Space{Total: q.Limit, Free: max(0, min(free, q.Left-v.cache.Stats().Unsent)), Files: files}
+		return Space{Total: q.Limit, Free: max(0, min(free, q.Left-v.waiting())), Files: files}
 	}
 	return Space{Total: used + free, Free: free, Files: files}
 }

@@ -48,6 +48,7 @@ type unsent struct {
 	dropped  bool               // unlinked, superseded or cancelled
 	ended    bool               // its entry is no more: removed, or taken into the cache
 	reserved int64              // bytes reserved in the cache's limit
+	counted  int64              // of these, what the quota that is known has as used: part of FS.counted
 	prev     *unsent            // sealed content that this one replaces once it is sealed itself
 	why      string             // last error of the upload
 	waiters  []chan struct{}    // of close=remote|registered: closed at every change of state
@@ -131,11 +132,17 @@ func (v *FS) forget(u *unsent) {
 		delete(v.byInode, u.inode)
 	}
 	v.mu.Unlock()
+	u.release()
+}
+
+// release gives back what is reserved for u.
+func (u *unsent) release() {
 	u.mu.Lock()
 	n := u.reserved
-	u.reserved = 0
+	u.fs.counted.Add(-u.counted)
+	u.reserved, u.counted = 0, 0
 	u.mu.Unlock()
-	v.cache.ReleaseUnsent(n)
+	u.fs.cache.ReleaseUnsent(n)
 }
 
 // unsentAt is the unsent file at (dir, name), or nil.

@@ -134,7 +134,8 @@ type FS struct {
 	free  atomic.Int64          // bytes free for new files, as last asked
 	quota atomic.Pointer[Quota] // as last asked; nil: none is known
 
-	asks chan struct{} // for the quota
+	asks    chan struct{} // for the quota
+	counted atomic.Int64  // bytes that are unsent and that the quota has as used
 
 	closing struct {
 		sync.Mutex
