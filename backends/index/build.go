@@ -83,6 +83,9 @@ func (x *Index) begun(ctx context.Context) (*badger.DB, error) {
 		x.finds.Wait()
 		x.mu.Lock()
 		x.db, x.left, x.sure = nil, map[uint64]int{}, map[uint64]bool{}
+		for _, o := range x.ops {
+			o.lost = true
+		}
 		x.signal()
 		x.mu.Unlock()
 		if err := db.Close(); err != nil {
@@ -100,7 +103,7 @@ func (x *Index) begun(ctx context.Context) (*badger.DB, error) {
 	return x.db, nil
 }
 
-// oldChanges is how long a change may go on that began before anything was indexed.
+// oldChanges is how long a change may go on that began before anything was indexed, or in an index that broke.
 const oldChanges = time.Minute
 
 // beginBehind lets all changes be put on record for the cover of that number, and waits for those that are not.
@@ -109,7 +112,7 @@ func (x *Index) beginBehind(ctx context.Context, n epoch) error {
 	x.behind = n
 	var wait []*op
 	for _, o := range x.ops {
-		if !o.marked {
+		if !o.marked || o.lost {
 			wait = append(wait, o)
 		}
 	}

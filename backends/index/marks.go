@@ -60,6 +60,11 @@ type op struct {
 	marked bool
 	n      uint32 // marks
 	done   chan struct{}
+
+	members bool // it attaches or detaches
+	// guarded by Index.mu:
+	lost  bool // the index was begun anew since: its marks are not all there
+	mixed bool // others attached or detached meanwhile: where it was in their order is not known
 }
 
 // begin puts on record what is to be looked at when a change has been made; it is made between begin and end. Where nothing
@@ -70,6 +75,12 @@ func (x *Index) begin(changes ...change) *op {
 	x.seq++
 	o := &op{x: x, seq: x.seq, done: make(chan struct{})}
 	o.marked = x.db != nil && !x.broken && (len(x.covers) > 0 || x.behind != 0)
+	o.members = slices.ContainsFunc(changes, func(c change) bool { return c.what == wasIn || c.what == wasOut })
+	for _, other := range x.ops {
+		if o.members && other.members {
+			o.mixed, other.mixed = true, true
+		}
+	}
 	x.ops[o.seq] = o
 	x.mu.Unlock()
 	o.add(changes...)
@@ -112,7 +123,7 @@ func (o *op) add(changes ...change) {
 func (o *op) end(err error) {
 	o.x.mu.Lock()
 	delete(o.x.ops, o.seq)
-	if err == nil && o.x.left[o.seq] > 0 {
+	if err == nil && !o.mixed && o.x.left[o.seq] > 0 {
 		o.x.sure[o.seq] = true
 	}
 	o.x.mu.Unlock()
@@ -242,8 +253,12 @@ const mostTries = 5
 func (x *Index) look(db *badger.DB, c *cover, changes []change) error {
 	v := x.view(db, c, true)
 	err := v.apply(x.ctx, changes)
+	torn := v.torn
 	if err == nil {
 		err = v.flush()
+	}
+	if err != nil && torn {
+		return x.setStale(db, c, tornWhy)
 	}
 	if err == nil {
 		x.mu.Lock()

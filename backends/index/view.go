@@ -17,13 +17,14 @@ type view struct {
 	db      *badger.DB
 	of, c   *cover                 // the cover, and as the view has it
 	live    bool                   // it answers
+	torn    bool                   // a part was written of what belongs together
 	pending map[string][]byte      // nil: deleted
 	edges   map[string]map[id]bool // those of pending: by the key without the other end
 	size    int
 }
 
 // pendingBytes is how much a view gathers before it writes. What is more than fits into a transaction is looked at again when
-// this ends in between.
+// this ends in between; and where names change, what was in which collections is not known any more then: the cover is stale.
 const pendingBytes = 4 << 20
 
 // view gives one of a cover that answers, or of one that is being made.
@@ -60,14 +61,24 @@ func (v *view) full() error {
 	if v.size < pendingBytes {
 		return nil
 	}
-	return v.flush()
+	v.torn = v.live && v.x.o.Catalogue.Traits().Rename
+	return v.store()
 }
 
-// flush writes what has changed, with the counters of a cover that answers, in one transaction.
+// tornWhy is why a cover is stale of which a part was written.
+const tornWhy = "tarn ended, or failed, in the middle of a change of many names"
+
+// flush writes the rest of what has changed.
 func (v *view) flush() error {
-	if len(v.pending) == 0 {
+	if len(v.pending) == 0 && !v.torn {
 		return nil
 	}
+	v.torn = false
+	return v.store()
+}
+
+// store writes what has changed, with the counters of a cover that answers, in one transaction.
+func (v *view) store() error {
 	if err := v.x.room(); err != nil {
 		return err
 	}
@@ -75,7 +86,11 @@ func (v *view) flush() error {
 		v.x.mu.Lock()
 		v.c.Stale = v.of.Stale
 		v.x.mu.Unlock()
-		v.pending[string(numberKey(kindCover, v.c.epoch))] = v.c.encode()
+		now := *v.c
+		if v.torn {
+			now.Stale = tornWhy
+		}
+		v.pending[string(numberKey(kindCover, v.c.epoch))] = now.encode()
 	}
 	err := v.db.Update(func(txn *badger.Txn) error { return v.write(txn.Set, txn.Delete) })
 	if errors.Is(err, badger.ErrTxnTooBig) { // one record of very many values

@@ -158,15 +158,14 @@ func (s *session) restoreTo(ctx context.Context, cfg *config.Config, file string
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return done, err
 	}
-	done, err = embedded.Restore(ctx, catalogueOptions(cfg, s.t.now, s.logger()), f, force)
+	o := catalogueOptions(cfg, s.t.now, s.logger())
+	o.Replacing = func() error { return dropIndex(cfg) }
+	done, err = embedded.Restore(ctx, o, f, force)
 	switch {
 	case errors.Is(err, backends.ErrBusy):
 		return done, control.Fail(err, "unmount the lake first: `tarn umount MOUNTPOINT`", "%v", err)
 	case errors.Is(err, backends.ErrExist):
 		return done, control.Fail(backends.ErrExist, "--force moves it aside and keeps it", "%v", err)
 	}
-	if err != nil {
-		return done, err
-	}
-	return done, dropIndex(cfg)
+	return done, err
 }

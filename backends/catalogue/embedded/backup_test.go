@@ -124,6 +124,12 @@ func TestRestoreOverDamage(t *testing.T) {
 	if _, err := Restore(t.Context(), o, bytes.NewReader(file), false); !errors.Is(err, backends.ErrExist) {
 		t.Errorf("without force: %v", err)
 	}
+	before, no := dirNames(t, dir), errors.New("no")
+	o.Replacing = func() error { return no }
+	if _, err := Restore(t.Context(), o, bytes.NewReader(file), true); !errors.Is(err, no) || !slices.Equal(dirNames(t, dir), before) {
+		t.Errorf("what was to be done before failed: %v, %v was there, %v is", err, before, dirNames(t, dir))
+	}
+	o.Replacing = nil
 	if _, err := Restore(t.Context(), o, bytes.NewReader(file), true); err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,9 @@ type Options struct {
 	Dir string
 	// MustExist refuses an empty folder: a disk that is not mounted is no new lake.
 	MustExist bool
+	// Replacing, of Restore alone, is called when the new catalogue is ready and nobody has the old one open, which is in its place still; an
+	// error ends the restore.
+	Replacing func() error
 	// InMemory keeps everything in memory and nothing in Dir.
 	InMemory bool
 	// CacheBytes bounds the memory of the database; default 96 MiB. An eighth of it, 1 to

@@ -75,6 +75,11 @@ func Restore(ctx context.Context, o Options, backup io.ReadSeeker, force bool) (
 	if err := refill(ctx, o, fresh, backup, done.BackupInfo); err != nil {
 		return done, errors.Join(err, os.RemoveAll(fresh))
 	}
+	if o.Replacing != nil {
+		if err := o.Replacing(); err != nil {
+			return done, errors.Join(err, os.RemoveAll(fresh))
+		}
+	}
 	if done.Aside, err = moveAside(o.Dir, o.Now()); err != nil {
 		return done, err
 	}

@@ -91,7 +91,7 @@ func TestRoutes(t *testing.T) {
 	before := c.Calls()["POST /dids/bulkmeta"]
 	rows, err := c.BulkMeta(ctx, append(dids, ds, backends.DID{Scope: scope, Name: "nosuch"}))
 	must(t, err)
-	if calls := c.Calls()["POST /dids/bulkmeta"] - before; calls != 3 {
+	if calls := c.Calls()["POST /dids/bulkmeta"] - before; calls != 4 { // the last page lacks one, which is asked for again
 		t.Errorf("bulkmeta of %d took %d calls", len(dids)+2, calls)
 	}
 	if len(rows) != len(files)+1 {
