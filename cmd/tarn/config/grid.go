@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -143,8 +144,37 @@ func (g *Grid) validate(bad *Error) {
 // Settings are what the file says of a lake's keys: for all lakes, then for this one, which counts.
 func (g *Grid) Settings(i int) []Setting {
 	from := filepath.Base(g.file)
-	out := flatten(nil, &g.Set, from+": set", "")
-	return flatten(out, &g.Lakes[i].Set, fmt.Sprintf("%s: lakes[%d].set", from, i), "")
+	out := flatten(nil, g.absolute(&g.Set, ""), from+": set", "")
+	return flatten(out, g.absolute(&g.Lakes[i].Set, ""), fmt.Sprintf("%s: lakes[%d].set", from, i), "")
+}
+
+// pathKeys are the keys of lake files whose values are files and folders, without the numbers of lists.
+var pathKeys = []string{
+	"run", "catalogue.path", "cache.path", "journal.path", "ingest.path", "log.file",
+	"catalogue.client_config", "catalogue.password", "catalogue.cert", "catalogue.key", "catalogue.proxy", "catalogue.token", "catalogue.ca",
+	"rses.path", "rses.protocols.keys", "rses.protocols.proxy", "rses.protocols.token",
+}
+
+// absolute gives a copy of keys and values in which the paths are meant from the folder of the file: who reads them knows that of the lake's own.
+func (g *Grid) absolute(n *yaml.Node, path string) *yaml.Node {
+	for n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	out := *n
+	out.Content = slices.Clone(n.Content)
+	switch {
+	case n.Kind == yaml.ScalarNode && n.ShortTag() != "!!null" && slices.Contains(pathKeys, path):
+		out.Value = absolute(n.Value, filepath.Dir(g.file))
+	case n.Kind == yaml.MappingNode:
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			out.Content[i+1] = g.absolute(n.Content[i+1], join(path, n.Content[i].Value))
+		}
+	case n.Kind == yaml.SequenceNode:
+		for i := range n.Content {
+			out.Content[i] = g.absolute(n.Content[i], path)
+		}
+	}
+	return &out
 }
 
 // flatten turns keys and values into settings with dotted keys.

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -85,5 +87,74 @@ func TestGridFaults(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s: %v, want %q", c.text, err, c.want)
 		}
+	}
+}
+
+// Relative paths that a file of several lakes sets are meant from its folder, whatever key they are of and wherever the lake's own file is.
+func TestGridPaths(t *testing.T) {
+	file := gridFile(t, "grid.yaml", `set: {journal: {path: all/journal}, log: {file: "log file"}}
+lakes:
+  - {name: A, lake: far/away, set: {cache: {path: a/cache}, ingest: {path: /abs}, rses: [{name: A, path: r}, {name: R, protocols: [{url: "s3://x/y", keys: k, style: path}]}]}}
+`)
+	g, err := LoadGrid(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Dir(file)
+	c, err := Load(gridFile(t, "lake.yaml", "rses: [{name: A, path: a}]\nscopes: [{name: s}]\n"), g.Settings(0)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := c.RSEs[1].Protocols[0]
+	got := []string{c.Journal.Path, c.Log.File, c.Cache.Path, c.Ingest.Path, c.RSEs[0].Path, r.Keys, r.Style}
+	want := []string{dir + "/all/journal", dir + "/log file", dir + "/a/cache", "/abs", dir + "/r", dir + "/k", "path"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// TestPathKeys: what a lake file has made absolute is what a file of several lakes has.
+func TestPathKeys(t *testing.T) {
+	const relative = "some/where"
+	var fill func(v reflect.Value)
+	fill = func(v reflect.Value) {
+		switch v.Kind() {
+		case reflect.String:
+			v.SetString(relative)
+		case reflect.Slice:
+			v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+			fill(v.Index(0))
+		case reflect.Struct:
+			for _, f := range keyed(v.Type()) {
+				fill(v.FieldByName(f.Name))
+			}
+		}
+	}
+	c := &Config{file: "/lake/lake.yaml"}
+	fill(reflect.ValueOf(c).Elem())
+	c.complete()
+	var got []string
+	var look func(v reflect.Value, path string)
+	look = func(v reflect.Value, path string) {
+		switch v.Kind() {
+		case reflect.String:
+			if v.String() == "/lake/"+relative {
+				got = append(got, path)
+			}
+		case reflect.Slice:
+			for i := range v.Len() {
+				look(v.Index(i), path)
+			}
+		case reflect.Struct:
+			for _, f := range keyed(v.Type()) {
+				key, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+				look(v.FieldByName(f.Name), join(path, key))
+			}
+		}
+	}
+	look(reflect.ValueOf(c).Elem(), "")
+	slices.Sort(got)
+	if want := slices.Sorted(slices.Values(pathKeys)); !slices.Equal(got, want) {
+		t.Errorf("paths are %q, want %q", got, want)
 	}
 }
