@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -589,4 +590,50 @@ func TestSeveralLakesMountedTwiceAtOnce(t *testing.T) {
 		g.ok("umount", p)
 		g.nothing(pids)
 	}
+}
+
+// TestSeveralLakesOneComesBack: a lake that was unmounted by itself comes back when the whole is mounted again where it is, by mount(8) as well,
+// which calls its helper as it does for a line in fstab.
+func TestSeveralLakesOneComesBack(t *testing.T) {
+	g := newGrid(bareSite(t), "")
+	helper := filepath.Join(t.TempDir(), "mount.fuse.tarn")
+	must(t, os.Symlink(tarn, helper))
+	fstab := func() (string, error) {
+		out, err := exec.Command(helper, g.file, g.mnt, "-n", "-o", "rw,_netdev,nofail", "-t", "fuse.tarn").CombinedOutput()
+		return string(out), err
+	}
+	if out, err := fstab(); err != nil || !strings.Contains(out, "2 of 2 lakes are mounted") {
+		t.Fatalf("the helper of mount(8): %v\n%s", err, out)
+	}
+	g.sh("echo x > A/ctao/f")
+	_, other := g.processes("B")
+	for name, again := range map[string]func() (string, error){
+		"tarn mount": func() (string, error) { r := g.try("mount", g.file, g.mnt); return r.out + r.err, codeError(r.code) },
+		"mount(8)":   fstab,
+	} {
+		g.ok("umount", g.path("A"))
+		g.within(time.Minute, "unmounted", func() bool { return g.lake("A").State == "unmounted" })
+		if out := g.ok("status", g.mnt); !strings.Contains(out, "`tarn mount "+g.file+" "+g.mnt+"` brings it back") {
+			t.Errorf("status: %s", out)
+		}
+		if out, err := again(); err != nil || !strings.Contains(out, "2 of 2 lakes are mounted") {
+			t.Errorf("%s: %v\n%s", name, err, out)
+		}
+		wantText(t, g.path("A/ctao/f"), "x\n")
+	}
+	if _, same := g.processes("B"); same != other {
+		t.Errorf("the other lake's supervisor is %d after %d", same, other)
+	}
+	g.fails(1, []string{"mounted already"}, "mount", g.file, g.mnt) // nothing is missing
+	pids := g.pids()
+	g.ok("umount", g.mnt)
+	g.nothing(pids)
+}
+
+// codeError is an exit code that is no success.
+func codeError(code int) error {
+	if code == 0 {
+		return nil
+	}
+	return fmt.Errorf("exit code %d", code)
 }

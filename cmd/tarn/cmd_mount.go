@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -34,7 +35,8 @@ belongs to the mount is kept below ~/.cache/tarn/rucio. Keys of a lake file can 
 
 A file with the key lakes shows several lakes side by side, each in a directory of its own and with its own processes, cache and
 journal: lakes: [{name: ESCAPE, rucio: "https://...", account: ada}, {name: CTAO, lake: /srv/ctao, set: {cache: {limit: 50G}}}].
-A lake that is away is tried again in the background, and its directory gives EIO meanwhile.
+A lake that is away is tried again in the background, and its directory gives EIO meanwhile. One that was unmounted by itself comes
+back when the file is mounted again at the same place.
 
 Examples:
    tarn mount ~/lake /mnt/lake
@@ -95,6 +97,14 @@ Examples:
 			}
 			o.point = realPoint(o.point)
 			o.later = true
+			if os.Getenv(readyEnv) == "" {
+				if slices.ContainsFunc(s.settings, func(x config.Setting) bool { return x.Key == "run" }) {
+					s.t.note("run is where other commands look for this mount: give them the same --set run=%s, or write it into the lake file", o.cfg.Run)
+				}
+				if here, err := s.bringBack(c.Context, o); here || err != nil {
+					return err
+				}
+			}
 			if err := checkMount(c.Context, &o); err != nil {
 				return err
 			}

@@ -81,7 +81,7 @@ func (k *keeper) begin(ctx context.Context, root int, first bool) {
 		return
 	}
 	if first { // before this process is on record
-		signal.Notify(k.kicks, syscall.SIGUSR1) // `tarn umount` that could not take all away asks for what is missing
+		signal.Notify(k.kicks, syscall.SIGUSR1) // `tarn umount` that could not take all away asks for what is missing, and a second `tarn mount`
 		k.begun = true
 	}
 	k.mu.Lock()
@@ -247,7 +247,7 @@ func (k *keeper) keep(l *kept) {
 		var retry <-chan time.Time
 		if err == nil {
 			k.log.Info("a lake was unmounted", "lake", l.name)
-			k.set(l, control.LakeUnmounted, "it was unmounted; `tarn umount` and `tarn mount` of the whole bring it back", time.Time{})
+			k.set(l, control.LakeUnmounted, fmt.Sprintf("it was unmounted; `tarn mount %s %s` brings it back", shellWord(k.o.cfg.File()), shellWord(k.o.point)), time.Time{})
 			backoff = lakeMin
 		} else {
 			k.log.Warn("a lake is not mounted, and is tried again", "lake", l.name, "why", err, "in", backoff)

@@ -98,7 +98,11 @@ func (s *session) sayLakes(o mountOptions, logFile string) {
 			mounted++
 			continue
 		}
-		s.t.note("the mount goes on without lake %s, which is tried again: %s", x.Name, s.lakeWord(x))
+		again := ", which is tried again"
+		if x.State == control.LakeUnmounted {
+			again = ""
+		}
+		s.t.note("the mount goes on without lake %s%s: %s", x.Name, again, s.lakeWord(x))
 	}
 	s.t.say("%d of %s are mounted at %s (pid %d, log %s)", mounted, count(int64(len(o.grid.lakes)), "lake"), o.point, l.PID, logFile)
 }
