@@ -2,13 +2,11 @@ package rest
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
 	"path"
 	"slices"
-	"strings"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -245,7 +243,29 @@ type Attachment struct {
 // Attach puts children into collections (POST /dids/attachments with ignore_duplicate), in transactions of at most Page children: what is
 // there already is success.
 func (c *Client) Attach(ctx context.Context, all []Attachment) error {
-	return attach(ctx, c, all, func(a Attachment) []backends.DID { return a.DIDs }, func(a Attachment, part []backends.DID) Attachment { a.DIDs = part; return a })
+	var batch []Attachment
+	n := 0
+	flush := func() error {
+		if len(batch) == 0 {
+			return nil
+		}
+		k := call{method: http.MethodPost, route: "/dids/attachments", twice: true, path: "/dids/attachments", body: map[string]any{"attachments": batch, "ignore_duplicate": true}}
+		batch, n = nil, 0
+		return collide(ctx, func() error { return c.ask(ctx, k, nil) })
+	}
+	for _, a := range all {
+		for left := a.DIDs; len(left) > 0; {
+			room := min(Page-n, len(left))
+			a.DIDs = left[:room]
+			batch, n, left = append(batch, a), n+room, left[room:]
+			if n == Page {
+				if err := flush(); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return flush()
 }
 
 // Detach takes children out of a collection (DELETE /dids/SCOPE/NAME/dids), in transactions of Page. ErrNotExist when one is not in it,
@@ -258,83 +278,4 @@ func (c *Client) Detach(ctx context.Context, parent backends.DID, children []bac
 		}
 	}
 	return nil
-}
-
-// Search streams the names of a scope's DIDs for which the filters hold (GET /dids/SCOPE/dids/search): an OR of ANDs, keys
-// with an operator as suffix (.gt .lt .gte .lte .ne). typ is all, collection, dataset, container or file; the server
-// does not heed it where keys are JSON metadata. There is no order.
-func (c *Client) Search(ctx context.Context, scope, typ string, filters []map[string]any, f func(name string) error) error {
-	text, err := pythonFilters(filters)
-	if err != nil {
-		return err
-	}
-	k := call{method: http.MethodGet, route: "/dids/SCOPE/dids/search", path: "/dids/" + segment(scope) + "/dids/search", query: url.Values{"type": {typ}, "filters": {text}}}
-	return c.stream(ctx, k, func(line []byte) error {
-		var name string
-		if err := json.Unmarshal(line, &name); err != nil {
-			return c.fault(k, fmt.Errorf("a line of the answer is no name: %w", backends.ErrUnavailable))
-		}
-		return f(name)
-	})
-}
-
-// pythonFilters writes filters as the Python literal that the server evaluates (ast.literal_eval).
-func pythonFilters(filters []map[string]any) (string, error) {
-	var b strings.Builder
-	b.WriteByte('[')
-	for i, m := range filters {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		b.WriteByte('{')
-		keys := make([]string, 0, len(m))
-		for k := range m {
-			keys = append(keys, k)
-		}
-		slices.Sort(keys)
-		for j, k := range keys {
-			if j > 0 {
-				b.WriteString(", ")
-			}
-			b.WriteString(pythonString(k) + ": ")
-			switch v := m[k].(type) {
-			case nil:
-				b.WriteString("None")
-			case bool:
-				b.WriteString(map[bool]string{true: "True", false: "False"}[v])
-			case string:
-				b.WriteString(pythonString(v))
-			case int, int8, int16, int32, int64, uint8, uint16, uint32, uint64, float32, float64, json.Number:
-				number := fmt.Sprint(v)
-				if !json.Valid([]byte(number)) || !strings.ContainsAny(number[:1], "-0123456789") { // inf, nan, and what is no number at all
-					return "", fmt.Errorf("a filter with the number %q: %w", number, backends.ErrNotSupported)
-				}
-				b.WriteString(number)
-			default:
-				return "", fmt.Errorf("a filter of type %T: %w", v, backends.ErrNotSupported)
-			}
-		}
-		b.WriteByte('}')
-	}
-	b.WriteByte(']')
-	return b.String(), nil
-}
-
-// pythonString writes a string literal of Python in ASCII.
-func pythonString(s string) string {
-	var b strings.Builder
-	b.WriteByte('\'')
-	for _, r := range s {
-		switch {
-		case r == '\'' || r == '\\':
-			b.WriteByte('\\')
-			b.WriteRune(r)
-		case r >= ' ' && r < 0x7f:
-			b.WriteRune(r)
-		default:
-			fmt.Fprintf(&b, `\U%08x`, r)
-		}
-	}
-	b.WriteByte('\'')
-	return b.String()
 }

@@ -31,11 +31,15 @@ func TestServerDown(t *testing.T) {
 	patient := make(func(o *Options) { o.Patience = 30 * time.Second })
 	set := backends.DID{Scope: scope, Name: "set"}
 	must(t, once.AddDIDs(ctx, []NewDID{{Scope: scope, Name: "set", Type: TypeDataset}}))
-	var files []NewFile
+	var files []NewReplica
+	var dids []backends.DID
 	for i := range 2000 {
-		files = append(files, NewFile{Scope: scope, Name: fmt.Sprintf("%s/%06d", strings.Repeat("long", 50), i), Bytes: 1, Adler32: "00000001"})
+		name := fmt.Sprintf("%s/%06d", strings.Repeat("long", 50), i)
+		files = append(files, NewReplica{Scope: scope, Name: name, Bytes: 1, Adler32: "00000001"})
+		dids = append(dids, backends.DID{Scope: scope, Name: name})
 	}
-	must(t, once.AttachFiles(ctx, []FileAttachment{{scope, "set", disk, files}}))
+	must(t, once.AddReplicas(ctx, disk, files))
+	must(t, once.Attach(ctx, []Attachment{{scope, "set", dids}}))
 	must(t, patient.Login(ctx))
 
 	down := func(what string, err error) {

@@ -3,14 +3,12 @@ package rest
 import (
 	"encoding/json"
 	"errors"
-	"math"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
-	"unicode/utf8"
 
 	"tarn/backends"
 )
@@ -179,47 +177,4 @@ func FuzzDecode(f *testing.F) {
 			t.Errorf("%q: %v (%v), want %v", b, got, err, want)
 		}
 	})
-}
-
-func FuzzFilters(f *testing.F) {
-	f.Add("k", "it's", 1.5, int64(3), true)
-	f.Add("'}, {'", "\\", math.Inf(1), int64(-3), false)
-	f.Fuzz(func(t *testing.T, k, s string, x float64, n int64, b bool) {
-		text, err := pythonFilters([]map[string]any{{k: s, k + "x": x, k + "n": n, k + "b": b, k + "z": nil}})
-		if err != nil {
-			if !math.IsInf(x, 0) && !math.IsNaN(x) {
-				t.Error(err)
-			}
-			return
-		}
-		if !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' }) {
-			t.Errorf("%q is no plain text", text)
-		}
-		// Outside of strings there is nothing but what we put there.
-		out, in := "", false
-		for i := 0; i < len(text); i++ {
-			switch {
-			case in && text[i] == '\\':
-				i++
-			case text[i] == '\'':
-				in = !in
-			case !in:
-				out += string(text[i])
-			}
-		}
-		if in || strings.Count(out, "{") != 1 || strings.Count(out, "}") != 1 || strings.Count(out, ":") > 5 {
-			t.Errorf("%q breaks out: %q", text, out)
-		}
-	})
-}
-
-func TestFilters(t *testing.T) {
-	for _, v := range []any{math.Inf(1), math.NaN(), []string{"x"}, map[string]any{}, json.Number("1}, {"), json.Number(""), json.Number("true"), json.Number(`{"a": 1}`)} {
-		if text, err := pythonFilters([]map[string]any{{"k": v}}); !errors.Is(err, backends.ErrNotSupported) {
-			t.Errorf("%v: %q, %v", v, text, err)
-		}
-	}
-	if text, err := pythonFilters([]map[string]any{{"a": json.Number("1.5e3"), "b": uint32(7), "c": float32(0.5)}, {}}); err != nil || text != "[{'a': 1.5e3, 'b': 7, 'c': 0.5}, {}]" {
-		t.Errorf("%q, %v", text, err)
-	}
 }

@@ -135,11 +135,6 @@ func TestRoutes(t *testing.T) {
 	}
 	must(t, c.DeleteMeta(ctx, dids[1], "level"))
 	must(t, c.DeleteMeta(ctx, dids[1], "level"))
-	var found []string
-	must(t, c.Search(ctx, scope, "all", []map[string]any{{"obs_id.gte": 123, "when's": "ü"}}, func(name string) error { found = append(found, name); return nil }))
-	if !slices.Equal(found, []string{dids[1].Name}) {
-		t.Errorf("search: %q", found)
-	}
 
 	life := int64(3600)
 	rule := NewRule{DIDs: []backends.DID{ds}, Account: user, Copies: 1, Expression: disk, Lifetime: &life, Grouping: "DATASET", Priority: 3, Asynchronous: true}

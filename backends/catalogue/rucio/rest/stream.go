@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"net/http"
 
 	"tarn/backends"
@@ -21,27 +20,6 @@ const (
 
 // ErrStop from a function that gets rows ends a stream early, and its connection; the call is a success then.
 var ErrStop = errors.New("enough")
-
-// Seq makes an iterator of a method that streams, whose rows come as the server sends them:
-//
-//	for row, err := range rest.Seq(func(f func(rest.Child) error) error { return c.Content(ctx, d, f) }) {
-//
-// An error comes last, with a zero row. Who breaks off ends the connection.
-func Seq[T any](stream func(f func(T) error) error) iter.Seq2[T, error] {
-	return func(yield func(T, error) bool) {
-		stopped := false
-		err := stream(func(row T) error {
-			if stopped = !yield(row, nil); stopped {
-				return ErrStop
-			}
-			return nil
-		})
-		if err != nil && !stopped {
-			var none T
-			yield(none, err)
-		}
-	}
-}
 
 // Whole is a stream of which it is known that it has at least so many rows: Rucio ends one that fails half way as if it were whole
 // (v1/common.py, try_stream). With fewer it is ErrUnavailable and temporary. Negative: not known.
