@@ -1,5 +1,4 @@
-// Package retry decorates storages, tapes and catalogues so that what failed temporarily is tried
-// again: errors that wrap backends.ErrTemporary, and no other.
+// Package retry decorates storages so that what failed temporarily is tried again: errors that wrap backends.ErrTemporary, and no other.
 //
 //	st = retry.NewStorage(st, retry.Options{Attempts: 5, Total: time.Minute})
 //
@@ -8,8 +7,8 @@
 // call ends everything at once. The last error is what the caller gets. A server that is left alone
 // (backends.ErrHeldOff) is no matter of waits: the caller hears of it at once.
 //
-// Retrying happens here and nowhere else, except for uploads: their bytes have gone by, so who has them
-// begins a new one. A copy by third party is an upload in this.
+// Who has the bytes of an upload begins a new one: they have gone by. A copy by third party is an upload in this. Rucio's client repeats its
+// calls itself, which knows of each whether it may be made twice, and recalls are tried again by the lake.
 package retry
 
 import (

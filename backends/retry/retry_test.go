@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"os"
 	"slices"
 	"testing"
@@ -14,10 +13,8 @@ import (
 	"tarn/backends"
 	"tarn/backends/backendstest"
 	"tarn/backends/fault"
-	"tarn/backends/query"
 	"tarn/backends/retry"
 	"tarn/backends/storage/posix"
-	"tarn/backends/tape/library"
 )
 
 // clock is time that passes only by sleeping.
@@ -63,35 +60,6 @@ func TestStorageContract(t *testing.T) {
 		many := instant()
 		many.Attempts = 50 // parallel calls share the count
 		return retry.NewStorage(f, many)
-	})
-}
-
-func TestTapeContract(t *testing.T) {
-	backendstest.Tape(t, func(t *testing.T) backendstest.TapeUnderTest {
-		l, err := library.Open(library.Options{Dir: t.TempDir(), Speed: 1e6, BufferSize: 1 << 20})
-		if err != nil {
-			t.Fatal(err)
-		}
-		f := fault.NewTape(l)
-		for _, op := range []string{"Locality", "Stage", "Poll", "Cancel", "Release", "Plan"} {
-			f.On(op, func(string) error {
-				if f.Calls(op)%2 == 1 {
-					return fault.ErrTemporary
-				}
-				return nil
-			})
-		}
-		many := instant()
-		many.Attempts = 50 // parallel calls share the count
-		return backendstest.TapeUnderTest{
-			Storage: retry.NewStorage(l, many), Tape: retry.NewTape(f, many), Buffer: 1 << 20,
-			MakeNearline: func(t *testing.T, paths ...string) {
-				if err := l.EvictBuffer(t.Context(), paths...); err != nil {
-					t.Fatal(err)
-				}
-			},
-			Recalls: func() int64 { return l.Stats().Staged },
-		}
 	})
 }
 
@@ -263,93 +231,5 @@ func TestFileOfObject(t *testing.T) {
 			t.Errorf("%s: %v", name, got)
 		}
 		o.Close()
-	}
-}
-
-// memory is a catalogue of two entries that fails on demand through package fault.
-type memory struct{ backends.Catalogue }
-
-func (memory) Stat(_ context.Context, d backends.DID) (backends.Info, error) {
-	return backends.Info{DID: d}, nil
-}
-
-func (memory) Contents(_ context.Context, d backends.DID, _ string) iter.Seq2[backends.Info, error] {
-	return func(yield func(backends.Info, error) bool) {
-		for _, n := range []string{"/a", "/b"} {
-			if !yield(backends.Info{DID: backends.DID{Scope: d.Scope, Name: d.Name + n}}, nil) {
-				return
-			}
-		}
-	}
-}
-func (memory) Find(_ context.Context, d backends.DID, _ query.Expr) iter.Seq2[backends.Info, error] {
-	return memory{}.Contents(context.Background(), d, "")
-}
-func (memory) Parents(_ context.Context, d backends.DID) iter.Seq2[backends.DID, error] {
-	return func(yield func(backends.DID, error) bool) { yield(d, nil) }
-}
-func (memory) Add(context.Context, backends.Info, backends.Meta, ...backends.Replica) error {
-	return nil
-}
-func (memory) Attach(context.Context, backends.DID, ...backends.DID) error        { return nil }
-func (memory) Detach(context.Context, backends.DID, ...backends.DID) error        { return nil }
-func (memory) Replicas(context.Context, backends.DID) ([]backends.Replica, error) { return nil, nil }
-func (memory) PutReplica(context.Context, backends.DID, backends.Generation, backends.Replica) error {
-	return nil
-}
-func (memory) DropReplica(context.Context, backends.DID, string, string) error { return nil }
-func (memory) Meta(context.Context, backends.DID) (backends.Meta, error)       { return nil, nil }
-func (memory) SetMeta(context.Context, backends.DID, backends.Meta) error      { return nil }
-
-func TestCatalogue(t *testing.T) {
-	f := fault.NewCatalogue(memory{})
-	c := retry.NewCatalogue(f, instant())
-	d := backends.DID{Scope: "s", Name: "/s"}
-	ctx := t.Context()
-	drain := func(seq iter.Seq2[backends.Info, error]) (n int, err error) {
-		for _, e := range seq {
-			if e != nil {
-				return n, e
-			}
-			n++
-		}
-		return n, nil
-	}
-	calls := map[string]func() error{
-		"Stat":     func() error { _, err := c.Stat(ctx, d); return err },
-		"Contents": func() error { _, err := drain(c.Contents(ctx, d, "")); return err },
-		"Find":     func() error { _, err := drain(c.Find(ctx, d, nil)); return err },
-		"Parents": func() error {
-			for _, err := range c.Parents(ctx, d) {
-				return err
-			}
-			return nil
-		},
-		"Add":         func() error { return c.Add(ctx, backends.Info{DID: d}, nil) },
-		"Attach":      func() error { return c.Attach(ctx, d, d) },
-		"Detach":      func() error { return c.Detach(ctx, d, d) },
-		"Replicas":    func() error { _, err := c.Replicas(ctx, d); return err },
-		"PutReplica":  func() error { return c.PutReplica(ctx, d, "", backends.Replica{}) },
-		"DropReplica": func() error { return c.DropReplica(ctx, d, "r", "") },
-		"Meta":        func() error { _, err := c.Meta(ctx, d); return err },
-		"SetMeta":     func() error { return c.SetMeta(ctx, d, nil) },
-	}
-	for op, call := range calls {
-		f.Reset()
-		f.On(op, fault.Times(2, fault.ErrTemporary))
-		if err := call(); err != nil || f.Calls(op) != 3 {
-			t.Errorf("%s: %v after %d attempts", op, err, f.Calls(op))
-		}
-		f.Reset()
-		f.On(op, fault.Always(fault.ErrInjected))
-		if err := call(); !errors.Is(err, fault.ErrInjected) || f.Calls(op) != 1 {
-			t.Errorf("%s: %v after %d attempts", op, err, f.Calls(op))
-		}
-	}
-	// What was given cannot be taken back: the failure is told.
-	f.Reset()
-	f.On("ContentsEntry", fault.Nth(2, fault.ErrTemporary))
-	if n, err := drain(c.Contents(ctx, d, "")); n != 1 || !backends.IsTemporary(err) {
-		t.Errorf("broken sequence: %d, %v", n, err)
 	}
 }

@@ -2,12 +2,16 @@ package retry
 
 import (
 	"context"
+	"errors"
 	"io"
 	"iter"
 	"os"
 
 	"tarn/backends"
 )
+
+// errStopped ends a sequence whose consumer has enough.
+var errStopped = errors.New("stopped")
 
 // Storage tries again what failed temporarily in the storage below.
 type Storage struct {
