@@ -207,8 +207,18 @@ func TestFind(t *testing.T) {
 		t.Errorf("thetaP=steep: %v", err)
 	}
 	var se *query.SyntaxError
-	if _, err := k.fc.Query(t.Context(), "User=nobodyatall"); !errors.As(err, &se) {
-		t.Errorf("User=nobodyatall: %v", err)
+	for _, q := range []string{
+		"User=nobodyatall", "size>1G", "Size=1,many", "not size<big", "UID=root", "GID>x", "mtime>yesterday", "mtime>1700000000",
+		"CreationDate<2026", "ModificationDate>=soon", "type=directory", `{"Size": {">": "1G"}}`,
+	} {
+		if _, err := k.fc.Query(t.Context(), q); !errors.As(err, &se) {
+			t.Errorf("%s: %v", q, err)
+		}
+	}
+	for _, q := range []string{"size>1e9", "Size=10,20", "size=1*", "mtime>2026-01", "CreationDate<2026-11-23T10:30", "type!=dataset", "type in file,container", "mtime=Any", "size=Missing"} {
+		if _, err := k.fc.Query(t.Context(), q); err != nil {
+			t.Errorf("%s: %v", q, err)
+		}
 	}
 
 	e, err := k.fc.Query(t.Context(), "particle=electron")

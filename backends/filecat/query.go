@@ -37,7 +37,7 @@ func (c *Catalogue) Prepare(s Schema, e query.Expr) (query.Expr, error) {
 		case "Path":
 			return cleanPaths(t), nil
 		}
-		return t, nil
+		return t, checkBuiltin(t)
 	})
 	if err != nil {
 		return nil, err
@@ -48,6 +48,41 @@ func (c *Catalogue) Prepare(s Schema, e query.Expr) (query.Expr, error) {
 		}
 		return s[key].Type
 	})
+}
+
+// checkBuiltin refuses a value that a key of every file cannot have: compared as text, size>1G would match 2000 bytes.
+// *query.SyntaxError. Patterns are of any.
+func checkBuiltin(t query.Term) error {
+	if t.Op == query.Like {
+		return nil
+	}
+	for _, v := range t.Values {
+		want := ""
+		switch t.Key {
+		case "size", "Size":
+			want = refusal(query.Float, v, "a number of bytes")
+		case "UID", "GID":
+			want = refusal(query.Float, v, "a number")
+		case "mtime", "CreationDate", "ModificationDate":
+			want = refusal(query.Date, v, "a date such as 2026-11-23 or 2026-11-23T10:30:00")
+		case "type":
+			if v != backends.File.String() && v != backends.Dataset.String() && v != backends.Container.String() {
+				want = "file, dataset or container"
+			}
+		}
+		if want != "" {
+			return &query.SyntaxError{Query: t.String(), Pos: len(t.Key) + 1 + len(t.Op) + 1, Want: want, Got: strconv.Quote(v)}
+		}
+	}
+	return nil
+}
+
+// refusal is what is wanted instead of a value that the type has not, or "".
+func refusal(is query.Type, value, want string) string {
+	if is.Check("", value) == nil {
+		return ""
+	}
+	return want
 }
 
 // numbers replaces names by what they are called in the catalogue.
