@@ -136,16 +136,24 @@ func (s *session) commands() []*cli.Command {
 	}
 }
 
-// finishCommands sets what is the same for all.
+// finishCommands sets what is the same for all, and refuses arguments where a command has none.
 func finishCommands(cmds []*cli.Command) {
 	for _, c := range cmds {
 		c.HideHelpCommand = true // or `tarn find help` would be a request for help
 		c.OnUsageError = func(cc *cli.Context, err error, _ bool) error {
-			return usage(strings.Fields(cc.Command.FullName()), "%v", err)
+			return usage(words(cc.Command), "%v", err)
 		}
 		if len(c.Subcommands) > 0 && c.Action == nil {
 			c.Action = func(cc *cli.Context) error {
-				return usage(strings.Fields(cc.Command.FullName()), "%s needs one of: %s", cc.Command.HelpName, strings.Join(commandNames(cc.Command.Subcommands), ", "))
+				return usage(words(cc.Command), "%s needs one of: %s", cc.Command.HelpName, strings.Join(commandNames(cc.Command.Subcommands), ", "))
+			}
+		}
+		if act := c.Action; len(c.Subcommands) == 0 && c.ArgsUsage == "" {
+			c.Action = func(cc *cli.Context) error {
+				if err := want(cc, 0, 0); err != nil {
+					return err
+				}
+				return act(cc)
 			}
 		}
 		finishCommands(c.Subcommands)
@@ -167,6 +175,9 @@ func want(c *cli.Context, least, most int) error {
 	if n >= least && (most < 0 || n <= most) {
 		return nil
 	}
+	if most == 0 {
+		return usage(words(c.Command), "%s takes no arguments, not %q", c.Command.HelpName, c.Args().First())
+	}
 	what := fmt.Sprintf("%d to %d arguments", least, most)
 	switch {
 	case least == most:
@@ -174,7 +185,7 @@ func want(c *cli.Context, least, most int) error {
 	case most < 0:
 		what = "at least " + count(int64(least), "argument")
 	}
-	return usage(strings.Fields(c.Command.FullName()), "%s wants %s (%s), not %d", c.Command.HelpName, what, c.Command.ArgsUsage, n)
+	return usage(words(c.Command), "%s wants %s (%s), not %d", c.Command.HelpName, what, c.Command.ArgsUsage, n)
 }
 
 // version is set by the linker; else the build's own knowledge is used.

@@ -21,7 +21,8 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 	}
 	var globals, path, locals, rest []string
 	cmds, own := app.Commands, []cli.Flag(nil)
-	leaf := false // no command name can follow
+	leaf := false    // no command name can follow
+	helping := false // tarn help COMMAND
 	put := func(list *[]string, f cli.Flag, value *string, i *int, written string) error {
 		name := "--" + f.Names()[0]
 		takes, _ := f.(cli.DocGenerationFlag)
@@ -83,18 +84,20 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 					return nil, unknownFlag(path, a, append(slices.Clone(own), app.Flags...))
 				}
 			}
+		case leaf && helping:
+			return nil, unknownCommand(path, a, nil)
 		case leaf:
 			rest = append(rest, a)
 		default:
 			c := findCommand(cmds, a)
-			if sub := findCommand(cmds, defaults[strings.Join(path, " ")]); c == nil && sub != nil {
+			if sub := findCommand(cmds, defaults[strings.Join(path, " ")]); c == nil && sub != nil && !helping {
 				path = append(path, sub.Name)
 				own, leaf, rest = append(slices.Clone(own), sub.Flags...), true, append(rest, a)
 				continue
 			}
 			if c == nil {
-				if a == "help" && len(path) == 0 {
-					rest, leaf = append(rest, a), true
+				if a == "help" && len(path) == 0 && !helping {
+					helping = true
 					continue
 				}
 				return nil, unknownCommand(path, a, cmds)
@@ -102,6 +105,15 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 			path = append(path, c.Name)
 			cmds, own, leaf = c.Subcommands, c.Flags, len(c.Subcommands) == 0
 		}
+	}
+	switch {
+	case helping && len(path) == 0:
+		rest = []string{"help"}
+	case helping:
+		locals = []string{"--help"}
+	}
+	if slices.Contains(locals, "--help") {
+		rest = nil // or they would be asked for help about
 	}
 	out := append([]string{app.Name}, globals...)
 	out = append(append(out, path...), locals...)
@@ -131,6 +143,9 @@ func findCommand(cmds []*cli.Command, name string) *cli.Command {
 	}
 	return nil
 }
+
+// words are those that a command is called by, without the program's name.
+func words(c *cli.Command) []string { return strings.Fields(c.HelpName)[1:] }
 
 // usage is an error of the command line.
 func usage(path []string, format string, args ...any) error {

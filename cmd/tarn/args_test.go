@@ -27,7 +27,13 @@ func TestArrange(t *testing.T) {
 		"tarn ls -- -x --json":                    "tarn ls -- -x --json",
 		"tarn find help":                          "tarn find -- help",
 		"tarn ls -h":                              "tarn ls --help --",
-		"tarn help ls":                            "tarn help ls",
+		"tarn help":                               "tarn help",
+		"tarn help ls":                            "tarn ls --help --",
+		"tarn help rule add":                      "tarn rule add --help --",
+		"tarn help rule":                          "tarn rule --help",
+		"tarn help --json bringonline":            "tarn --json stage --help --",
+		"tarn help index":                         "tarn index --help",
+		"tarn rule add /a E --help":               "tarn rule add --help --",
 		"tarn --version":                          "tarn --version",
 		"tarn -vv ls":                             "tarn --verbose --verbose ls --",
 		"tarn bringonline /a -f -":                "tarn stage --file=- -- /a",
@@ -60,6 +66,10 @@ func TestArrangeTellsWhatIsWrong(t *testing.T) {
 		"tarn stage --pin":   `--pin needs a value`,
 		"tarn ls --longg=no": `did you mean --long?`,
 		"tarn qqqqqqq":       `tarn has no command "qqqqqqq"`,
+		"tarn help lss":      `tarn has no command "lss"; did you mean ls?`,
+		"tarn help rule lst": `tarn rule has no command "lst"; did you mean ls?`,
+		"tarn help ls x":     `tarn ls has no command "x"`,
+		"tarn help index /a": `tarn index has no command "/a"`,
 	} {
 		_, err := arrange(app, strings.Fields(in))
 		if err == nil || !strings.Contains(err.Error(), want) || control.Describe(err).Code != control.CodeUsage || control.Describe(err).Hint == "" {
@@ -102,6 +112,26 @@ func TestEveryCommandIsDescribed(t *testing.T) {
 		}
 		if c.Category == "" && !c.Hidden {
 			t.Errorf("command %s is in no group", c.Name)
+		}
+	}
+}
+
+// What is wrong with the arguments of a command is told with the help of that command, not of another one of the same name.
+func TestArgumentsThatAreWrong(t *testing.T) {
+	for in, want := range map[string]string{
+		"tarn rule add":             "`tarn help rule add` shows how it is used",
+		"tarn rule add /a E -n x":   "`tarn help rule add` shows how it is used",
+		"tarn catalogue dataset":    "`tarn help catalogue dataset` shows how it is used",
+		"tarn pin":                  "`tarn help pin` shows how it is used",
+		"tarn ingest ls x":          "`tarn help ingest ls` shows how it is used",
+		"tarn version x":            "`tarn help version` shows how it is used",
+		"tarn config keys x":        "`tarn help config keys` shows how it is used",
+		"tarn cache scrub x":        "`tarn help cache scrub` shows how it is used",
+		"tarn catalogue counters x": "`tarn help catalogue counters` shows how it is used",
+	} {
+		err := run(t.Context(), strings.Fields(in), strings.NewReader(""), io.Discard, io.Discard)
+		if d := control.Describe(err); d == nil || d.Code != control.CodeUsage || d.Hint != want {
+			t.Errorf("%s: %+v, want code 2 and hint %q", in, d, want)
 		}
 	}
 }

@@ -295,9 +295,6 @@ func (s *session) catCountersCommand() *cli.Command {
 		Name: "counters", Usage: "how much is in the catalogue",
 		Flags: []cli.Flag{&cli.BoolFlag{Name: "all", Usage: "directories and replicas too, which takes a walk over the lake"}},
 		Action: func(c *cli.Context) error {
-			if err := want(c, 0, 0); err != nil {
-				return err
-			}
 			var n json.RawMessage
 			err := call[struct{}](c.Context, s, nil, "catalogue/counters", func([]control.Text) any { return control.CountersRequest{All: c.Bool("all")} }, nil, &n)
 			if err != nil {

@@ -179,9 +179,6 @@ type. Other names can be set all the same: they are compared as what they look l
 				Description: `With --json {"FileMetaFields": {NAME: TYPE}, "DirectoryMetaFields": {NAME: TYPE}}.`,
 				Flags:       flags("only those"),
 				Action: func(c *cli.Context) error {
-					if err := want(c, 0, 0); err != nil {
-						return err
-					}
 					files, dirs := map[string]query.Type{}, map[string]query.Type{}
 					l := s.t.list("name", "type", "of")
 					both := c.Bool("files") == c.Bool("directories")

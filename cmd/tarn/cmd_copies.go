@@ -71,9 +71,6 @@ func (s *session) rseCommand() *cli.Command {
 		Subcommands: []*cli.Command{s.rseTestCommand(), s.rseUsageCommand(), s.rseSetCommand(), s.rseDrainCommand(), {
 			Name: "ls", Usage: "list them, with attributes, naming and space",
 			Action: func(c *cli.Context) error {
-				if err := want(c, 0, 0); err != nil {
-					return err
-				}
 				l := s.t.list("RSE", "kind", ">free", ">total", ">read", "attributes", "")
 				err := call(c.Context, s, nil, "rse/ls", func([]control.Text) any { return struct{}{} },
 					func(r control.RSEEntry) error {

@@ -43,12 +43,7 @@ Examples:
 			},
 			{
 				Name: "ls", Usage: "what is indexed, and as of when",
-				Action: func(c *cli.Context) error {
-					if err := want(c, 0, 0); err != nil {
-						return err
-					}
-					return s.indexList(c)
-				},
+				Action: s.indexList,
 			},
 			{
 				Name: "rm", Usage: "forget what is indexed at and below PATH", ArgsUsage: "[PATH...]",

@@ -92,7 +92,7 @@ func definition(c *cli.Context) (req control.IngestAddRequest, err error) {
 		fault("--rescan: %v", err)
 	}
 	if len(faults) > 0 {
-		return req, usage(strings.Fields(c.Command.FullName()), "%s", strings.Join(faults, "\n"))
+		return req, usage(words(c.Command), "%s", strings.Join(faults, "\n"))
 	}
 	return req, nil
 }

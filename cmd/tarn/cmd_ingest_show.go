@@ -19,9 +19,6 @@ func (s *session) ingestListCommand() *cli.Command {
 	return &cli.Command{
 		Name: "ls", Usage: "list the ingests, and how they are doing",
 		Action: func(c *cli.Context) error {
-			if err := want(c, 0, 0); err != nil {
-				return err
-			}
 			l := s.t.list("name", "state", ">found", ">safe", ">deleted", ">stuck", ">rate", "from", "to", "")
 			err := call(c.Context, s, nil, "ingest/ls", func([]control.Text) any { return struct{}{} }, func(st ingest.Status) error {
 				return l.add(st, st.Name, ingestState(st), num(st.Found.Files), num(st.Safe.Files), num(st.Deleted.Files), num(st.StuckAll),

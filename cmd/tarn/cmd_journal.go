@@ -89,9 +89,6 @@ func (s *session) uploadsCommand() *cli.Command {
 			{
 				Name: "ls", Usage: "list them, with what went wrong",
 				Action: func(c *cli.Context) error {
-					if err := want(c, 0, 0); err != nil {
-						return err
-					}
 					l := s.t.list("id", "state", ">size", ">age", ">tries", "path", "")
 					err := call(c.Context, s, nil, "uploads/ls", func([]control.Text) any { return struct{}{} }, func(u control.UploadEntry) error {
 						return l.add(u, u.ID, string(u.State), s.t.size(u.Size), s.t.since(u.Since), fmt.Sprint(u.Attempts), u.Path.Quote(), u.Error)

@@ -123,7 +123,7 @@ func ruleRequest(c *cli.Context) (req control.RuleAddRequest, err error) {
 	req.Source, req.Activity, req.Priority, req.Weight = c.String("source"), c.String("activity"), c.Int("priority"), c.String("weight")
 	req.Grouping = backends.Grouping(strings.ToUpper(c.String("grouping")))
 	if c.IsSet("priority") && (req.Priority < backends.LowestPriority || req.Priority > backends.HighestPriority) {
-		return req, usage(strings.Fields(c.Command.FullName()), "--priority: want %d to %d, not %d", backends.LowestPriority, backends.HighestPriority, req.Priority)
+		return req, usage(words(c.Command), "--priority: want %d to %d, not %d", backends.LowestPriority, backends.HighestPriority, req.Priority)
 	}
 	return req, nil
 }

@@ -55,7 +55,7 @@ func (s *session) pathArgs(c *cli.Context) ([]string, error) {
 		}
 	}
 	if len(paths) == 0 {
-		return nil, usage(strings.Fields(c.Command.FullName()), "%s wants at least one path", c.Command.HelpName)
+		return nil, usage(words(c.Command), "%s wants at least one path", c.Command.HelpName)
 	}
 	return paths, nil
 }
@@ -287,9 +287,6 @@ func (s *session) recallsCommand() *cli.Command {
 			{
 				Name: "ls", Usage: "list recalls, stage jobs and processes that the policy refused",
 				Action: func(c *cli.Context) error {
-					if err := want(c, 0, 0); err != nil {
-						return err
-					}
 					l := s.t.list("id", "state", ">size", ">waiters", ">age", "what", "")
 					err := call(c.Context, s, nil, "recalls/ls", func([]control.Text) any { return struct{}{} }, func(r control.RecallEntry) error { return l.add(r, s.recallRow(r)...) }, nil)
 					return errors.Join(err, l.end())

@@ -435,7 +435,7 @@ func lifetime(c *cli.Context, name string) (time.Duration, error) {
 	}
 	d, err := parseDuration(v)
 	if err != nil {
-		return 0, usage(strings.Fields(c.Command.FullName()), "--%s: %v", name, err)
+		return 0, usage(words(c.Command), "--%s: %v", name, err)
 	}
 	return d, nil
 }

@@ -60,9 +60,6 @@ uses the credentials of the environment that it was started in.
 Exit codes: 0 nothing is missing, 9 nothing was found and there is no lake to ask for, 12 something is
 expired, cannot be used, or is missing where a protocol cannot do without.`,
 		Action: func(c *cli.Context) error {
-			if err := want(c, 0, 0); err != nil {
-				return err
-			}
 			var cfg *config.Config
 			file, _, err := s.pick()
 			if err == nil {
