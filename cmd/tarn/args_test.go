@@ -4,9 +4,12 @@ import (
 	"errors"
 	"io"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/urfave/cli/v2"
 
 	"tarn/cmd/tarn/control"
 )
@@ -114,6 +117,28 @@ func TestEveryCommandIsDescribed(t *testing.T) {
 			t.Errorf("command %s is in no group", c.Name)
 		}
 	}
+}
+
+// What help texts show is what the program takes, and one default at most is told of a flag.
+func TestHelpIsTrue(t *testing.T) {
+	rule := regexp.MustCompile(`--rule '([^']*)'`)
+	var each func(cmds []*cli.Command)
+	each = func(cmds []*cli.Command) {
+		for _, c := range cmds {
+			for _, r := range rule.FindAllStringSubmatch(c.Description, -1) {
+				if _, err := parseRule(r[1]); err != nil {
+					t.Errorf("%s: %v", c.Name, err)
+				}
+			}
+			for _, f := range c.Flags {
+				if s := f.String(); strings.Count(s, "default") > 1 {
+					t.Errorf("%s: %s", c.Name, s)
+				}
+			}
+			each(c.Subcommands)
+		}
+	}
+	each(newApp(testTerminal()).Commands)
 }
 
 // What is wrong with the arguments of a command is told with the help of that command, not of another one of the same name.

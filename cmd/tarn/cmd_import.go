@@ -30,7 +30,7 @@ Examples:
 			&cli.BoolFlag{Name: "register-only", Usage: "the bytes lie at the RSE already"},
 			&cli.BoolFlag{Name: "replace", Usage: "a file with another content becomes a new generation"},
 			&cli.StringSliceFlag{Name: "meta", Usage: "`KEY=VALUE` for every file"},
-			&cli.IntFlag{Name: "jobs", Aliases: []string{"j"}, Usage: "`N` files at one time (default 4)"},
+			&cli.IntFlag{Name: "jobs", Aliases: []string{"j"}, Usage: "`N` files at one time", DefaultText: "4"},
 		},
 		Action: func(c *cli.Context) error {
 			if err := want(c, 2, 2); err != nil {

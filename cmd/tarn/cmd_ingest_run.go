@@ -103,7 +103,7 @@ Exit code 6 when files are stuck.
 Examples:
    tarn ingest run
    tarn ingest run lapalma
-   tarn ingest run --once /data/night /ctao/dl0/night --rule 'copies=2 rse_type=DISK' --report night.html`,
+   tarn ingest run --once /data/night /ctao/dl0/night --rule 'copies=2 rse=rse_type=DISK' --report night.html`,
 		Flags: append([]cli.Flag{
 			&cli.BoolFlag{Name: "once", Usage: "a single pass over DIR"},
 			&cli.StringFlag{Name: "name", Usage: "with --once: the `NAME` of its ledger (default: made of DIR and LAKEPATH)"},

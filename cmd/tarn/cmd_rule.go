@@ -104,7 +104,7 @@ func ruleFlags() []cli.Flag {
 		&cli.StringFlag{Name: "lifetime", Usage: "for this `TIME` (30d, 12h); default: for ever"},
 		&cli.StringFlag{Name: "source", Usage: "make the copies of those at the RSEs that `EXPR` matches, and wait for one"},
 		&cli.StringFlag{Name: "activity", Usage: "what it is for, a `WORD`: activities share a storage fairly"},
-		&cli.IntFlag{Name: "priority", Usage: "`N`, 1 to 5, 5 is the most urgent; default: 3"},
+		&cli.IntFlag{Name: "priority", Usage: "`N`, 1 to 5, 5 is the most urgent", DefaultText: "3"},
 		&cli.StringFlag{Name: "weight", Usage: "prefer RSEs by this attribute, a number; those without `KEY` are not chosen"},
 		&cli.StringFlag{Name: "grouping", Usage: "which files go to the same RSEs: `ALL`, DATASET (those of a directory; default) or NONE"},
 		&cli.StringFlag{Name: "comment", Usage: "`WORDS` to remember it by"},

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 )
@@ -52,6 +53,11 @@ func (e *Error) Error() string {
 
 func (e *Error) add(where string, line int, key, what string) {
 	e.Faults = append(e.Faults, Fault{where, line, key, what})
+}
+
+// unreadable tells whether a document as a whole is at fault: what it says, and what it lacks, is not known then.
+func (e *Error) unreadable() bool {
+	return slices.ContainsFunc(e.Faults, func(f Fault) bool { return f.Key == "" })
 }
 
 // sort orders by document, in the order in which they were read, and line.

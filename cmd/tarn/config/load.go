@@ -77,6 +77,9 @@ func parse(file string, docs []document, settings []Setting, more func(judge)) (
 		src.merge(root, s.From)
 		src.check(bad, root, s.From)
 	}
+	if bad.unreadable() {
+		return nil, bad
+	}
 	c := Default(baseOf(file))
 	c.file, c.src, c.settings = file, src, settings
 	if src.root != nil && len(bad.Faults) == 0 {
@@ -131,7 +134,11 @@ func readDocument(text []byte) (*yaml.Node, error) {
 	if err := dec.Decode(&doc); err == io.EOF {
 		return nil, nil
 	} else if err != nil {
-		return nil, errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
+		what := strings.TrimPrefix(err.Error(), "yaml: ")
+		if strings.Contains(what, "cannot start any token") && bytes.Contains(text, []byte("\t")) {
+			what += ": indent with blanks, not with tabs"
+		}
+		return nil, errors.New(what)
 	}
 	if err := dec.Decode(new(yaml.Node)); err != io.EOF {
 		return nil, errors.New("one document only: nothing may follow a line of ---")

@@ -83,6 +83,23 @@ func TestParseGood(t *testing.T) {
 	}
 }
 
+// What a file lacks is not known where it cannot be read: one fault, and no others that it has not.
+func TestParseUnreadable(t *testing.T) {
+	for text, want := range map[string]string{
+		"name: x\nrses:\n\t- {name: A}\n": "line 3: found character that cannot start any token: indent with blanks, not with tabs",
+		good + "---\nname: y\n":           "one document only",
+		"\x01\x02":                        "control characters",
+		"[1, 2]":                          "want keys and values, not a list",
+		"hello":                           "want keys and values, not a single value",
+	} {
+		_, err := Parse("/srv/lake/lake.yaml", []byte(text))
+		var bad *Error
+		if !errors.As(err, &bad) || len(bad.Faults) != 1 || !strings.Contains(bad.Faults[0].What, want) {
+			t.Errorf("%q: %v, want one fault with %q", text, err, want)
+		}
+	}
+}
+
 // Faults of every kind are reported together, each with its line.
 func TestParseReportsAllFaults(t *testing.T) {
 	text := `nmae: x

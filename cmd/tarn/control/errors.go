@@ -142,7 +142,7 @@ func Describe(err error) *Error {
 		return out
 	}
 	if e := (*config.Error)(nil); errors.As(err, &e) {
-		out.Code, out.Kind, out.Hint = CodeFatal, "config", "correct the lines above; `tarn help config` explains every key"
+		out.Code, out.Kind, out.Hint = CodeFatal, "config", "correct the lines above; `tarn config keys` lists every key"
 		return out
 	}
 	if e := (*query.SyntaxError)(nil); errors.As(err, &e) {
