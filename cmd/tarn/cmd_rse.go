@@ -33,6 +33,9 @@ func careOf(r config.RSE) lake.Care {
 // setRSE writes settings of an RSE beside the lake file, and puts them in force here.
 func (o *opened) setRSE(name string, set map[string]string) (file, later string, err error) {
 	now, err := o.cfg.SetRSE(name, set)
+	if bad := (*config.Error)(nil); errors.As(err, &bad) {
+		return "", "", control.Fail(control.ErrUsage, "nothing was written; `tarn help rse set` tells which settings there are", "with this setting there would be %v", bad)
+	}
 	if err != nil {
 		return "", "", err
 	}

@@ -59,11 +59,11 @@ func TestRSEUsageAndSet(t *testing.T) {
 		t.Errorf("left: %s, %v", b, err)
 	}
 	c.fails(control.CodeNoFile, []string{"no RSE NONE"}, "rse", "set", "NONE", "a=b")
-	c.fails(control.CodeFatal, []string{"high"}, "rse", "set", "PIC-DISK", "high=200%")
+	c.fails(control.CodeUsage, []string{"high", "nothing was written"}, "rse", "set", "PIC-DISK", "high=200%")
 	c.fails(control.CodeUsage, []string{"KEY=VALUE"}, "rse", "set", "PIC-DISK", "high")
 	c.fails(control.CodeUsage, []string{"name an RSE"}, "rse", "drain", "--wait")
 
-	c.fails(control.CodeFatal, []string{"drain_to"}, "rse", "drain", "PIC-DISK", "--to", "(")
+	c.fails(control.CodeUsage, []string{"drain_to", "nothing was written"}, "rse", "drain", "PIC-DISK", "--to", "(")
 	c.fails(control.CodeUsage, []string{"matches no other RSE"}, "rse", "drain", "PIC-DISK", "--to", "NOWHERE")
 	c.fails(control.CodeUsage, []string{"matches no other RSE"}, "rse", "drain", "PIC-DISK", "--to", "PIC-DISK")
 	if out := c.ok("rse", "drain", "PIC-DISK", "--status"); !strings.Contains(out, "not drained") {
