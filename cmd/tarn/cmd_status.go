@@ -78,6 +78,18 @@ type mountStatus struct {
 	Lakes      []control.LakeState  `json:"lakes,omitempty"` // of the root of several
 }
 
+// errSilent says what helps where a daemon does not answer.
+func (s *session) errSilent(m config.MountOf, supervised bool) error {
+	hint := "its supervisor starts it again when it hangs for longer than mount.watchdog"
+	if !supervised {
+		hint = "nobody supervises it: end it with `kill -9`, and mount again; what was closed is safe in the journal"
+	}
+	if cfg, err := s.load(m.Lake); err == nil {
+		hint += "; its log is " + logPath(cfg)
+	}
+	return control.Fail(context.DeadlineExceeded, hint, "its daemon does not answer")
+}
+
 func (s *session) statusOf(ctx context.Context, l *listing, m config.MountOf) error {
 	out := mountStatus{Mountpoint: control.Text(m.Point), Lake: control.Text(m.Lake)}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
@@ -98,6 +110,9 @@ func (s *session) statusOf(ctx context.Context, l *listing, m config.MountOf) er
 		out.Status, out.Alive = &st, err == nil
 	}
 	if err != nil {
+		if ctx.Err() == context.DeadlineExceeded {
+			err = s.errSilent(m, out.Supervisor != nil)
+		}
 		out.Error, out.Status = control.Describe(err), nil
 	}
 	if s.t.json {
@@ -110,6 +125,8 @@ func (s *session) statusOf(ctx context.Context, l *listing, m config.MountOf) er
 			if v := out.Supervisor; v != nil {
 				word = fmt.Sprintf("its daemon died (%s) and is started again by pid %d; restarts: %d", v.Why, v.PID, v.Restarts)
 			}
+		} else if out.Error.Hint != "" {
+			word += "; " + out.Error.Hint
 		}
 		return l.add(out, fmt.Sprintf("%s: %s", out.Mountpoint.Quote(), word))
 	}

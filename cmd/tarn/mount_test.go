@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -291,6 +293,12 @@ func TestHungMount(t *testing.T) {
 	m.fails(control.CodeTemporary, []string{"has not answered", "kill -9 " + strconv.Itoa(d.PID)}, "mount", m.lake, m.point)
 	if took := time.Since(began); took > 6*deadWait {
 		t.Errorf("it took %v to say so", took)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	var out strings.Builder
+	if err := run(ctx, []string{"tarn", "status", m.point}, strings.NewReader(""), &out, io.Discard); err != nil || !strings.Contains(out.String(), "does not answer; nobody supervises it") || !strings.Contains(out.String(), "tarn.log") {
+		t.Errorf("status of it: %v, %q", err, out.String())
 	}
 	// What it advises helps.
 	if err := syscall.Kill(d.PID, syscall.SIGKILL); err != nil {
