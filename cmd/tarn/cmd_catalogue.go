@@ -76,7 +76,7 @@ func (s *session) backup(ctx context.Context, file string) (err error) {
 	}
 	out, err := os.CreateTemp(filepath.Dir(file), ".tarn-backup-*") // with mode 0600: all names are in it
 	if err != nil {
-		return fmt.Errorf("back up: %w", err)
+		return errNew("back up", file, err)
 	}
 	info, err := embedded.ReadBackup(io.TeeReader(r, out), nil)
 	if err == nil {
@@ -149,6 +149,9 @@ func (s *session) restoreTo(ctx context.Context, cfg *config.Config, file string
 	}
 	defer f.Close()
 	info, err := embedded.ReadBackup(f, nil)
+	if errors.Is(err, backends.ErrCorrupt) {
+		return done, control.Fail(err, "take another backup; the catalogue is as it was", "%s: %v", control.Text(file).Quote(), err)
+	}
 	if err != nil {
 		return done, fmt.Errorf("%s: %w", control.Text(file).Quote(), err)
 	}

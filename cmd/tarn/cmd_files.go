@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -204,6 +205,19 @@ func (g *getter) tree(ctx context.Context, root control.Entry, dest string) erro
 	return nil
 }
 
+// errNew tells why file of this machine could not be begun. What was tried has another name, which tells the user nothing.
+func errNew(doing, file string, err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		dir := filepath.Dir(file)
+		return control.Fail(control.ErrNoDirectory, "make it first: `mkdir -p "+shellWord(dir)+"`", "%s: there is no folder %s", doing, control.Text(dir).Quote())
+	}
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		err = p.Err
+	}
+	return fmt.Errorf("%s: make %s: %w", doing, control.Text(file).Quote(), err)
+}
+
 // one copies a file or a link; it appears when it is whole.
 func (g *getter) one(ctx context.Context, e control.Entry, to string) error {
 	if st, err := os.Lstat(to); err == nil {
@@ -221,14 +235,14 @@ func (g *getter) one(ctx context.Context, e control.Entry, to string) error {
 	defer os.Remove(tmp) // is gone by then when all went well
 	if e.Type == "symlink" {
 		if err := os.Symlink(string(e.Target), tmp); err != nil {
-			return fmt.Errorf("copy: %w", err)
+			return errNew("copy", to, err)
 		}
 		g.n.Done++
 		return os.Rename(tmp, to)
 	}
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return fmt.Errorf("copy: %w", err)
+		return errNew("copy", to, err)
 	}
 	defer f.Close()
 	r, err := g.c.Get(ctx, string(e.Path), 0, -1)

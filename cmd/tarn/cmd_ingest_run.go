@@ -58,7 +58,7 @@ func (s *session) writeReport(ctx context.Context, client *control.Client, file 
 	}
 	tmp, err := os.CreateTemp(filepath.Dir(file), ".tarn-report-*")
 	if err != nil {
-		return fmt.Errorf("write the report: %w", err)
+		return errNew("write the report", file, err)
 	}
 	defer os.Remove(tmp.Name())
 	err = errors.Join(ingestreport.Write(tmp, r), tmp.Chmod(0o644), tmp.Close())

@@ -68,6 +68,16 @@ func TestInit(t *testing.T) {
 	}
 	c.fails(control.CodeOther, []string{"is a lake already, and not that of the demonstration"}, "init", "--demo", plain)
 
+	// Who mistyped a server's name is not told that all is well when he tries again with the right one.
+	grid := filepath.Join(base, "grid")
+	writeTree(t, grid, map[string]string{"lake.yaml": "catalogue: {type: rucio, url: \"https://a.example.org\", account: ada}\n"})
+	if out := c.ok("init", "--rucio", "https://a.example.org", grid); !strings.Contains(out, "is a lake already; nothing was changed") {
+		t.Errorf("init of a lake says %q", out)
+	}
+	c.fails(control.CodeOther, []string{"not that of https://b.example.org", "lake.yaml"}, "init", "--rucio", "https://b.example.org", grid)
+	c.fails(control.CodeOther, []string{"not that of bob at https://a.example.org"}, "init", "--rucio", "https://a.example.org", "--account", "bob", grid)
+	c.fails(control.CodeOther, []string{"not that of https://a.example.org"}, "init", "--rucio", "https://a.example.org", plain)
+
 	full := filepath.Join(base, "full")
 	writeTree(t, full, map[string]string{"precious": "x"})
 	c.fails(control.CodeOther, []string{"is not empty", "precious"}, "init", full)
@@ -77,6 +87,15 @@ func TestInit(t *testing.T) {
 	}
 	c.fails(control.CodeFatal, []string{"name: want 1 to 63"}, "init", "--name", "a/b", filepath.Join(base, "n"))
 	c.fails(control.CodeUsage, nil, "init")
+
+	// Folders that are not there, of this machine and of the lake.
+	file, none := filepath.Join(base, "file"), filepath.Join(base, "none")
+	writeTree(t, base, map[string]string{"file": "x"})
+	c.ok("--lake", demo, "put", file, "/ctao/dl0/f", "--wait")
+	c.fails(control.CodeNoDir, []string{"there is no folder " + none, "mkdir -p " + none}, "--lake", demo, "get", "/ctao/dl0/f", none+"/")
+	c.fails(control.CodeNoDir, []string{"there is no folder " + none}, "--lake", demo, "catalogue", "backup", filepath.Join(none, "b"))
+	c.fails(control.CodeNoDir, []string{"there is no new in /ctao", "-p makes"}, "--lake", demo, "mkdir", "/ctao/new/below")
+	c.fails(control.CodeCorrupt, []string{"take another backup"}, "--lake", demo, "catalogue", "restore", file)
 
 	// Written by hand, and completed.
 	hand := filepath.Join(base, "hand")

@@ -13,6 +13,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"tarn/backends"
 	"tarn/backends/catalogue/rucio/rest"
 	"tarn/cmd/tarn/config"
 	"tarn/cmd/tarn/control"
@@ -108,6 +109,13 @@ func (s *session) initRucio(ctx context.Context, dir, name, server, account, wri
 		return err
 	}
 	if !fresh {
+		if now := cfg.Catalogue.Rucio; !cfg.IsRucio() || now.URL != conf.Host || account != "" && now.Account != account {
+			where := conf.Host
+			if account != "" {
+				where = account + " at " + where
+			}
+			return control.Fail(backends.ErrExist, "correct "+shellWord(file)+", or name another folder", "%s is a lake already, and not that of %s", dir, where)
+		}
 		s.t.say("%s is a lake already; nothing was changed", dir)
 		return nil
 	}

@@ -107,6 +107,9 @@ func (s *Service) mkdirOne(ctx context.Context, p string, req MkdirRequest) (mad
 		}
 	}
 	dir, err := s.node(ctx, up)
+	if errors.Is(err, backends.ErrNotExist) || errors.Is(err, ErrNoDirectory) {
+		return false, Fail(ErrNoDirectory, "-p makes what is missing above, too", "%v", err)
+	}
 	if err != nil {
 		return false, err
 	}
