@@ -363,7 +363,7 @@ func (l *ledger) apply(txn *badger.Txn, c *change, counts *counters) (size int, 
 	counts.Rev++
 	to := *c.to
 	to.Rev = counts.Rev
-	if b, err = json.Marshal(&to); err != nil {
+	if b, err = encodeRecord(&to); err != nil {
 		return 0, err
 	}
 	counts.add(&to, 1)
@@ -381,14 +381,6 @@ func (l *ledger) apply(txn *badger.Txn, c *change, counts *counters) (size int, 
 	}
 	c.to.Rev = to.Rev
 	return size, err
-}
-
-func decodeRecord(b []byte) (*Record, error) {
-	r := &Record{}
-	if err := json.Unmarshal(b, r); err != nil {
-		return nil, fmt.Errorf("record: %w: %w", backends.ErrDamaged, err)
-	}
-	return r, nil
 }
 
 // get gives the record of a path, or ErrNotExist.

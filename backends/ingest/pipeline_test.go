@@ -20,6 +20,10 @@ func TestPipeline(t *testing.T) {
 		want[name] = fmt.Sprint("content of ", i)
 		r.write(name, want[name])
 	}
+	for _, name := range []string{"bad\xff\xfe.fits", "bad\xff/in.fits", "new\nline.fits", "ü b.fits"} {
+		want[name] = "content of " + name
+		r.write(name, want[name])
+	}
 	r.until("all is deleted", func() bool {
 		st, err := s.Status("dl0")
 		r.must(err)
