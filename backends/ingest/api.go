@@ -21,9 +21,9 @@ type Options struct {
 	// Metadata are the rules by the names that definitions have for them, "" being the default ones; none: no metadata is
 	// read. What is broken is logged and stops nothing: what could be read is kept.
 	Metadata map[string]*metadata.Extractor
-	// Avoid are folders of the lake itself (storages, cache, catalogue, mount): no ingest is of one of these, nor of
+	// Avoid gives the folders of the lake itself (storages, cache, catalogue, mounts): no ingest is of one of these, nor of
 	// what is in or around one.
-	Avoid []string
+	Avoid func() []string
 
 	Workers  int   // files of one ingest that are sent at a time; 16. Large ones are fewer
 	InFlight int64 // bytes of these files, as far as each counts; 512 MiB

@@ -169,7 +169,7 @@ func (o Options) checkDir(dir string) error {
 	if err := readable(dir); err != nil {
 		return fmt.Errorf("folder %s cannot be read: %w: %w", dir, backends.ErrPermission, err)
 	}
-	for _, a := range append(o.Avoid[:len(o.Avoid):len(o.Avoid)], o.Dir) {
+	for _, a := range append(o.Avoid(), o.Dir) {
 		if nested(dir, a) {
 			return fmt.Errorf("folder %s: %s is the lake's own: %w", dir, a, backends.ErrBusy)
 		}

@@ -86,7 +86,7 @@ func (r *rig) open(kick func(...backends.DID)) *Set {
 		log = slog.New(slog.NewTextHandler(r.t.Output(), nil))
 	}
 	r.set, err = Open(Options{Dir: filepath.Join(r.base, "ingests"), Lake: r.lake, Kick: kick, Log: log, Metadata: map[string]*metadata.Extractor{"": x},
-		Avoid: []string{filepath.Join(r.base, "A"), filepath.Join(r.base, "B")}})
+		Avoid: func() []string { return []string{filepath.Join(r.base, "A"), filepath.Join(r.base, "B")} }})
 	r.must(err)
 	set := r.set
 	r.t.Cleanup(func() { set.Close() })

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -79,7 +80,7 @@ func (s *session) serve(ctx context.Context, o mountOptions) (err error) {
 	defer func() { err = errors.Join(err, lk.Close()) }()
 	defer lk.refreshOnHangUp()()
 	o.later = false
-	if err := checkMount(ctx, &o); err != nil {
+	if err := cmp.Or(checkMount(ctx, &o), lk.notWatched(o.point)); err != nil {
 		return err
 	}
 	srv, err := tarnfs.Mount(o.fsOptions(lk, log))

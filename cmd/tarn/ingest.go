@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"strings"
 	"sync"
 
 	"tarn/backends"
 	"tarn/backends/compare"
 	"tarn/backends/ingest"
 	"tarn/backends/ingest/metadata"
+	"tarn/cmd/tarn/config"
+	"tarn/cmd/tarn/control"
 )
 
 // defaultMetadata is the name of the rules for ingests that name none.
@@ -41,14 +44,8 @@ func (o *opened) openIngests() error {
 			rules[""] = rules[m.Name]
 		}
 	}
-	avoid := []string{c.Run, c.Catalogue.Path, c.Cache.Path, c.Journal.Path, c.Ingest.Path}
-	for _, r := range c.RSEs {
-		if r.Path != "" {
-			avoid = append(avoid, r.Path)
-		}
-	}
 	tell := &newNames{o: o, seen: map[string]bool{}}
-	set, err := ingest.Open(ingest.Options{Dir: c.Ingest.Path, Lake: o.lake, Kick: tell.registered, Changed: tell.changed, Metadata: rules, Avoid: avoid, Log: o.log, Now: o.now})
+	set, err := ingest.Open(ingest.Options{Dir: c.Ingest.Path, Lake: o.lake, Kick: tell.registered, Changed: tell.changed, Metadata: rules, Avoid: o.ownFolders, Log: o.log, Now: o.now})
 	switch {
 	case errors.Is(err, backends.ErrBusy):
 		return fmt.Errorf("open the ingests in %s: %w", c.Ingest.Path, err)
@@ -81,6 +78,42 @@ func (o *opened) hdf5Attributes() metadata.Attributes {
 		}
 		return attributes, err
 	}
+}
+
+// ownFolders are those that the lake file names, and where the lake is mounted: what an ingest took from there it would
+// find there again.
+func (o *opened) ownFolders() []string {
+	c := o.cfg
+	out := []string{c.Run, c.Catalogue.Path, c.Cache.Path, c.Journal.Path, c.Ingest.Path}
+	for _, r := range c.RSEs {
+		if r.Path != "" {
+			out = append(out, r.Path)
+		}
+	}
+	mounts, err := config.SystemMounts()
+	if err != nil {
+		o.log.Warn("it is not known where the lake is mounted", "err", err)
+	}
+	for _, m := range mounts {
+		if m.Lake == c.File() {
+			out = append(out, m.Point)
+		}
+	}
+	return out
+}
+
+// notWatched refuses a mountpoint in the folder of an ingest of this lake, which would take the lake into itself.
+func (o *opened) notWatched(point string) error {
+	if o.ingests == nil {
+		return nil
+	}
+	for _, st := range o.ingests.List() {
+		if point == st.Dir || strings.HasPrefix(point, strings.TrimSuffix(st.Dir, "/")+"/") {
+			return control.Fail(control.ErrUsage, "mount it elsewhere, or end that with `tarn ingest rm "+st.Name+"`",
+				"the mountpoint %s lies in %s, the folder of ingest %s", control.Text(point).Quote(), control.Text(st.Dir).Quote(), st.Name)
+		}
+	}
+	return nil
 }
 
 // ingestCopies are the copies that ingests have made or make, and have not registered yet.

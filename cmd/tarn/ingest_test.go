@@ -371,6 +371,12 @@ func TestIngestInAMount(t *testing.T) {
 		}
 	}
 	look()
+	// An ingest of its own files would take them again and again, and delete them where they were.
+	above := filepath.Dir(m.point)
+	for _, dir := range []string{m.point, filepath.Join(m.point, "ctao/dl0"), above} {
+		m.fails(control.CodeUsage, []string{m.point + " is the lake's own"}, "ingest", "add", "again", "--watch", dir, "--to", "/ctao/dl0/again", "--rule", "rse=CNAF-DISK")
+		m.fails(control.CodeUsage, []string{m.point + " is the lake's own"}, "ingest", "run", "--once", dir, "/ctao/dl0/again", "--rule", "rse=CNAF-DISK")
+	}
 	if out := m.ok("status"); !strings.Contains(out, "ingest     live: running, 10 of 10 files safe, 10 deleted") {
 		t.Errorf("status says\n%s", out)
 	}

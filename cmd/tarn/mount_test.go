@@ -397,6 +397,16 @@ func TestMountReportsWhatIsWrong(t *testing.T) {
 	c := newDemoLake(t)
 	t.Setenv("TARN_TEST_IS_TARN", "1")
 	point := t.TempDir()
+	writeTree(t, point, map[string]string{"data/in.fits": "x", "data/mnt/gone": ""})
+	data := filepath.Join(point, "data")
+	if err := os.Remove(filepath.Join(data, "mnt/gone")); err != nil {
+		t.Fatal(err)
+	}
+	c.ok("ingest", "add", "live", "--watch", data, "--to", "/ctao/dl0/live", "--rule", "rse=PIC-DISK", "--paused")
+	c.fails(control.CodeUsage, []string{"lies in " + data + ", the folder of ingest live", "tarn ingest rm live"}, "mount", c.lake, filepath.Join(data, "mnt"))
+	if err := os.RemoveAll(data); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.RemoveAll(filepath.Join(c.lake, "catalogue")); err != nil {
 		t.Fatal(err)
 	}
