@@ -40,6 +40,35 @@ func TestLakeOnXRootD(t *testing.T) {
 	journey(t, one, two, one.Roots+"//data", front.Root+"//data")
 }
 
+// TestLakeWithTokens is the journey on two servers that let in one person each, by a token that only the protocol names.
+func TestLakeWithTokens(t *testing.T) {
+	for _, scheme := range []string{"davs", "roots"} {
+		t.Run(scheme, func(t *testing.T) {
+			if scheme == "roots" {
+				needXrdCl(t)
+			}
+			pki := identity(t)
+			t.Setenv("X509_USER_PROXY", "")
+			var srv []*servertest.Server
+			var urls []string
+			for range 2 {
+				issuer := servertest.NewIssuer(t, pki)
+				file := filepath.Join(t.TempDir(), "token")
+				if err := os.WriteFile(file, []byte(issuer.Token(t, "storage.read:/ storage.create:/ storage.modify:/", time.Hour)), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				one := servertest.XRootD(t, servertest.XRootDOptions{PKI: pki, Issuer: issuer, Authorize: true, Login: []string{"ztn"}})
+				url := one.Roots + "//data"
+				if scheme == "davs" {
+					url = "davs" + strings.TrimPrefix(one.HTTPS, "https") + "/data"
+				}
+				srv, urls = append(srv, one), append(urls, url+", token: "+file)
+			}
+			journey(t, srv[0], srv[1], urls...)
+		})
+	}
+}
+
 // TestLakeOnS3 is the journey on a server with TLS, by keys of the environment, and a plain one, by a file of keys.
 func TestLakeOnS3(t *testing.T) {
 	tls, plain := servertest.S3(t, servertest.S3Options{PKI: identity(t)}), servertest.S3(t, servertest.S3Options{})

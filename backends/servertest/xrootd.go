@@ -144,7 +144,8 @@ http.exthandler xrdtpc libXrdHttpTPC.so
 		run := append(as(uid, gid, "sh", "-c", `LISTEN_PID=$$ exec "$@"`, "-"), "xrootd", "-I", "v4", "-n", "test", "-c", conf)
 		if bundle != "" {
 			run = append([]string{"unshare", "-m", "--propagation", "private", "sh", "-c",
-				"mount --bind " + bundle + ` /etc/ssl/certs/ca-certificates.crt && exec "$@"`, "-"}, run...)
+				// A mount of tarn would live on in it after its end outside.
+				"umount -alt fuse.tarn; mount --bind " + bundle + ` /etc/ssl/certs/ca-certificates.crt && exec "$@"`, "-"}, run...)
 		}
 		cmd := exec.Command(run[0], run[1:]...)
 		cmd.Dir = dir

@@ -162,6 +162,7 @@ rses:
       - {url: "davs://127.0.0.1/x", proxy: x509_magic}
   - {name: CTAO, protocols: [{url: "davs://127.0.0.1/y", token: bt_ctao}]}
   - {name: REST, protocols: [{url: "davs://127.0.0.1/z"}]}
+  - {name: ROOT, protocols: [{url: "roots://127.0.0.1/r", token: bt_ctao}]}
 scopes: [{name: s}]
 `})
 	token, proxy := filepath.Join(lake, "bt_ctao"), filepath.Join(lake, "x509_magic")
@@ -172,7 +173,7 @@ scopes: [{name: s}]
 	magic.Proxy(t, time.Hour).WriteProxy(t, proxy)
 	c := tester{t: t, lake: lake}
 	out := c.ok("whoami")
-	for what, n := range map[string]int{magic.DN(): 1, "as proxy of " + proxy: 2, "as token of " + token: 1, "as token and proxy\n": 1, "s3cr3t": 0} {
+	for what, n := range map[string]int{magic.DN(): 1, "as proxy of " + proxy: 2, "as token of " + token: 2, "as token and proxy\n": 1, "s3cr3t": 0} {
 		if got := strings.Count(out, what); got != n {
 			t.Errorf("%q is told %d times, want %d:\n%s", what, got, n, out)
 		}
@@ -187,7 +188,7 @@ scopes: [{name: s}]
 			uses = append(uses, *r.Use)
 		}
 	}
-	if len(uses) != 4 || strings.Join(uses[2].From, " ") != token || strings.Join(uses[2].With, " ") != "token" || len(uses[3].From) != 0 {
+	if len(uses) != 5 || strings.Join(uses[2].From, " ") != token || strings.Join(uses[2].With, " ") != "token" || len(uses[3].From) != 0 {
 		t.Errorf("%+v", uses)
 	}
 	if err := os.Chmod(token, 0o644); err != nil {
@@ -198,7 +199,7 @@ scopes: [{name: s}]
 	if code := report(&strings.Builder{}, err, false); code != control.CodeRefused {
 		t.Errorf("exit code %d", code)
 	}
-	for what, n := range map[string]int{"chmod 600": 1, "x509_magic is not there": 1, "no proxy that can be used": 2, "no token that can be used": 1, "s3cr3t": 0} {
+	for what, n := range map[string]int{"chmod 600": 1, "x509_magic is not there": 1, "no proxy that can be used": 2, "no token that can be used": 2, "s3cr3t": 0} {
 		if got := strings.Count(out, what); got != n {
 			t.Errorf("%q is told %d times, want %d:\n%s", what, got, n, out)
 		}

@@ -202,7 +202,8 @@ func (s *Storage) hint() string {
 	if s.o.Credentials == nil {
 		return "are there credentials?"
 	}
-	return s.o.Credentials.Hint(false)
+	t, _ := s.o.Credentials.Token()
+	return s.o.Credentials.Hint(t.Secret != "" && s.end.scheme == "roots")
 }
 
 // printable is what a server says, for a line of a log.

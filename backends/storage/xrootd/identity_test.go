@@ -183,6 +183,113 @@ func TestTokenOverTLS(t *testing.T) {
 	})
 }
 
+// withToken is the credentials of a token file that a protocol names, beside an environment with another's.
+func withToken(file, env string) *credential.Source {
+	return credential.New(credential.Options{UID: os.Geteuid(), TmpDir: "/nonexistent", Getenv: func(name string) string {
+		return map[string]string{"BEARER_TOKEN_FILE": env}[name]
+	}}).Of(credential.Files{Token: file})
+}
+
+// tokenFile is one with a token that an issuer gives for all of /data.
+func tokenFile(t *testing.T, i *servertest.Issuer, d time.Duration) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte(i.Token(t, "storage.read:/ storage.create:/ storage.modify:/", d)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// Two people with a token each are two to the servers of one process, also behind a manager, and neither is who the
+// environment has.
+func TestTokensOfTwo(t *testing.T) {
+	alone(t, func(t *testing.T) {
+		if !ownLogin() {
+			t.Fatal("the library finds its own XrdSecLoadSecFactory")
+		}
+		pki := servertest.NewPKI(t)
+		var issuers []*servertest.Issuer
+		var urls, files []string
+		var second *servertest.Server
+		for i := range 2 {
+			issuers = append(issuers, servertest.NewIssuer(t, pki))
+			o := servertest.XRootDOptions{PKI: pki, Issuer: issuers[i], Login: []string{"ztn"}, Authorize: true}
+			second = servertest.XRootD(t, o)
+			urls, files = append(urls, folder(t, second, second.Roots)), append(files, tokenFile(t, issuers[i], time.Hour))
+		}
+		environment(t, "X509_CERT_DIR="+pki.Certificates, "BEARER_TOKEN_FILE="+files[0])
+		for range 2 { // the second finds the connections of the first
+			for i, url := range urls {
+				for k, file := range files {
+					s := storage(t, Options{URL: url, Credentials: withToken(file, files[0])})
+					_, err := s.Stat(t.Context(), "")
+					if i == k {
+						wantErr(t, "with its token", err, nil)
+						backendstest.Put(t, s, "f", []byte("x"))
+					} else {
+						wantErr(t, "with the other's", err, backends.ErrPermission)
+					}
+				}
+			}
+		}
+		// They stay who they are at the server that they are sent on to.
+		ahead := servertest.XRootD(t, servertest.XRootDOptions{PKI: pki, Issuer: issuers[1], Login: []string{"ztn"}, Authorize: true, Redirect: second})
+		backendstest.Put(t, storage(t, Options{URL: folder(t, second, ahead.Roots), Credentials: withToken(files[1], files[0])}), "g", []byte("x"))
+		// One that names a proxy and no token does not show the token of the environment.
+		s := storage(t, Options{URL: urls[0], Credentials: as("").Of(credential.Files{Proxy: pki.Proxy(t, time.Hour)})})
+		_, err := s.Stat(t.Context(), "")
+		wantErr(t, "with a proxy", err, backends.ErrPermission)
+	})
+}
+
+// A token that has expired, others may read, or is not there is refused with words; a good one that comes in its place
+// counts at once, and without a restart.
+func TestRenewedToken(t *testing.T) {
+	alone(t, func(t *testing.T) {
+		pki := servertest.NewPKI(t)
+		issuer := servertest.NewIssuer(t, pki)
+		environment(t, "X509_CERT_DIR="+pki.Certificates, "X509_USER_PROXY=") // set to nothing is not set
+		srv := servertest.XRootD(t, servertest.XRootDOptions{PKI: pki, Issuer: issuer, Login: []string{"ztn"}, Authorize: true})
+		file, good := tokenFile(t, issuer, -time.Minute), tokenFile(t, issuer, time.Hour)
+		s := storage(t, Options{URL: folder(t, srv, srv.Roots), Credentials: withToken(file, good)})
+		refused := func(word string) {
+			t.Helper()
+			_, err := s.Stat(t.Context(), "")
+			wantErr(t, "stat", err, backends.ErrPermission)
+			if err != nil && !strings.Contains(err.Error(), word) {
+				t.Errorf("want %q: %v", word, err)
+			}
+		}
+		refused("expired")
+		b, err := os.ReadFile(good)
+		if err != nil {
+			t.Fatal(err)
+		}
+		renew := func(b []byte, mode os.FileMode) {
+			t.Helper()
+			os.Remove(file)
+			if err := os.WriteFile(file, b, mode); err != nil {
+				t.Fatal(err)
+			}
+		}
+		renew(b, 0o644)
+		refused("chmod 600")
+		os.Remove(file)
+		refused("is not there")
+		renew(b, 0o600)
+		_, err = s.Stat(t.Context(), "")
+		wantErr(t, "with a new token", err, nil)
+		backendstest.Put(t, s, "f", []byte("x"))
+		// One that allows less goes by a connection of its own.
+		renew([]byte(issuer.Token(t, "storage.read:/", time.Hour)), 0o600)
+		_, err = s.Create(t.Context(), "g", 1)
+		wantErr(t, "create with a token for reading", err, backends.ErrPermission)
+		if got, err := backendstest.Get(t.Context(), s, "f"); err != nil || string(got) != "x" {
+			t.Errorf("read: %q, %v", got, err)
+		}
+	})
+}
+
 func TestKeytab(t *testing.T) {
 	alone(t, func(t *testing.T) {
 		pki := servertest.NewPKI(t)

@@ -11,6 +11,7 @@ package xrootd
 import "C"
 
 import (
+	"os"
 	"runtime/cgo"
 	"strings"
 	"sync"
@@ -40,8 +41,14 @@ const (
 	requestTimeout = 60 * time.Second
 )
 
-// begin sets the limits. Nothing of the library runs before it: threads come with the first request.
+// begin sets the limits. Nothing of the library runs before it: threads come with the first request. What is set to nothing
+// in the environment is not set: the library would look for a file without a name, and fail in TLS.
 var begin = sync.OnceFunc(func() {
+	for _, name := range []string{"X509_USER_PROXY", "X509_USER_CERT", "X509_USER_KEY", "X509_CERT_DIR", "BEARER_TOKEN_FILE"} {
+		if v, set := os.LookupEnv(name); set && v == "" {
+			os.Unsetenv(name)
+		}
+	}
 	C.tarn_xrd_init(C.int(connectWindow/time.Second), connectRetry, C.int(requestTimeout/time.Second))
 })
 

@@ -26,6 +26,14 @@ typedef struct {
 extern void tarnXrdAnswer(uintptr_t call, tarn_xrd_answer *a);
 
 const char *tarn_xrd_version(void);
+
+// How a name of who has a token begins; see login.cc.
+#define tarn_xrd_token_prefix "tarn-"
+// Gives whether there is a token that can be used, and the token, or else why not, in memory for the caller to free.
+extern int tarnXrdToken(char *whose, char **text);
+// Whether logins go by login.cc.
+int tarn_xrd_login_is_ours(void);
+
 // The CRC32C of a page as the library computes it: of bytes that follow others whose sum is crc.
 uint32_t tarn_xrd_page_sum(uint32_t crc, const void *p, size_t n);
 // Whether it does so by ours; see crc.cc.

@@ -17,6 +17,7 @@ import (
 
 	"tarn/backends"
 	"tarn/backends/checksum"
+	"tarn/backends/credential"
 )
 
 // Storage is a folder of a server.
@@ -92,18 +93,29 @@ func (s *Storage) url(remote string) string {
 	return withQuery(s.end.scheme+"://"+s.end.addr+"/"+remote, s.identity())
 }
 
-// identity is what a URL says of who asks.
+// identity is what a URL says of who asks. A token goes over TLS alone, which the library sees to.
 func (s *Storage) identity() string {
-	if s.o.Credentials == nil {
+	c := s.o.Credentials
+	if c == nil {
 		return ""
 	}
-	if own := s.o.Credentials.Named().Proxy; own != "" {
-		return "xrd.wantprot=gsi&xrd.gsiusrpxy=" + own
+	var who, by []string
+	if own := c.Named(); own != (credential.Files{}) {
+		if own.Token != "" {
+			who, by = append(who, "xrdcl.intent="+holderOf(c)), append(by, "ztn")
+		}
+		if own.Proxy != "" {
+			who, by = append(who, "xrd.gsiusrpxy="+own.Proxy), append(by, "gsi")
+		}
+		return strings.Join(append(who, "xrd.wantprot="+strings.Join(by, ",")), "&")
 	}
-	if p, err := s.o.Credentials.Proxy(); err == nil && p.Cert != nil && !strings.ContainsAny(p.From, "&?=%# ") {
-		return "xrd.gsiusrpxy=" + p.From
+	if t, err := c.Token(); err == nil && t.Secret != "" {
+		who = append(who, "xrdcl.intent="+holderOf(c))
 	}
-	return ""
+	if p, err := c.Proxy(); err == nil && p.Cert != nil && !strings.ContainsAny(p.From, "&?=%# ") {
+		who = append(who, "xrd.gsiusrpxy="+p.From)
+	}
+	return strings.Join(who, "&")
 }
 
 // withQuery adds to the query of a URL.

@@ -18,8 +18,9 @@
 //
 // CopyTo lets one server fetch a file from another (ofs.tpc), whose bytes do not come by here.
 //
-// A proxy is the one of Options.Credentials. Tokens (ztn), keytabs (sss), and the trusted authorities (X509_CERT_DIR) are
-// taken by the library from the environment of the process.
+// Proxy and token (ztn, over TLS only) are those of Options.Credentials as they are when a connection is made; what comes
+// after they were renewed goes by a new one. Servers that a redirector names are shown them, too: each has its clients log in.
+// Keytabs (sss) and the trusted authorities (X509_CERT_DIR) are taken by the library from the environment of the process.
 package xrootd
 
 import (
@@ -41,7 +42,7 @@ type Options struct {
 	// Marker names a file that must stand in the folder, or the storage is unavailable. It tells a mounted disk from the
 	// empty folder that it is mounted on.
 	Marker string
-	// Credentials are the proxy; nil lets the library look.
+	// Credentials are the proxy and the token; nil lets the library look.
 	Credentials *credential.Source
 	// ReadOnly refuses Create and Remove.
 	ReadOnly bool

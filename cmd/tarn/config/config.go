@@ -173,7 +173,7 @@ type Protocol struct {
 	Style  string  `yaml:"style"`  // s3s, s3: path, or host (bucket.s3.example.org); default: host at Amazon and Google
 	Region string  `yaml:"region"` // s3s, s3: default: the server is asked
 	Proxy  string  `yaml:"proxy"`  // davs, https, root, roots, gsiftp: a file with the proxy that this server is shown; the environment's credentials are not, then
-	Token  string  `yaml:"token"`  // davs, https: a file with the bearer token that it is shown, alone or beside the proxy
+	Token  string  `yaml:"token"`  // davs, https, roots: a file with the bearer token that it is shown, alone or beside the proxy
 	LAN    *Domain `yaml:"lan"`    // priorities for machines at the RSE's site, where they differ
 	WAN    *Domain `yaml:"wan"`    // and for all others
 	Limits Limits  `yaml:"limits"` // of the server's door, scheme://host:port; where several name it, the smaller ones count

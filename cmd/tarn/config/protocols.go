@@ -187,10 +187,10 @@ func (j judge) credentials(key string, p Protocol) {
 	}
 	if p.Token != "" {
 		switch {
-		case xrootd:
-			j.fault(key+".token", "with root and roots one token counts for all servers, that of BEARER_TOKEN_FILE in the environment: want a proxy here, or a URL of davs")
-		case !tls:
-			j.fault(key+".token", "is for URLs of davs and https only")
+		case scheme == "root":
+			j.fault(key+".token", "goes over TLS only: want a URL of roots")
+		case !tls && !xrootd:
+			j.fault(key+".token", "is for URLs of davs, https and roots only")
 		}
 	}
 }

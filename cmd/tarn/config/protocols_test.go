@@ -258,6 +258,7 @@ rses:
       - {url: "davs://a/x", proxy: secret/x509, token: /etc/bt}
       - {url: "gsiftp://a/x", proxy: secret/x509}
       - {url: "root://a/x", proxy: secret/x509}
+      - {url: "roots://a/x", token: /etc/bt, proxy: secret/x509}
 scopes: [{name: x}]
 `))
 	if err != nil {
@@ -275,20 +276,20 @@ rses:
       - {url: "gsiftp://a/x", token: t}
       - {url: "s3s://a/x", token: t, proxy: p}
       - {url: "file:///x", proxy: p}
-      - {url: "roots://a/x", token: t}
+      - {url: "root://a/x", token: t}
       - {url: "root://a/x", proxy: "my proxy"}
 scopes: [{name: x}]
 `))
 	text := fmt.Sprint(err)
 	for _, want := range []string{
 		"lake.yaml:5: rses[0].protocols[0].proxy: is for URLs of davs, https, root, roots and gsiftp only",
-		"lake.yaml:5: rses[0].protocols[0].token: is for URLs of davs and https only",
+		"lake.yaml:5: rses[0].protocols[0].token: is for URLs of davs, https and roots only",
 		"lake.yaml:6: rses[0].protocols[1].proxy: is for",
 		"lake.yaml:7: rses[0].protocols[2].token: is for",
 		"lake.yaml:8: rses[0].protocols[3].token: is for",
 		"lake.yaml:8: rses[0].protocols[3].proxy: is for",
 		"lake.yaml:9: rses[0].protocols[4].proxy: is for",
-		"lake.yaml:10: rses[0].protocols[5].token: with root and roots one token counts for all servers",
+		"lake.yaml:10: rses[0].protocols[5].token: goes over TLS only: want a URL of roots",
 		"lake.yaml:11: rses[0].protocols[6].proxy: want a path without &, ?, =, %, # and spaces",
 	} {
 		if !strings.Contains(text, want) {
