@@ -120,6 +120,7 @@ xrd.tls %[2]s %[3]s
 xrootd.tls capable all -data
 http.gridmap %[4]s
 http.selfhttps2http no
+http.desthttps yes
 http.exthandler xrdtpc libXrdHttpTPC.so
 `, o.PKI.Certificates, cert, key, o.PKI.GridMap)
 		if o.Authorize {

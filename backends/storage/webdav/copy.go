@@ -12,6 +12,7 @@ import (
 
 	"tarn/backends"
 	"tarn/backends/checksum"
+	"tarn/backends/storage/wire"
 )
 
 var _ backends.ThirdParty = (*Storage)(nil)
@@ -192,14 +193,14 @@ func (c *copying) transfer(ctx context.Context) error {
 // pull asks the receiving server to fetch the file.
 func (c *copying) pull(ctx context.Context) error {
 	u := c.from.url(c.src)
-	return c.copy(ctx, c.to, c.to.url(c.tmp), "Source", u, func() string { return c.from.key(ctx, u, "DOWNLOAD") })
+	return c.copy(ctx, c.to, c.to.url(c.tmp), "Source", u, func(narrow bool) key { return c.from.key(ctx, u, narrow, "DOWNLOAD") })
 }
 
 // push asks the sending server to bring the file. One that knows nothing of other servers may copy it to the same path of its
 // own, or leave out the host.
 func (c *copying) push(ctx context.Context) error {
 	u := c.to.url(c.tmp)
-	err := c.copy(ctx, c.from, c.from.url(c.src), "Destination", u, func() string { return c.to.key(ctx, u, "UPLOAD", "DELETE", "LIST") })
+	err := c.copy(ctx, c.from, c.from.url(c.src), "Destination", u, func(narrow bool) key { return c.to.key(ctx, u, narrow, "UPLOAD", "DELETE", "LIST") })
 	if !errors.Is(err, errSilent) {
 		return err
 	}
@@ -214,34 +215,61 @@ func (c *copying) push(ctx context.Context) error {
 	return &refusal{errors.New("the server copies within itself only"), true}
 }
 
-// copy sends a COPY and follows it to its end. peer is the file at the other server, and key gives what that one lets in with:
-// it goes over TLS, and to no server but the one that is asked.
-func (c *copying) copy(ctx context.Context, at *Storage, u *url.URL, side string, peer *url.URL, key func() string) error {
-	token := ""
+// copy sends a COPY and follows it to its end. peer is the file at the other server, and keyOf gives what that one lets in
+// with: it goes over TLS, and to no server but the one that is asked. Where that sends us on to another, as a manager does to
+// the server that is to have the file, a narrow one is asked for: who has it can do no more than copy this file.
+func (c *copying) copy(ctx context.Context, at *Storage, u *url.URL, side string, peer *url.URL, keyOf func(narrow bool) key) error {
+	var k key
 	if at.base.Scheme == "https" {
-		token = key()
+		k = keyOf(false)
 	}
 	h := http.Header{side: {peer.String()}, "Credential": {"none"}, "RequireChecksumVerification": {"false"}} // we do that
-	if token != "" {
-		h[transferToken] = []string{"Bearer " + token}
-	}
 	c.begun = true
-	resp, f, err := at.send(ctx, request{method: "COPY", url: u, header: h, stay: token != ""})
+	resp, f, err := c.send(ctx, at, u, h, k)
+	narrowed := errors.Is(err, errElsewhere) && !k.narrow
+	if narrowed {
+		if k = keyOf(true); k.secret != "" {
+			resp, f, err = c.send(ctx, at, u, h, k)
+		}
+	}
 	if err != nil {
 		return c.refused(err, side == "Destination")
 	}
-	err = c.follow(at, f, resp.Body, token, at.tokenFor(u))
+	err = c.follow(at, f, resp.Body, k.secret, at.tokenFor(u))
 	if err == nil {
 		f.End(resp)
 		return nil
 	}
 	resp.Body.Close()
 	f.End(nil)
-	if errors.Is(err, errFailed) && token == "" && peer.Scheme == "https" {
-		// Most likely it was not let in, as nobody is without a token.
+	if errors.Is(err, errFailed) && peer.Scheme == "https" && (k.secret == "" || narrowed) {
+		// Most likely it was not let in: nobody is without a token, and a macaroon that XRootD 5.5 gives for a token alone
+		// allows nothing.
 		return &refusal{err, true}
 	}
 	return err
+}
+
+// send makes the request of a COPY, with the key for the other server.
+func (c *copying) send(ctx context.Context, at *Storage, u *url.URL, h http.Header, k key) (*http.Response, *wire.Flight, error) {
+	r := request{method: "COPY", url: u, header: h}
+	switch {
+	case k.narrow:
+		r.seen = byTLS
+	case k.secret != "":
+		r.seen = byNone
+	}
+	if k.secret != "" {
+		h[transferToken] = []string{"Bearer " + k.secret}
+	}
+	resp, f, err := at.send(ctx, r)
+	if status(err) == http.StatusBadRequest && at == c.to && at.server.Load() == xrootdServer {
+		// A manager of XRootD has to look where the file is that is not there yet, and does not wait for that with a COPY.
+		if _, serr := at.stat(ctx, c.tmp); errors.Is(serr, backends.ErrNotExist) {
+			resp, f, err = at.send(ctx, r)
+		}
+	}
+	return resp, f, err
 }
 
 // refused tells a server that does not copy from one that has trouble.

@@ -190,6 +190,7 @@ func TestTrapCopyToAnotherHostThatStaysWithinOne(t *testing.T) {
 type memory struct {
 	get, copy http.HandlerFunc // in place of GET and HEAD, and of COPY
 	noDigest  bool
+	macaroon  string // that it gives
 
 	mu    sync.Mutex // guards the rest
 	files map[string][]byte
@@ -257,6 +258,10 @@ func (m *memory) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.Method == "COPY":
 		m.copy(w, r)
+	case r.Method == "POST" && m.macaroon != "":
+		fmt.Fprintf(w, `{"macaroon":%q}`, m.macaroon)
+	case r.Method == "POST":
+		w.WriteHeader(405)
 	case r.Method == "PUT":
 		body, _ := io.ReadAll(r.Body)
 		m.put(p, body)
@@ -525,16 +530,26 @@ func TestTokensOfACopy(t *testing.T) {
 	}
 }
 
-// A server that sends the request on to another host does not get the token there.
+// A server that is sent the request by another gets no token, but a macaroon for this copy, and that over TLS only.
 func TestCopyThatIsSentToAnotherHost(t *testing.T) {
 	pki := servertest.NewPKI(t)
 	data := []byte("data")
-	const read, write = "token-to-read-from-the-source", "token-to-write-to-the-destination"
-	for _, token := range []string{read, ""} {
+	const read, write, narrow = "token-to-read-from-the-source", "token-to-write-to-the-destination", "macaroon-for-one-file"
+	for _, c := range []struct {
+		token, macaroon string
+		plain           bool // the other host is without TLS
+		works           bool
+	}{
+		{read, "", false, false}, {"", "", false, true}, {read, narrow, false, true}, {read, narrow, true, false},
+	} {
 		src, dst, other := newMemory(), newMemory(), newMemory()
-		src.files["/p/f"] = data
+		src.files["/p/f"], src.macaroon = data, c.macaroon
 		src.copy = func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(405) }
-		elsewhere := other.start(t, pki)
+		tls := pki
+		if c.plain {
+			tls = nil
+		}
+		elsewhere := other.start(t, tls)
 		dst.copy = func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, elsewhere+r.URL.Path+"?authz=opaque", http.StatusTemporaryRedirect)
 		}
@@ -542,18 +557,74 @@ func TestCopyThatIsSentToAnotherHost(t *testing.T) {
 			dst.put(r.URL.Path, data)
 			io.WriteString(w, "success: Created\n")
 		}
-		from := open(t, Options{URL: src.start(t, pki) + "/p", Credentials: credentials(t, pki, map[string]string{"BEARER_TOKEN": token})})
+		from := open(t, Options{URL: src.start(t, pki) + "/p", Credentials: credentials(t, pki, map[string]string{"BEARER_TOKEN": c.token})})
 		to := open(t, Options{URL: dst.start(t, pki) + "/p", Credentials: credentials(t, pki, map[string]string{"BEARER_TOKEN": write})})
 		_, err := from.CopyTo(t.Context(), "f", to, "f", 4, backendstest.Sums(data), nil)
-		if token != "" && (!errors.Is(err, backends.ErrNotSupported) || len(other.copies()) > 0) {
-			t.Errorf("with a token: %v, and the other host was asked %d times", err, len(other.copies()))
-		}
-		if token == "" && err != nil {
-			t.Errorf("without a token: %v", err)
+		if c.works && err != nil || !c.works && (!errors.Is(err, backends.ErrNotSupported) || len(other.copies()) > 0) {
+			t.Errorf("%+v: %v, and the other host was asked %d times", c, err, len(other.copies()))
 		}
 		for _, r := range other.copies() {
-			if got := r.Header.Get("Authorization") + r.Header.Get("TransferHeaderAuthorization"); got != "" {
-				t.Errorf("the other host saw %q", got)
+			if got := r.Header.Get("Authorization"); got != "" {
+				t.Errorf("%+v: the other host saw %q", c, got)
+			}
+			if got := strings.TrimPrefix(r.Header.Get("TransferHeaderAuthorization"), "Bearer "); got != c.macaroon {
+				t.Errorf("%+v: the other host is to show %q", c, got)
+			}
+		}
+	}
+}
+
+// A manager of XRootD sends us, and a copy, on to the server that is to have the file, with a token in the URL.
+func TestCopyThroughManager(t *testing.T) {
+	pki := servertest.NewPKI(t)
+	issuer := servertest.NewIssuer(t, pki)
+	secret := filepath.Join(pki.Dir, "macaroon.key")
+	if err := os.WriteFile(secret, []byte(base64.StdEncoding.EncodeToString(backendstest.Bytes(1, 64))+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	src := servertest.XRootD(t, servertest.XRootDOptions{PKI: pki, Issuer: issuer, Authorize: true,
+		Config: "tpc.trace all\nall.sitename test\nmacaroons.secretkey " + secret + "\nofs.authlib ++ libXrdMacaroons.so\nhttp.exthandler xrdmacaroons libXrdMacaroons.so\n"})
+	manager := servertest.XRootD(t, servertest.XRootDOptions{PKI: pki, Manager: true})
+	node := servertest.XRootD(t, servertest.XRootDOptions{PKI: pki, Of: manager, Issuer: issuer, Authorize: true, Config: "tpc.trace all"})
+	vars := map[string]string{"BEARER_TOKEN": issuer.Token(t, "storage.read:/ storage.create:/ storage.modify:/", time.Hour)}
+	there := manager.HTTPS + prefix(t, node, "data")
+	to := open(t, Options{URL: there, Credentials: credentials(t, pki, vars)})
+	var err error
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		if _, err = to.Stat(t.Context(), ""); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		t.Fatalf("there is no cluster: %v\n%s", err, manager.LogTail())
+	}
+	count := func(srv *servertest.Server, what string) int {
+		b, err := os.ReadFile(srv.Log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Count(string(b), what)
+	}
+	data := backendstest.Bytes(1, 3<<20)
+	backendstest.Put(t, to, "d/up", data)
+	if got, err := backendstest.Get(t.Context(), to, "d/up"); err != nil || string(got) != string(data) {
+		t.Errorf("read through the manager: %d bytes, %v", len(got), err)
+	}
+	for _, c := range []struct {
+		proxy  string
+		pulled bool
+	}{{"", false}, {pki.Proxy(t, time.Hour), true}} { // XRootD gives macaroons that are of use to who has a proxy
+		vars["X509_USER_PROXY"] = c.proxy
+		from := open(t, Options{URL: src.HTTPS + prefix(t, src, "data"), Credentials: credentials(t, pki, vars)})
+		to := open(t, Options{URL: there, Credentials: credentials(t, pki, vars)}) // has no memory of refusals
+		for range 2 {
+			pulls, pushes := count(node, "TPC_PullRequest: event=TRANSFER_SUCCESS"), count(src, "TPC_PushRequest: event=TRANSFER_SUCCESS")
+			if err := copyOf(t, from, to, data); err != nil {
+				t.Fatalf("%v\n%s", err, src.LogTail())
+			}
+			pulls, pushes = count(node, "TPC_PullRequest: event=TRANSFER_SUCCESS")-pulls, count(src, "TPC_PushRequest: event=TRANSFER_SUCCESS")-pushes
+			if pulls+pushes != 1 || c.pulled != (pulls == 1) {
+				t.Errorf("%+v: the node fetched it %d times, and the source sent it %d times", c, pulls, pushes)
 			}
 		}
 	}
@@ -751,7 +822,7 @@ func TestMacaroonsThatLie(t *testing.T) {
 			asked.Store(0)
 			s := open(t, Options{URL: srv.URL + "/p", Credentials: credentials(t, pki, map[string]string{vars: proxy})})
 			for range 2 {
-				if got := s.key(t.Context(), s.url("f"), "DOWNLOAD"); asks > 0 && got != want || asks == 0 && got != "" {
+				if got := s.key(t.Context(), s.url("f"), false, "DOWNLOAD").secret; asks > 0 && got != want || asks == 0 && got != "" {
 					t.Errorf("%.40s: key %q", answer, got)
 				}
 			}

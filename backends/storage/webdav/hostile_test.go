@@ -307,6 +307,13 @@ func TestRedirects(t *testing.T) {
 			t.Errorf("%s saw %q, the first server %q", target, seen.Load(), first.Load())
 		}
 	}
+	// A server may put the token into the URL of another one, but not for all to read.
+	for target, want := range map[string]error{other.URL: nil, plain.URL: errInClear} {
+		to.Store(target + "PATH?authz=Bearer%20" + secret)
+		if _, err := s.Stat(t.Context(), "f"); !errors.Is(err, want) || err != nil && strings.Contains(err.Error(), secret) {
+			t.Errorf("redirect to %s with the token in the URL: %v", target, err)
+		}
+	}
 	for name, target := range map[string]string{
 		"a loop": head.URL + "PATH", "a file": "file:///etc/passwd", "no host": "https:///x", "nonsense": "http://[::1", "gopher": "gopher://localhost/x",
 	} {

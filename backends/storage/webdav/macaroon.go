@@ -15,24 +15,31 @@ const macaroonLife = "PT24H"
 // maxMacaroon bounds the answer that holds one.
 const maxMacaroon = 64 << 10
 
-// key is what another server can show to do these things with one file here: our token or, where we have a proxy and no token,
-// a macaroon for it, which dCache, XRootD, EOS and StoRM give. "" is none.
-func (s *Storage) key(ctx context.Context, u *url.URL, activities ...string) string {
-	if t := s.tokenFor(u); t != "" || u.Scheme != "https" || !s.home(u) {
-		return t
+// key is what another server can show to be let in here.
+type key struct {
+	secret string // "" is none
+	narrow bool   // it is good for one file only, and no more than the copy of it
+}
+
+// key gives that to do these things with one file: our token or, where we have a proxy and no token or want a narrow one, a
+// macaroon for it, which dCache, XRootD, EOS and StoRM give.
+func (s *Storage) key(ctx context.Context, u *url.URL, narrow bool, activities ...string) key {
+	t := s.tokenFor(u)
+	if u.Scheme != "https" || !s.home(u) || t != "" && !narrow {
+		return key{secret: t}
 	}
-	if p, _ := s.o.Credentials.Proxy(); p.Cert == nil {
-		return ""
+	if p, _ := s.o.Credentials.Proxy(); p.Cert == nil && t == "" {
+		return key{}
 	}
 	ask := way{s, "macaroon", nil}
 	if !ask.open() {
-		return ""
+		return key{}
 	}
 	m := s.macaroon(ctx, u, activities)
 	if m == "" && ctx.Err() == nil {
 		ask.close()
 	}
-	return m
+	return key{m, true}
 }
 
 // macaroon asks for one; "" where the server has none to give, whatever it says.
@@ -43,7 +50,7 @@ func (s *Storage) macaroon(ctx context.Context, u *url.URL, activities []string)
 	}
 	body := strings.NewReader(string(text))
 	resp, f, err := s.send(ctx, request{
-		method: "POST", url: u, header: http.Header{"Content-Type": {"application/macaroon-request"}}, stay: true,
+		method: "POST", url: u, header: http.Header{"Content-Type": {"application/macaroon-request"}}, seen: byNone,
 		body: io.NopCloser(body), length: int64(len(text)),
 		again: func() bool { _, err := body.Seek(0, io.SeekStart); return err == nil },
 	})

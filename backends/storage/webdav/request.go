@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"path"
 	"strings"
 	"sync"
 	"time"
@@ -24,15 +25,30 @@ type request struct {
 	length int64         // of body
 	again  func() bool   // whether body can still be sent from its start
 	ok     func(status int) bool
-	stay   bool          // no other host than ours may see it
+	seen   visibility    // by whom, when it is redirected
 	work   time.Duration // for which the server may be busy before it says anything
 	racy   bool          // of those that go in a lane, where the server is XRootD
 }
 
+// visibility is which servers may see a request, beside our own.
+type visibility int
+
+const (
+	byAll visibility = iota
+	byTLS            // those that are reached over TLS
+	byNone
+)
+
 // redirects is how many are followed.
 const redirects = 5
 
-var errLoop = fmt.Errorf("more than %d redirects: %w", redirects, backends.ErrUnavailable)
+var (
+	errLoop = fmt.Errorf("more than %d redirects: %w", redirects, backends.ErrUnavailable)
+	// errElsewhere is of requests that our own server alone may see.
+	errElsewhere = fmt.Errorf("redirected to another host, which may not see the token: %w", backends.ErrNotSupported)
+	// errInClear is of a server that puts the token that it was shown into the URL of another one.
+	errInClear = fmt.Errorf("redirected to plain HTTP with our token in the URL, where everybody could read it (XRootD: http.desthttps): %w", backends.ErrUnavailable)
+)
 
 func (s *Storage) begin(ctx context.Context, work time.Duration) *wire.Flight {
 	return wire.Begin(ctx, s.ctx, wire.Deadlines{Connect: s.o.Connect, Stall: s.o.Stall + work})
@@ -185,11 +201,14 @@ func (s *Storage) send(ctx context.Context, r request) (*http.Response, *wire.Fl
 }
 
 func (s *Storage) sendOn(f *wire.Flight, r request) (*http.Response, error) {
-	u := r.url
+	u, dst := r.url, r.header.Get("Destination")
 	for hop := 0; ; hop++ {
 		req := (&http.Request{Method: r.method, URL: u, Header: http.Header{}, Host: u.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}).WithContext(f.Ctx)
 		for k, v := range r.header {
 			req.Header[k] = v
+		}
+		if dst != "" {
+			req.Header.Set("Destination", dst)
 		}
 		req.Header.Set("User-Agent", "tarn")
 		req.Header["X-Idempotency-Key"] = nil // not sent: an idle connection that was closed meanwhile costs nothing
@@ -226,10 +245,15 @@ func (s *Storage) sendOn(f *wire.Flight, r request) (*http.Response, error) {
 				return nil, err
 			case hop == redirects:
 				return nil, errLoop
-			case r.stay && !s.home(next):
-				return nil, fmt.Errorf("redirected to another host, which may not see the token: %w", backends.ErrNotSupported)
+			case !s.home(next) && (r.seen == byNone || r.seen == byTLS && next.Scheme != "https"):
+				return nil, errElsewhere
+			case next.Scheme == "http" && s.tells(next):
+				return nil, errInClear
 			case r.body != nil && !r.again():
 				return nil, fmt.Errorf("redirected after bytes were sent: %w, %w", backends.ErrUnavailable, backends.ErrTemporary)
+			}
+			if r.method == "MOVE" {
+				dst = alongside(dst, u, next)
 			}
 			u = next
 			continue
@@ -269,6 +293,17 @@ func (s *Storage) follow(from *url.URL, resp *http.Response) (*url.URL, error) {
 	return next, nil
 }
 
+// alongside gives the destination of a MOVE that was sent on: a file is moved within a server, and what lets us in at the
+// other one, which stands in its URL, counts for both names.
+func alongside(dst string, from, next *url.URL) string {
+	d, err := url.Parse(dst)
+	if err != nil || path.Clean(next.Path) != path.Clean(from.Path) {
+		return dst
+	}
+	d.Scheme, d.Host, d.RawQuery = next.Scheme, next.Host, next.RawQuery
+	return d.String()
+}
+
 // tokenFor is the bearer token that a URL may see: that of our own host, over TLS. A server that we are
 // redirected to has to do with what stands in its URL.
 func (s *Storage) tokenFor(u *url.URL) string {
@@ -277,6 +312,13 @@ func (s *Storage) tokenFor(u *url.URL) string {
 	}
 	t, _ := s.o.Credentials.Token() // what is wrong with it is told to who is refused
 	return t.Secret
+}
+
+// tells whether a URL has our token in it.
+func (s *Storage) tells(u *url.URL) bool {
+	t, _ := s.o.Credentials.Token()
+	q, _ := url.QueryUnescape(u.RawQuery)
+	return t.Secret != "" && strings.Contains(q, t.Secret)
 }
 
 // home tells whether a URL is of the server that the storage is configured with.
