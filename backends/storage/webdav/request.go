@@ -212,13 +212,20 @@ func (s *Storage) sendOn(f *wire.Flight, r request) (*http.Response, error) {
 		}
 		req.Header.Set("User-Agent", "tarn")
 		req.Header["X-Idempotency-Key"] = nil // not sent: an idle connection that was closed meanwhile costs nothing
+		over := func() {}
 		if r.body != nil {
-			req.Body, req.ContentLength = r.body, r.length
+			body := r.body
+			if r.header.Get("Expect") != "" {
+				g, ctx := newGate(f.Ctx, body)
+				body, req = g, req.WithContext(ctx)
+				over = func() { close(g.answered) }
+			}
+			req.Body, req.ContentLength = body, r.length
 			req.GetBody = func() (io.ReadCloser, error) {
 				if !r.again() {
 					return nil, errors.New("the connection broke while bytes were sent")
 				}
-				return r.body, nil
+				return body, nil
 			}
 		}
 		token := s.tokenFor(u)
@@ -232,6 +239,7 @@ func (s *Storage) sendOn(f *wire.Flight, r request) (*http.Response, error) {
 		} else {
 			resp, err = s.transport(&s.pool).RoundTrip(req)
 		}
+		over()
 		if err != nil {
 			return nil, s.broken(f, err)
 		}
