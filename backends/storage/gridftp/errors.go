@@ -109,11 +109,19 @@ func hasSuffixFold(s, suffix string) bool {
 
 // refused makes an error of a reply.
 func refused(r reply) error {
+	if r.code == 521 || r.code == 534 && strings.Contains(strings.ToLower(r.String()), "data conn") { // RFC 2228, 5.1
+		return unprotected(r)
+	}
 	err := error(&replyError{r, word(r)})
 	if r.code == 421 { // the server says good-bye
 		return brokenError{err}
 	}
 	return err
+}
+
+// unprotected is of a server that refuses data channels as ours are.
+func unprotected(rep reply) error {
+	return fmt.Errorf("the server wants data channels authenticated (DCAU A) or encrypted (PROT P), and those of tarn are neither: its operators can allow DCAU N, or another protocol has to lead there, such as davs (%q): %w", rep, backends.ErrNotSupported)
 }
 
 // network gives an error of a connection in words. It is always brokenError.

@@ -119,3 +119,12 @@ func TestWrongDoor(t *testing.T) {
 	s = r.open(t, func(o *Options) { o.URL = "ftp" + g.FTP[len("gsiftp"):] + g.Dir })
 	want(t, "anonymous at a grid's server", stat(t, s), backends.ErrPermission)
 }
+
+// A server may want data channels to be authenticated and encrypted, which ours are not.
+func TestServerThatWantsDataEncrypted(t *testing.T) {
+	s := gridOf(t, servertest.GridFTPOptions{PKI: servertest.NewPKI(t), Config: "encrypt_data 1"}).open(t, nil)
+	want(t, "put", put(s, "f", []byte("x")), backends.ErrNotSupported, "DCAU")
+	for _, err := range s.List(t.Context(), "") {
+		want(t, "list", err, backends.ErrNotSupported, "DCAU")
+	}
+}

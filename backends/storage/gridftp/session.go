@@ -126,6 +126,9 @@ func (ss *session) login(ctx context.Context, s *Storage) error {
 		if rep, err = ss.command(ctx, s.o.Timeout, c); err != nil {
 			return err
 		}
+		if rep.class() != 2 && c == "DCAU N" {
+			return unprotected(rep)
+		}
 		if rep.class() != 2 {
 			return fmt.Errorf("the server refuses %s (%q): %w", c, rep, backends.ErrNotSupported)
 		}
