@@ -46,7 +46,7 @@ Examples:
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "foreground", Aliases: []string{"f"}, Usage: "stay in the foreground"},
 			&cli.StringSliceFlag{Name: "options", Aliases: []string{"o"}, Usage: "mount `OPTIONS`, separated by commas"},
-			&cli.BoolFlag{Name: "read-only", Usage: "refuse every change"},
+			&cli.BoolFlag{Name: "read-only", Usage: "refuse every change that comes through the mount"},
 			&cli.BoolFlag{Name: "allow-other", Usage: "other users may use the mount"},
 			&cli.StringFlag{Name: "cache-dir", Usage: "`DIR` of the hot cache"},
 			&cli.StringFlag{Name: "cache-size", Usage: "its limit, as 10G"},
