@@ -40,13 +40,13 @@ test-long: ## the same, longer: MinIO (its build takes minutes) and Rucio 41 too
 
 # The tests that mount take longest, most of it waiting: they begin first.
 race: setup ## all tests with the race detector, mounts included
-	$(GO) test -race -timeout 30m ./integration $(PKGS)
+	$(GO) test -race -timeout 35m ./integration $(PKGS)
 
 unit: ## all tests but those that mount, without the race detector
 	$(GO) test -short $$($(GO) list ./... | grep -v /integration)
 
 integration: setup ## the tests that mount
-	$(GO) test -race -timeout 30m ./integration/...
+	$(GO) test -race -timeout 35m ./integration/...
 
 fuzz: ## each fuzz target for FUZZTIME (3s)
 	@GO="$(GO)" FUZZTIME="$(FUZZTIME)" scripts/fuzz.sh
