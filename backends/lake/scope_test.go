@@ -3,6 +3,7 @@ package lake_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"path"
 	"slices"
@@ -299,5 +300,56 @@ func TestBoundPlace(t *testing.T) {
 	}
 	if _, err := lake.New(lake.Options{Catalogue: r.cat, Namespace: r.cat, RSEs: []*lake.RSE{{RSE: r.dNear.RSE, Storage: r.near, Bound: true}}}); err == nil {
 		t.Error("a bound RSE without an algorithm")
+	}
+}
+
+// A large directory of layout contents comes in the order of its names, each once, however many are put in order at a time.
+func TestListManyContents(t *testing.T) {
+	c := laketest.NewCatalogue()
+	l, err := lake.New(lake.Options{Catalogue: c, Namespace: c, Layout: backends.LayoutContents})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	set := did("magic", "set")
+	const n = 12_000 // more than two batches
+	if err := c.AddScope(t.Context(), backends.Info{DID: did("magic", ""), Layout: backends.LayoutContents}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Add(t.Context(), backends.Info{DID: set, Type: backends.Dataset}, nil); err != nil {
+		t.Fatal(err)
+	}
+	for i := range n {
+		d := did("magic", fmt.Sprintf("%d/%%%05d", i%7, i*7919%n)) // what is encoded changes the order
+		if err := c.Add(t.Context(), backends.Info{DID: d, Type: backends.File, Size: 1, Checksums: sums([]byte("x"))}, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Attach(t.Context(), set, d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dir, err := c.Stat(t.Context(), set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for e, err := range l.List(t.Context(), dir, "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, e.Name)
+	}
+	if len(names) != n || !slices.IsSorted(names) || len(slices.Compact(slices.Clone(names))) != n {
+		t.Fatalf("%d names, in order: %t", len(names), slices.IsSorted(names))
+	}
+	var after []string
+	for e, err := range l.List(t.Context(), dir, names[2500]) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		after = append(after, e.Name)
+	}
+	if !slices.Equal(after, names[2501:]) {
+		t.Errorf("after the 2501st there are %d", len(after))
 	}
 }

@@ -241,12 +241,16 @@ func (l *Lake) listScopes(ctx context.Context, after string, yield func(Named, e
 	}
 }
 
-// sortBatch is how many entries of a directory of layout contents are in memory at a time.
-const sortBatch = 1 << 15
+// sortFirst and sortBatch are how many entries of a directory of layout contents are put in order at a time, at first and at most: who lists
+// by pages wants no more than one.
+const (
+	sortFirst = 1 << 11
+	sortBatch = 1 << 15
+)
 
 // listSorted yields the entries in the order of their encoded names.
 func (l *Lake) listSorted(ctx context.Context, dir backends.Info, after string, contents contentsFunc, yield func(Named, error) bool) {
-	for {
+	for most := sortFirst; ; most = min(4*most, sortBatch) {
 		var batch largestFirst // the smallest names above after
 		more := false
 		for in, err := range contents(ctx, dir.DID, "") {
@@ -258,7 +262,7 @@ func (l *Lake) listSorted(ctx context.Context, dir backends.Info, after string, 
 			if name <= after {
 				continue
 			}
-			if len(batch) < sortBatch {
+			if len(batch) < most {
 				heap.Push(&batch, Named{name, in})
 				continue
 			}

@@ -308,7 +308,7 @@ func (l *listing) times(in backends.Info) (m, c time.Time) {
 // known gives entry i of a listing as it is known now. The times of a file are zero where nobody asked for them.
 func (c *Catalogue) known(l *listing, i int) backends.Info {
 	in := l.infos[i]
-	if in.Undated() {
+	if in.Undated() && l.lookUps.Load() > 0 {
 		if a, ok := c.attrs.Peek(in.DID); ok && !a.none && c.fresh(a) {
 			return a.info
 		}
